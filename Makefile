@@ -1,0 +1,81 @@
+# Every target does its own set-up: it needs only python3 (3.11 or newer, with venv) and make.
+PYTHON ?= python3
+V := .venv
+PIP := $(V)/bin/python -m pip --disable-pip-version-check -q
+WORKERS ?= 2
+PACKAGES := domain application infrastructure interfaces
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check package-check fmt lint types docs-check lock faults simulate bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
+	  while IFS='|' read -r target text; do printf '  make %-15s %s\n' "$$target" "$$text"; done
+
+demo: $(V)/.run ## run a real workflow to its end on an embedded SQLite file
+	@$(V)/bin/flowledger demo
+
+serve: $(V)/.run ## serve the REST interface on the embedded SQLite file
+	@$(V)/bin/flowledger serve
+
+test: $(V)/.dev ## run the tests on SQLite and PostgreSQL
+	@$(V)/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+check: lint types docs-check test ## all that must hold before a change is merged
+
+lint: $(V)/.dev
+	$(V)/bin/ruff check .
+	$(V)/bin/ruff format --check .
+	$(V)/bin/lint-imports --no-logo
+
+types: $(V)/.dev
+	$(V)/bin/mypy
+
+docs-check: $(V)/.dev
+	@if test -e tests/test_docs.py; then $(V)/bin/python -m pytest -q tests/test_docs.py; fi
+
+package-check: $(V)/.dev ## build the wheel, install it elsewhere, run the demo from it
+	$(V)/bin/python tools/package_check.py
+
+fmt: $(V)/.dev ## format the code and apply the safe fixes
+	$(V)/bin/ruff check --fix-only .
+	$(V)/bin/ruff format .
+
+faults: $(V)/.dev ## kill and crash the server at random points (minutes)
+	$(V)/bin/python -m pytest -q -n $(WORKERS) --timeout 1800 tests/faults --heavy
+
+bench: $(V)/.dev ## measure commands/s and executions/s on both back ends
+	$(V)/bin/python -m benchmarks.core
+	$(V)/bin/python -m benchmarks.executions
+
+# Superset first: some extras pin shared packages to one patch release.
+LOCK := $(V)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header
+lock: export UV_PYTHON_DOWNLOADS = never
+lock: $(V)/.dev ## solve the locked requirements anew (UPGRADE=1 takes the newest releases)
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --group build -c requirements/dev.txt -o requirements/run.txt
+
+clean: ## remove the environment, caches and the demo's files
+	rm -rf $(V) var build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(V)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "flowledger needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Install one and name it: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(V)
+	@touch $@
+
+$(V)/.run: requirements/run.txt pyproject.toml | $(V)/.venv
+	@echo "Installing the locked packages into $(V) (once) ..."
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(V)/.dev: requirements/dev.txt $(V)/.run
+	@echo "Installing the locked development packages into $(V) (once) ..."
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

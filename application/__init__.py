@@ -1,0 +1,1 @@
+"""Use cases. Sequence only: load, ask the domain, save, announce."""

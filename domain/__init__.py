@@ -1,0 +1,1 @@
+"""Rules of workflow execution. Pure: no I/O, no clock, no random, no ids."""

@@ -1,0 +1,1 @@
+"""Effects. One file per table family, per effect, per dialect."""

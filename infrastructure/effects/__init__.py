@@ -1,0 +1,1 @@
+"""What steps do to the outside world, one file per effect."""

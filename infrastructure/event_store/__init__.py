@@ -1,0 +1,1 @@
+"""The event log on SQLite and PostgreSQL: codec, recorders, group commit, state cache."""

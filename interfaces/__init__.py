@@ -1,0 +1,1 @@
+"""Translation for callers: HTTP, command line and the one place that wires the parts."""

@@ -1,0 +1,1 @@
+"""Tests. Each one owns its database; none waits for a clock."""
