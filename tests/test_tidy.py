@@ -160,7 +160,14 @@ def test_no_test_is_skipped() -> None:
 
 
 def test_nothing_is_left_unfinished() -> None:
-    assert list(lines_matching(UNFINISHED, python_files())) == []
+    """Comments only: TODO is also the status of a task that waits for a person."""
+    promises = [
+        f"{name_of(path)}:{number}: {comment}"
+        for path in python_files()
+        for number, comment in comments_of(path)
+        if UNFINISHED.search(comment)
+    ]
+    assert promises == []
 
 
 def test_every_suppressed_check_names_its_code_and_reason() -> None:
