@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, Protocol
 from domain.json_values import Json, JsonObject
 
 ErrorClass = Literal["permanent", "transient", "timeout", "unknown"]
-"""Why a step failed: `permanent` will fail again, `transient` may pass, `unknown` is tried again."""
+"""Why a step failed: `permanent` fails again, `transient` may pass, `unknown` is tried again."""
+
+ERROR_CLASSES: tuple[ErrorClass, ...] = ("permanent", "transient", "timeout", "unknown")
 
 
 class SecretUse(NamedTuple):
@@ -86,7 +88,7 @@ class Failed:
 StepOutcome = Succeeded | Failed
 
 
-class StepFailure(Exception):  # noqa: N818 - named as the outcome it becomes
+class StepFailure(Exception):
     """Raised by a built-in handler; becomes a `Failed` with the same facts.
 
     `retryable` defaults to everything but `permanent`.
