@@ -1,0 +1,182 @@
+"""What the use cases need from the outside: the log, the work queue, a clock, a change feed.
+
+Two implementations each (SQLite and PostgreSQL), held to one contract suite in `tests/contracts/`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.events import Event, Recorded
+
+
+class Clock(Protocol):
+    """Database time, carried on by the monotonic clock between two looks at the database."""
+
+    def now(self) -> datetime:
+        """The time in UTC, with microseconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` of this clock pass; cancellable."""
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` in the event loop at `when`; the returned function takes that back."""
+
+
+# ---------------------------------------------------------------- the five writes of the work queue (a row per open execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """(a) A request or a retry: the execution has work from `ready_at` on; `lease` hands it to this process's worker at once."""
+
+    workspace_id: str
+    priority: int
+    ready_at: datetime
+    lease: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """(b) Somebody without the lease wrote: the row's version moves and it is ready now; the lease stays."""
+
+    ready_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """(c) The lease holder wrote. `ready_at` None means nothing is due; `release` drops the lease in the same write."""
+
+    epoch: int
+    ready_at: datetime | None
+    release: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """(d) The lease holder ended it: the row goes."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """(d) for a writer without the lease that ended an execution (cancel): the row goes whoever holds it."""
+
+
+QueueWrite = Enqueue | Touch | Progress | Finish | Discard | None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One command's events for one stream, and what they do to its queue row: one transaction, all or nothing."""
+
+    stream_id: UUID
+    events: Sequence[Event]
+    queue: QueueWrite = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """`position` of the last event; `epoch` of the lease an `Enqueue(lease=True)` took, else None."""
+
+    position: int
+    epoch: int | None
+
+
+class VersionConflict(Exception):
+    """Another writer stored one of these versions first. Certain: nothing of this append is stored."""
+
+
+class StaleLease(Exception):
+    """The queue row is not leased to this worker with this epoch any more. Certain: nothing is stored."""
+
+
+class UnknownOutcome(Exception):
+    """The connection was lost before the answer: the append may or may not be stored. Look for the command id."""
+
+
+class Overloaded(Exception):
+    """The append queue is full or the projections are too far behind; try again after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StoreUnavailable(Exception):
+    """The database does not answer."""
+
+
+class EventLog(Protocol):
+    """Streams of events, appended in one global order."""
+
+    async def append(self, append: Append) -> Appended:
+        """Store all events or none. Raises VersionConflict, StaleLease, UnknownOutcome, Overloaded, StoreUnavailable."""
+
+    async def read_stream(
+        self, stream_id: UUID, *, after_version: int = 0, limit: int = 10_000
+    ) -> Sequence[Recorded]:
+        """Events of one stream, in order of version."""
+
+    async def read_all(self, *, after: int = 0, limit: int = 500) -> Sequence[Recorded]:
+        """Events of all streams, in order of position."""
+
+    async def head(self) -> int:
+        """The highest position stored, 0 for an empty log."""
+
+    def saturation(self) -> float:
+        """How full the append queue is, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A leased queue row. `version` is the stream version at the claim."""
+
+    execution_id: UUID
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is none."""
+
+    depth: int
+    ready: int
+    leased: int
+    oldest_age_seconds: float
+
+
+class WorkQueue(Protocol):
+    """The index over the log of what still has something to do. Times are database times."""
+
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        """Lease up to `limit` due rows without a live lease, by priority and ready time."""
+
+    async def renew(self) -> Sequence[Claim]:
+        """Extend every lease of this worker; returns all of them with their present version."""
+
+    async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
+        """(e) Give up the lease if the row still has this epoch and version; False tells to reload and plan again."""
+
+    async def release_all(self) -> None:
+        """Drop every lease of this worker (shutdown)."""
+
+    async def next_due(self) -> datetime | None:
+        """When the earliest row without a live lease gets ready, None when there is none."""
+
+    async def statistics(self) -> QueueStatistics:
+        """Figures for operators."""
+
+
+class ChangeFeed(Protocol):
+    """Hints that streams changed. A hint may come late or be lost; whoever waits also polls."""
+
+    def publish(self, recorded: Sequence[Recorded]) -> None:
+        """Called by the log after a commit of this process, in the event loop."""
+
+    def subscribe(self, callback: Callable[[UUID, int], None]) -> Callable[[], None]:
+        """`callback(stream_id, version)` in the event loop for each change seen; the returned function ends it."""

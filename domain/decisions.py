@@ -1,0 +1,243 @@
+"""What a command makes of an execution: one function per command, each records facts in a draft or refuses.
+
+Legality comes from the table in `domain/lifecycle.py`, consequences from the planner. Source: docs/explanation/architecture.md.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from domain import events as ev
+from domain.definition import Definition, step_id_of
+from domain.draft import Draft
+from domain.errors import NotFound, StateConflict, StepNotReached
+from domain.execution import ExecutionState, StepState, evolve
+from domain.json_values import Json, JsonObject
+from domain.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    EXECUTION_TABLE,
+    RUNNING,
+    SKIPPED,
+    follow,
+    triggers_from,
+)
+from domain.planner import advance, complete_step, fail_step, redeliver, running_actions, with_recovery
+
+VERBS: Final = ("cancel", "retry")
+"""Triggers of the execution machine that callers may pull."""
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What a new execution is made of. `definition` is set for an inline definition only."""
+
+    workflow_id: str
+    workflow_name: str
+    workflow_version: int
+    definition_id: UUID
+    sha256: str
+    steps_total: int
+    input: JsonObject
+    atomic_mode: str = "strict"
+    priority: int = 5
+    labels: dict[str, str] = {}
+    start_at: datetime | None = None
+    simulate: bool = False
+    definition: JsonObject | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """How one try ended. `error_class` "" means success; then only `output` counts."""
+
+    path: str
+    attempt: int
+    try_no: int
+    epoch: int
+    output: Json = None
+    error_class: str = ""
+    code: str = ""
+    message: str = ""
+    retryable: bool = True
+
+
+def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[ExecutionState, ev.Event]:
+    """The first event of an execution: it is PENDING from then on."""
+    data = ev.Requested(
+        workflow_id=wanted.workflow_id,
+        workflow_name=wanted.workflow_name,
+        workflow_version=wanted.workflow_version,
+        definition_id=wanted.definition_id,
+        sha256=wanted.sha256,
+        steps_total=wanted.steps_total,
+        atomic_mode=wanted.atomic_mode,
+        priority=wanted.priority,
+        labels=wanted.labels,
+        start_at=wanted.start_at,
+        simulate=wanted.simulate,
+        definition=wanted.definition,
+        input=wanted.input,
+    )
+    event = ev.Event(execution_id, 1, meta, data)
+    return evolve(None, event), event
+
+
+def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
+    """The verbs that are legal now, from the lifecycle table."""
+    possible = triggers_from(EXECUTION_TABLE, state.state)
+    return tuple(verb for verb in VERBS if verb in possible)
+
+
+def cancel(draft: Draft, reason: str | None) -> None:
+    """CANCELLED at once; nothing to do when it already is."""
+    if draft.state.state == CANCELLED:
+        return
+    _require(draft.state, "cancel")
+    draft.record(ev.CancelRequested(reason))
+    draft.record(ev.Cancelled(draft.state.attempt))
+
+
+def retry(
+    draft: Draft,
+    definition: Definition,
+    resume_from: str | None,
+    reason: str | None,
+    start_at: datetime | None = None,
+) -> None:
+    """The next attempt: what is finished stays, from `resume_from` on everything is done again."""
+    state = draft.state
+    _require(state, "retry")
+    reset = {
+        path
+        for path, step in state.steps.items()
+        if step.state != COMPLETED and not _skipped_by_condition(step)
+    }
+    if resume_from is not None:
+        reset |= _reachable(definition, state, resume_from)
+    draft.record(ev.Retried(state.attempt + 1, tuple(sorted(reset)), start_at, reason))
+
+
+def resume(draft: Draft, definition: Definition, held: Iterable[str], epoch: int, now: datetime) -> None:
+    """A worker took the execution over: tries that no living worker runs (`held` are its own) are delivered again."""
+    held = frozenset(held)
+    if draft.state.deadline_at is None or draft.state.deadline_at > now:
+        for path in running_actions(definition, draft.state):
+            step = draft.state.steps[path]
+            expired = step.deadline_at is not None and step.deadline_at <= now
+            if path in held or expired:
+                continue
+            for fact in redeliver(definition, draft.state, path, epoch, now):
+                draft.record(fact)
+    advance(definition, draft, now)
+
+
+def settle(draft: Draft, definition: Definition, outcome: Outcome, now: datetime) -> bool:
+    """Record how a try ended and everything that follows; False when it came too late and is only noted."""
+    state, path = draft.state, outcome.path
+    step = state.steps.get(path)
+    if (
+        step is None
+        or step.state != RUNNING
+        or (step.attempt, step.try_no) != (outcome.attempt, outcome.try_no)
+    ):
+        draft.record(late(outcome))
+        return False
+    if outcome.error_class:
+        failed = fail_step(
+            state,
+            path,
+            outcome.code,
+            outcome.error_class,
+            outcome.message,
+            retryable=outcome.retryable,
+            epoch=outcome.epoch,
+            output=outcome.output,
+        )
+    else:
+        done = complete_step(state, path, outcome.output, epoch=outcome.epoch)
+        if not isinstance(done, ev.StepFailed):
+            draft.record(done)
+            advance(definition, draft, now)
+            return True
+        failed = done
+    for fact in with_recovery(definition, failed, now):
+        draft.record(fact)
+    advance(definition, draft, now)
+    return True
+
+
+def late(outcome: Outcome) -> ev.LateResultIgnored:
+    """The note that a result came too late."""
+    ended = "failed" if outcome.error_class else "completed"
+    if outcome.code == "interrupted":
+        ended = "interrupted"
+    return ev.LateResultIgnored(
+        outcome.path, outcome.attempt, outcome.try_no, outcome.epoch, ended, outcome.message or None
+    )
+
+
+def report_progress(draft: Draft, path: str, attempt: int, try_no: int, progress: Json) -> None:
+    """A running try says how far it is; ignored once the try has ended."""
+    step = draft.state.steps.get(path)
+    if step is not None and step.state == RUNNING and (step.attempt, step.try_no) == (attempt, try_no):
+        draft.record(ev.StepProgressed(path, attempt, try_no, progress))
+
+
+def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
+    """A person did a task; a step that waits for it ends with the result."""
+    state = draft.state
+    task = state.tasks.get(task_id)
+    if task is None:
+        raise NotFound(f"There is no human task {task_id!r}. List the open ones with GET /human-tasks.")
+    if task.status == "DONE":
+        raise StateConflict(f"Human task {task_id!r} is done already.", current_status="DONE")
+    step = state.steps.get(task.path)
+    waits = (
+        step is not None
+        and step.task_id == task_id
+        and step.state == RUNNING
+        and not state.terminal
+    )
+    if task.wait and not waits:
+        raise StateConflict(
+            f"The execution does not wait for human task {task_id!r} any more; it is {state.status}.",
+            current_status=state.status,
+            allowed_actions=allowed_actions(state),
+        )
+    draft.record(ev.HumanTaskCompleted(task_id, task.path, task.attempt, result))
+    if waits:
+        output: JsonObject = {"taskId": task_id, "title": task.title, "status": "DONE", "result": result}
+        draft.record(complete_step(draft.state, task.path, output))
+
+
+def _require(state: ExecutionState, verb: str) -> None:
+    if follow(EXECUTION_TABLE, state.state, verb, state) is None:
+        allowed = allowed_actions(state)
+        hint = f"Possible now: {', '.join(allowed)}." if allowed else "Nothing can change it any more."
+        raise StateConflict(
+            f"An execution that is {state.status} cannot be asked to {verb}. {hint}",
+            current_status=state.status,
+            allowed_actions=allowed,
+        )
+
+
+def _skipped_by_condition(step: StepState) -> bool:
+    return step.state == SKIPPED and (step.why or "").startswith("condition")
+
+
+def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> set[str]:
+    """Paths of `step_id` and of everything after it on the main line, with what they hold."""
+    if step_id not in definition.steps:
+        raise StepNotReached(f"This definition has no step {step_id!r}.")
+    if not any(step_id_of(path) == step_id for path in state.steps):
+        raise StepNotReached(
+            f"Step {step_id!r} was never reached; name a step that ran, or leave resume_from_step out."
+        )
+    top = step_id
+    while definition.steps[top].parent:
+        top = definition.steps[top].parent
+    line = list(definition.main_line())
+    after = set(line[line.index(top) :])
+    return {path for path in state.steps if path.partition("/")[0] in after}

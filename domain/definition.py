@@ -1,0 +1,235 @@
+"""A workflow definition as frozen values: what an execution runs.
+
+`compile_definition` turns the normalised JSON form (see `domain/definition_reader.py`) into these values. They are made once
+per definition and shared by all its executions.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from domain.conditions import Condition, operator_condition, parse_condition
+from domain.json_values import Json, JsonObject
+from domain.references import Template, compile_template
+
+STEPS_MAX: Final = 1_000
+ATTEMPTS_MAX: Final = 100
+SECONDS_MAX: Final = 31_536_000  # one year
+NESTING_MAX: Final = 8
+TIMEOUT_SECONDS_DEFAULT: Final = 300
+
+
+class RetryPolicy(Struct, frozen=True):
+    """Automatic re-tries after the first call: wait before re-try k is min(base * multiplier^(k-1), max) milliseconds."""
+
+    attempts: int
+    base_delay_ms: int
+    multiplier: float
+    max_delay_ms: int
+
+
+class Gate(Struct, frozen=True):
+    """A condition with the JSON it was written as."""
+
+    condition: Condition
+    source: JsonObject
+
+
+class StepBase(Struct, frozen=True, kw_only=True):
+    """What every step has. `parent` is the composite it belongs to, "" on the main line."""
+
+    id: str
+    next_step: str | None
+    critical: bool
+    timeout_seconds: float | None
+    retry: RetryPolicy | None
+    conditions: tuple[Gate, ...]
+    parent: str = ""
+
+
+class ActionStep(StepBase, frozen=True, kw_only=True):
+    """Work done by a handler of this process. `input` is `config` with `input_mapping` laid over it."""
+
+    action: str
+    input: Template
+    key_per_try: bool
+
+
+class HumanTaskStep(StepBase, frozen=True, kw_only=True):
+    """`create_task`: a person is asked; with `wait` the step ends when the person is done."""
+
+    input: Template
+
+
+class WaitStep(StepBase, frozen=True, kw_only=True):
+    """A pause of `duration_ms` (a number, or one reference to a number)."""
+
+    duration_ms: Template
+
+
+class ConditionalStep(StepBase, frozen=True, kw_only=True):
+    """Runs one of two children, or none, and then goes on with `next_step`."""
+
+    gate: Gate
+    then_step: str | None
+    else_step: str | None
+
+
+Step = ActionStep | HumanTaskStep | WaitStep | ConditionalStep
+
+
+class Definition(Struct, frozen=True):
+    """One version of a workflow, ready to be planned."""
+
+    name: str
+    start_step: str
+    steps: Mapping[str, Step]
+    timeout_seconds: float | None
+    output: Template | None
+    input_schema: Json
+
+    def main_line(self) -> Iterator[str]:
+        """Ids along `next_step` from the start."""
+        seen: set[str] = set()
+        current: str | None = self.start_step
+        while current is not None and current not in seen and current in self.steps:
+            seen.add(current)
+            yield current
+            current = self.steps[current].next_step
+
+    def last_step(self) -> str:
+        """Id of the last step of the main line, whose output is the execution's when no `output` is declared."""
+        last = self.start_step
+        for last in self.main_line():
+            pass
+        return last
+
+
+def step_id_of(path: str) -> str:
+    """The step's id: the last name of its path."""
+    return path.rpartition("/")[2]
+
+
+def parent_path(path: str) -> str:
+    """Path of the composite around this one, "" on the main line."""
+    return path.rpartition("/")[0]
+
+
+def child_path(parent: str, step_id: str) -> str:
+    """Path of a child of `parent` ("" is the main line)."""
+    return f"{parent}/{step_id}" if parent else step_id
+
+
+def children_of(step: JsonObject) -> tuple[tuple[str, str], ...]:
+    """(field, child id) of a normalised composite step."""
+    if step["type"] != "conditional":
+        return ()
+    return tuple(
+        (field, str(step[field])) for field in ("if_true_step", "if_false_step") if step[field] is not None
+    )
+
+
+def compile_definition(normalised: JsonObject) -> Definition:
+    """Frozen values of a definition that `normalise` accepted; raises KeyError or BadReferences on anything else."""
+    steps = _object(normalised["steps"])
+    order = _main_line(normalised)
+    parents = {
+        child: parent for parent, step in steps.items() for _, child in children_of(_object(step))
+    }
+    output = normalised["output"]
+    return Definition(
+        name=str(normalised["name"]),
+        start_step=str(normalised["start_step"]),
+        steps={
+            step_id: _step(_object(step), parents.get(step_id, ""), order)
+            for step_id, step in steps.items()
+        },
+        timeout_seconds=_number(normalised["timeout_seconds"]),
+        output=None if output is None else compile_template(output),
+        input_schema=normalised["input_schema"],
+    )
+
+
+def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
+    """A condition from `{"expression"}` or W's `{"field", "operator", "value"}`; `order` resolves `step.N`."""
+    if "expression" in source:
+        return Gate(parse_condition(str(source["expression"])), source)
+    condition = operator_condition(
+        str(source["field"]), str(source["operator"]), source.get("value"), order
+    )
+    return Gate(condition, source)
+
+
+def _main_line(normalised: JsonObject) -> tuple[str, ...]:
+    steps = _object(normalised["steps"])
+    order: list[str] = []
+    current = normalised["start_step"]
+    while isinstance(current, str) and current in steps and current not in order:
+        order.append(current)
+        current = _object(steps[current])["next_step"]
+    return tuple(order)
+
+
+def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
+    common = {
+        "id": str(raw["id"]),
+        "next_step": None if raw["next_step"] is None or parent else str(raw["next_step"]),
+        "critical": bool(raw["critical"]),
+        "timeout_seconds": _number(raw["timeout_seconds"]),
+        "retry": _retry(raw["recovery"]),
+        "conditions": tuple(compile_gate(_object(gate), order) for gate in _list(raw["conditions"])),
+        "parent": parent,
+    }
+    match raw["type"]:
+        case "wait":
+            return WaitStep(**common, duration_ms=compile_template(raw["duration_ms"]))  # type: ignore[arg-type]  # one dict of the common fields
+        case "conditional":
+            return ConditionalStep(
+                **common,  # type: ignore[arg-type]  # one dict of the common fields
+                gate=compile_gate(_object(raw["condition"]), order),
+                then_step=_text(raw["if_true_step"]),
+                else_step=_text(raw["if_false_step"]),
+            )
+    given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
+    if raw["action"] == "create_task":
+        return HumanTaskStep(**common, input=given)  # type: ignore[arg-type]  # one dict of the common fields
+    return ActionStep(
+        **common,  # type: ignore[arg-type]  # one dict of the common fields
+        action=str(raw["action"]),
+        input=given,
+        key_per_try=raw["idempotency"] == "try",
+    )
+
+
+def _retry(recovery: Json) -> RetryPolicy | None:
+    for entry in _list(recovery):
+        stage = _object(entry)
+        if stage["kind"] == "retry":
+            return RetryPolicy(
+                attempts=int(str(stage["attempts"])),
+                base_delay_ms=int(str(stage["base_delay_ms"])),
+                multiplier=float(str(stage["multiplier"])),
+                max_delay_ms=int(str(stage["max_delay_ms"])),
+            )
+    return None
+
+
+def _object(value: Json) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object is expected here, not {value!r}; normalise the definition first")
+    return value
+
+
+def _list(value: Json) -> list[Json]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list is expected here, not {value!r}; normalise the definition first")
+    return value
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None

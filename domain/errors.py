@@ -1,0 +1,107 @@
+"""Every refusal of the product: one root, a stable code each, facts as attributes, a message that names the next step."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from domain.definition_reader import Mistake
+
+
+class FlowledgerError(Exception):
+    """Root of all refusals. `code` is stable; interfaces map it to a status."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotFound(FlowledgerError):
+    """No such workflow, version, execution or task."""
+
+    code: ClassVar[str] = "not_found"
+
+
+class StateConflict(FlowledgerError):
+    """The verb is illegal in the present state."""
+
+    code: ClassVar[str] = "illegal_transition"
+
+    def __init__(
+        self, message: str, *, current_status: str, allowed_actions: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.current_status = current_status
+        self.allowed_actions = tuple(allowed_actions)
+
+
+class StepNotReached(FlowledgerError):
+    """`resume_from_step` names a step that this execution never reached."""
+
+    code: ClassVar[str] = "step_not_reached"
+
+
+class WorkflowInactive(FlowledgerError):
+    """The workflow takes no new executions."""
+
+    code: ClassVar[str] = "workflow_inactive"
+
+
+class ConcurrentUpdate(FlowledgerError):
+    """Other writers won three times in a row."""
+
+    code: ClassVar[str] = "concurrent_update"
+
+
+class PreconditionFailed(FlowledgerError):
+    """`If-Match` names another version than the present one."""
+
+    code: ClassVar[str] = "precondition_failed"
+
+    def __init__(self, message: str, *, version: int) -> None:
+        super().__init__(message)
+        self.version = version
+
+
+class KeyReused(FlowledgerError):
+    """The Idempotency-Key came before with another request."""
+
+    code: ClassVar[str] = "idempotency_key_reused"
+
+
+class Invalid(FlowledgerError):
+    """Something in the request is malformed; `mistakes` says what and where."""
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
+
+
+class InvalidDefinition(Invalid):
+    """A definition has mistakes."""
+
+    code: ClassVar[str] = "invalid_definition"
+
+
+class InvalidInput(Invalid):
+    """The input does not fit the definition's input_schema."""
+
+    code: ClassVar[str] = "invalid_input"
+
+
+class NotReady(FlowledgerError):
+    """The store is busy or away; try again after `retry_after_seconds`."""
+
+    code: ClassVar[str] = "not_ready"
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ProjectionBehind(NotReady):
+    """The tables have not reached `min_position` in time."""
+
+    code: ClassVar[str] = "projection_behind"

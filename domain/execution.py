@@ -1,0 +1,494 @@
+"""An execution as its events tell it: frozen state, `evolve` per event, `fold`.
+
+`evolve` only assigns: no rule, no clock, no I/O. A replay succeeds even where today's rules forbid yesterday's path.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from immutables import Map
+from msgspec import Struct, structs
+
+from domain import events as ev
+from domain.definition import parent_path
+from domain.json_values import Json, JsonObject
+from domain.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    EXECUTING,
+    FAILED,
+    PENDING,
+    RETRYING,
+    RUNNING,
+    SKIPPED,
+    STEP_ENDED,
+    TERMINAL,
+    status_of,
+)
+
+COMMANDS_KEPT: Final = 100
+START: Final = ""
+"""Marker among the live paths: the walk stands before the first step."""
+
+
+class ErrorInfo(Struct, frozen=True):
+    """What went wrong: stable code, class (permanent, transient, timeout, unknown), text, path of the step ("" for none)."""
+
+    code: str
+    error_class: str
+    message: str
+    path: str
+
+
+class StepState(Struct, frozen=True):
+    """One step of the present attempt; `state` is a leaf of the step machine, `attempt` the one it ran in."""
+
+    state: str
+    attempt: int
+    try_no: int
+    delivery: int
+    action: str
+    after: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    due_at: datetime | None
+    deadline_at: datetime | None
+    input: Json
+    output: Json
+    error: ErrorInfo | None
+    why: str | None = None
+    branch: str | None = None
+    child: str | None = None
+    actual: Json = None
+    task_id: str | None = None
+    progress: Json = None
+
+
+class HumanTask(Struct, frozen=True):
+    """A task given to a person. `status` is TODO or DONE."""
+
+    id: str
+    path: str
+    attempt: int
+    status: str
+    priority: str
+    wait: bool
+    title: str
+    description: str | None
+    assigned_to: str | None
+    created_at: datetime
+    completed_at: datetime | None
+    completed_by: str | None
+    result: Json
+
+
+class Command(Struct, frozen=True):
+    """A client's command that came with an Idempotency-Key; `version` is the last one it produced."""
+
+    id: str
+    fingerprint: str
+    version: int
+
+
+class ExecutionState(Struct, frozen=True):
+    """Everything the events of one execution say.
+
+    `state` is a leaf of the execution machine. `live` holds the paths the planner must look at: running or recovering steps, and
+    ended ones whose successor has not begun. `steps` is a persistent map by path.
+    """
+
+    id: UUID
+    workspace_id: str
+    workflow_id: str
+    workflow_name: str
+    workflow_version: int
+    definition_id: UUID
+    sha256: str
+    definition: JsonObject | None
+    input: JsonObject
+    atomic_mode: str
+    priority: int
+    labels: dict[str, str]
+    simulate: bool
+    triggered_by: str
+    created_at: datetime
+    steps_total: int
+    start_at: datetime | None
+    version: int
+    updated_at: datetime
+    state: str
+    attempt: int
+    commands: tuple[Command, ...]
+    steps: Map[str, StepState] = Map()
+    live: frozenset[str] = frozenset()
+    tasks: Map[str, HumanTask] = Map()
+    steps_done: int = 0
+    steps_failed: int = 0
+    steps_skipped: int = 0
+    output_bytes: int = 0
+    started_at: datetime | None = None
+    deadline_at: datetime | None = None
+    completed_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    cancelled_by: str | None = None
+    cancel_reason: str | None = None
+    output: Json = None
+    partial: bool = False
+    error: ErrorInfo | None = None
+
+    @property
+    def status(self) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."""
+        return status_of(self.state)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether only an explicit retry can change it."""
+        return self.state in TERMINAL
+
+    @property
+    def compensations_due(self) -> bool:
+        """Guard of the lifecycle: compensations are declared by no definition yet."""
+        return False
+
+
+def fold(events: Iterable[ev.Event], state: ExecutionState | None = None) -> ExecutionState | None:
+    """The state after `events`, starting from `state`."""
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def evolve(state: ExecutionState | None, event: ev.Event) -> ExecutionState:
+    """The state after one more event."""
+    data, meta = event.data, event.meta
+    if type(data) is ev.Requested:
+        return _requested(event, data)
+    if state is None:
+        raise TypeError(f"an execution's first event is {ev.Requested.TOPIC}, not {data.TOPIC}")
+    changes = _APPLY[type(data)](state, data, meta)
+    if meta.fingerprint is not None:
+        changes["commands"] = _remember(state.commands, meta, event.version)
+    return structs.replace(state, version=event.version, updated_at=meta.at, **changes)
+
+
+Changes = dict[str, Any]
+
+
+def _requested(event: ev.Event, data: ev.Requested) -> ExecutionState:
+    meta = event.meta
+    return ExecutionState(
+        id=event.execution_id,
+        workspace_id=meta.ws,
+        workflow_id=data.workflow_id,
+        workflow_name=data.workflow_name,
+        workflow_version=data.workflow_version,
+        definition_id=data.definition_id,
+        sha256=data.sha256,
+        definition=data.definition,
+        input=data.input,
+        atomic_mode=data.atomic_mode,
+        priority=data.priority,
+        labels=data.labels,
+        simulate=data.simulate,
+        triggered_by=meta.actor,
+        created_at=meta.at,
+        steps_total=data.steps_total,
+        start_at=data.start_at,
+        version=event.version,
+        updated_at=meta.at,
+        state=PENDING,
+        attempt=1,
+        commands=() if meta.fingerprint is None else _remember((), meta, event.version),
+    )
+
+
+def _remember(commands: tuple[Command, ...], meta: ev.Meta, version: int) -> tuple[Command, ...]:
+    entry = Command(meta.cmd, meta.fingerprint or "", version)
+    if commands and commands[-1].id == meta.cmd:
+        return (*commands[:-1], entry)
+    return (*commands[-(COMMANDS_KEPT - 1) :], entry)
+
+
+def _started(state: ExecutionState, data: ev.Started, meta: ev.Meta) -> Changes:
+    return {
+        "state": EXECUTING,
+        "live": frozenset((START,)),
+        "started_at": meta.at,
+        "deadline_at": data.deadline_at,
+    }
+
+
+def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) -> Changes:
+    path = data.path
+    step = StepState(
+        state=RUNNING,
+        attempt=data.attempt,
+        try_no=data.try_no,
+        delivery=1,
+        action=data.action,
+        after=data.after,
+        started_at=meta.at,
+        ended_at=None,
+        due_at=data.due_at,
+        deadline_at=data.deadline_at,
+        input=data.input,
+        output=None,
+        error=None,
+    )
+    return {"steps": state.steps.set(path, step), "live": _moved(state.live, data.after, path)}
+
+
+def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
+    """The walk goes from `after` to `path`; a composite stays live while its children run."""
+    if after != START and after == parent_path(path):
+        return live | {path}
+    return (live - {after}) | {path}
+
+
+def _step_redelivered(state: ExecutionState, data: ev.StepRedelivered, meta: ev.Meta) -> Changes:
+    step = structs.replace(
+        state.steps[data.path], delivery=data.delivery, deadline_at=data.deadline_at
+    )
+    return {"steps": state.steps.set(data.path, step)}
+
+
+def _step_progressed(state: ExecutionState, data: ev.StepProgressed, meta: ev.Meta) -> Changes:
+    step = structs.replace(state.steps[data.path], progress=data.progress)
+    return {"steps": state.steps.set(data.path, step)}
+
+
+def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta) -> Changes:
+    path = data.path
+    step = structs.replace(
+        state.steps[path],
+        state=COMPLETED,
+        ended_at=meta.at,
+        due_at=None,
+        deadline_at=None,
+        output=data.output,
+    )
+    return {
+        "steps": state.steps.set(path, step),
+        "live": _without_children(state.live, path),
+        "steps_done": state.steps_done + 1,
+        "output_bytes": state.output_bytes + data.size,
+    }
+
+
+def _without_children(live: frozenset[str], path: str) -> frozenset[str]:
+    if len(live) == 1:
+        return live
+    inside = path + "/"
+    return frozenset(each for each in live if not each.startswith(inside))
+
+
+def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> Changes:
+    path = data.path
+    error = ErrorInfo(data.code, data.error_class, data.message, path)
+    step = structs.replace(
+        state.steps[path],
+        state=FAILED,
+        ended_at=meta.at,
+        due_at=None,
+        deadline_at=None,
+        output=data.output,
+        error=error,
+    )
+    steps = state.steps.set(path, step)
+    inside = path + "/"
+    for child in [each for each in state.live if each.startswith(inside)]:
+        steps = _cancel_step(steps, child, meta)
+    return {
+        "steps": steps,
+        "live": _without_children(state.live, path),
+        "steps_failed": state.steps_failed + 1,
+    }
+
+
+def _cancel_step(steps: Map[str, StepState], path: str, meta: ev.Meta) -> Map[str, StepState]:
+    step = steps.get(path)
+    if step is None or step.state in STEP_ENDED:
+        return steps
+    changed = structs.replace(
+        step, state=CANCELLED, ended_at=meta.at, due_at=None, deadline_at=None
+    )
+    return steps.set(path, changed)
+
+
+def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Meta) -> Changes:
+    step = structs.replace(
+        state.steps[data.path], state=RETRYING, ended_at=None, due_at=data.due_at
+    )
+    return {
+        "steps": state.steps.set(data.path, step),
+        "live": state.live | {data.path},
+        "steps_failed": state.steps_failed - 1,
+    }
+
+
+def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) -> Changes:
+    step = StepState(
+        state=SKIPPED,
+        attempt=data.attempt,
+        try_no=0,
+        delivery=0,
+        action="",
+        after=data.after,
+        started_at=None,
+        ended_at=meta.at,
+        due_at=None,
+        deadline_at=None,
+        input=None,
+        output=None,
+        error=None,
+        why=data.why if data.detail is None else f"{data.why}: {data.detail}",
+    )
+    changes: Changes = {
+        "steps": state.steps.set(data.path, step),
+        "steps_skipped": state.steps_skipped + 1,
+    }
+    if data.why == "condition":
+        changes["live"] = _moved(state.live, data.after, data.path)
+    return changes
+
+
+def _branch_taken(state: ExecutionState, data: ev.BranchTaken, meta: ev.Meta) -> Changes:
+    step = structs.replace(
+        state.steps[data.path],
+        branch=data.branch,
+        child=data.child,
+        why=data.error,
+        actual=data.actual,
+    )
+    return {"steps": state.steps.set(data.path, step)}
+
+
+def _task_created(state: ExecutionState, data: ev.HumanTaskCreated, meta: ev.Meta) -> Changes:
+    task = HumanTask(
+        id=data.task_id,
+        path=data.path,
+        attempt=data.attempt,
+        status="TODO",
+        priority=data.priority,
+        wait=data.wait,
+        title=data.title,
+        description=data.description,
+        assigned_to=data.assigned_to,
+        created_at=meta.at,
+        completed_at=None,
+        completed_by=None,
+        result=None,
+    )
+    step = structs.replace(state.steps[data.path], task_id=data.task_id)
+    return {
+        "tasks": state.tasks.set(data.task_id, task),
+        "steps": state.steps.set(data.path, step),
+    }
+
+
+def _task_completed(state: ExecutionState, data: ev.HumanTaskCompleted, meta: ev.Meta) -> Changes:
+    task = structs.replace(
+        state.tasks[data.task_id],
+        status="DONE",
+        completed_at=meta.at,
+        completed_by=meta.actor,
+        result=data.result,
+    )
+    return {"tasks": state.tasks.set(data.task_id, task)}
+
+
+def _cancel_requested(state: ExecutionState, data: ev.CancelRequested, meta: ev.Meta) -> Changes:
+    return {"cancelled_by": meta.actor, "cancel_reason": data.reason}
+
+
+def _cancelled(state: ExecutionState, data: ev.Cancelled, meta: ev.Meta) -> Changes:
+    return {
+        "state": CANCELLED,
+        "steps": _cancel_live(state, meta),
+        "live": frozenset(),
+        "cancelled_at": meta.at,
+        "completed_at": meta.at,
+        "deadline_at": None,
+    }
+
+
+def _cancel_live(state: ExecutionState, meta: ev.Meta) -> Map[str, StepState]:
+    steps = state.steps
+    for path in state.live:
+        steps = _cancel_step(steps, path, meta)
+    return steps
+
+
+def _completed(state: ExecutionState, data: ev.Completed, meta: ev.Meta) -> Changes:
+    return {
+        "state": COMPLETED,
+        "live": frozenset(),
+        "completed_at": meta.at,
+        "deadline_at": None,
+        "output": data.output,
+        "partial": data.partial,
+    }
+
+
+def _failed(state: ExecutionState, data: ev.Failed, meta: ev.Meta) -> Changes:
+    return {
+        "state": FAILED,
+        "steps": _cancel_live(state, meta),
+        "live": frozenset(),
+        "completed_at": meta.at,
+        "deadline_at": None,
+        "error": ErrorInfo(data.code, data.error_class, data.message, data.path),
+    }
+
+
+def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
+    steps = state.steps
+    for path in data.reset:
+        steps = steps.delete(path)
+    states = [step.state for step in steps.values()]
+    return {
+        "state": PENDING,
+        "attempt": data.attempt,
+        "start_at": data.start_at,
+        "steps": steps,
+        "live": frozenset(),
+        "steps_done": states.count(COMPLETED),
+        "steps_failed": states.count(FAILED),
+        "steps_skipped": states.count(SKIPPED),
+        "started_at": None,
+        "completed_at": None,
+        "cancelled_at": None,
+        "cancelled_by": None,
+        "cancel_reason": None,
+        "output": None,
+        "partial": False,
+        "error": None,
+    }
+
+
+def _unchanged(state: ExecutionState, data: ev.Payload, meta: ev.Meta) -> Changes:
+    return {}
+
+
+_APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Changes]]] = {
+    ev.Started: _started,
+    ev.StepStarted: _step_started,
+    ev.StepRedelivered: _step_redelivered,
+    ev.StepProgressed: _step_progressed,
+    ev.StepCompleted: _step_completed,
+    ev.StepFailed: _step_failed,
+    ev.StepSkipped: _step_skipped,
+    ev.BranchTaken: _branch_taken,
+    ev.RetryScheduled: _retry_scheduled,
+    ev.HumanTaskCreated: _task_created,
+    ev.HumanTaskCompleted: _task_completed,
+    ev.CancelRequested: _cancel_requested,
+    ev.Cancelled: _cancelled,
+    ev.Completed: _completed,
+    ev.Failed: _failed,
+    ev.Retried: _retried,
+    ev.LateResultIgnored: _unchanged,
+}

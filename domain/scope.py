@@ -1,0 +1,36 @@
+"""What a reference sees from where it stands: its own branch first, then outwards."""
+
+from collections.abc import Mapping
+
+from domain.definition import parent_path
+from domain.execution import ExecutionState
+from domain.json_values import Json
+from domain.lifecycle import STEP_ENDED
+from domain.references import MISSING, Missing
+
+
+class StepScope:
+    """The values that the references of the step at `path` may use; `path` "" is the definition's own output."""
+
+    __slots__ = ("_path", "_state", "workflow_input")
+
+    def __init__(self, state: ExecutionState, path: str) -> None:
+        self._state = state
+        self._path = path
+        self.workflow_input: Json = state.input
+
+    def output(self, step_id: str) -> Json | Missing:
+        """A step's output; null for one that was skipped, or failed without one; MISSING for one that has not ended."""
+        steps = self._state.steps
+        inside = parent_path(self._path)
+        while True:
+            step = steps.get(f"{inside}/{step_id}" if inside else step_id)
+            if step is not None:
+                return step.output if step.state in STEP_ENDED else MISSING
+            if not inside:
+                return MISSING
+            inside = parent_path(inside)
+
+    def loop(self) -> Mapping[str, Json] | None:
+        """No loops yet."""
+        return None
