@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check lock faults simulate bench clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check lock faults bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \

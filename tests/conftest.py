@@ -16,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def heavy(request: pytest.FixtureRequest) -> bool:
-    """True when the long form of a test is wanted (`make faults`, `make simulate`)."""
+    """True when the long form of a test is wanted (`make faults`)."""
     return bool(request.config.getoption("--heavy"))
 
 
