@@ -270,7 +270,7 @@ class _Walk:
         index = -1
         try:
             for value in elements:
-                index += 1  # noqa: SIM113  # read after the loop was left by an exception
+                index += 1  # read after the loop was left by an exception
                 self.item(value, depth + 1)
         except _Refusal as refusal:
             refusal.path.append(index)
