@@ -11,11 +11,16 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from typing import Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+else:
+    # msgspec and pydantic build no decoder for a recursive alias; they take any value here, and
+    # what may be stored is decided by this module.
+    Json = Any
 JsonObject: TypeAlias = dict[str, Json]
 
 DEPTH_MAX: Final = 64

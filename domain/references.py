@@ -269,8 +269,6 @@ class _Compiler:
             else:
                 base[literal] = None  # keeps the order of the members
                 parts.append((literal, part))
-        if len(base) < len(members):
-            self.mistakes.append((pointer, "two members have the same name without the escapes"))
         if parts:
             return _Object(base, tuple(parts))
         return _Constant(members if _same(base, members) else base)
@@ -323,7 +321,7 @@ class _Compiler:
 def _same(base: dict[str, Json], members: dict[str, Json]) -> bool:
     return all(
         new is old and name == written
-        for (name, new), (written, old) in zip(base.items(), members.items(), strict=False)
+        for (name, new), (written, old) in zip(base.items(), members.items(), strict=True)
     )
 
 
