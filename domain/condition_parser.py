@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
+from domain.condition_words import BadCondition, Token, read_words
 from domain.json_values import INTEGER_MAX, Json
 from domain.references import (
     BadReference,
@@ -32,15 +33,6 @@ DEPTH_MAX: Final = 32
 
 Operator = Literal["==", "!=", ">", "<", ">=", "<=", "in", "not in", "contains", "not contains"]
 Test = Literal["exists", "not_exists", "is_empty", "is_not_empty"]
-
-
-class BadCondition(ValueError):
-    """A condition that is not in the grammar; `position` counts characters from 0."""
-
-    def __init__(self, position: int, message: str) -> None:
-        super().__init__(f"{message} (at character {position})")
-        self.position = position
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ class Presence:
 
 
 Node: TypeAlias = (
-    "Constant | Elements | Not | Junction | Comparison | Presence | Reference | Template"
+    Constant | Elements | Not | Junction | Comparison | Presence | Reference | Template
 )
 
 
@@ -104,7 +96,7 @@ def parse(text: str, action_ids: Sequence[str] = ()) -> Parsed:
     """Parse a condition; `action_ids[N]` is the step that `step.N` means. Raises `BadCondition`."""
     if len(text) > CHARACTERS_MAX:
         raise BadCondition(CHARACTERS_MAX, f"a condition has at most {CHARACTERS_MAX} characters")
-    parser = _Parser(_tokens(text), len(text), action_ids)
+    parser = _Parser(read_words(text), len(text), action_ids)
     tree = parser.disjunction()
     parser.finish()
     return Parsed(tree, tuple(parser.references))
@@ -124,92 +116,6 @@ def parse_operand(text: str, position: int, action_ids: Sequence[str] = ()) -> R
     return reference
 
 
-# --- words ---
-
-_Kind = Literal["number", "text", "reference", "word", "sign", "end"]
-
-
-class _Token(NamedTuple):
-    kind: _Kind
-    text: str
-    position: int
-
-
-_PATH = r"(?:\.[\w-]+|\[-?[0-9]+\]|\['[^']*'\]|\[\"[^\"]*\"\])*"
-_TOKEN: Final = re.compile(
-    r"\s*(?:"
-    r"(?P<number>-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?(?![\w.]))"
-    r"|(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-    r"|(?P<reference>\$\{(?:[^{}'\"]|'[^']*'|\"[^\"]*\")*\}|\{\{[^{}]*\}\}"
-    rf"|(?:trigger|step\.[0-9]+)(?![\w-]){_PATH})"
-    r"|(?P<path>\$)(?=[.\[])"
-    r"|(?P<word>[A-Za-z_]\w*)"
-    r"|(?P<sign>==|!=|>=|<=|[<>()\[\],])"
-    r"|(?P<end>\Z)"
-    r")",
-    re.DOTALL,
-)
-_PATH_NAME: Final = re.compile(r"\.\.?(?:[\w-]+|\*)|\.\.(?=\[)")
-_PATH_BRACKET: Final = re.compile(r"[^\[\]'\"]+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    position = 0
-    while True:
-        found = _TOKEN.match(text, position)
-        if found is None or found.lastgroup is None:
-            raise _unreadable(text, position)
-        start, position = found.start(found.lastgroup), found.end()
-        match found.lastgroup:
-            case "path":
-                position = _end_of_path(text, position)
-                tokens.append(_Token("reference", text[start:position], start))
-            case "end":
-                tokens.append(_Token("end", "", start))
-                return tokens
-            case "number" | "text" | "reference" | "word" | "sign" as kind:
-                tokens.append(_Token(kind, text[start:position], start))
-            case other:
-                raise AssertionError(f"unknown token {other}")
-
-
-def _end_of_path(text: str, position: int) -> int:
-    """Where a JSONPath that begins before `position` ends: names and balanced brackets."""
-    while position < len(text):
-        if name := _PATH_NAME.match(text, position):
-            position = name.end()
-        elif text[position] == "[":
-            position = _end_of_bracket(text, position)
-        else:
-            break
-    return position
-
-
-def _end_of_bracket(text: str, start: int) -> int:
-    position, deep = start, 0
-    while position < len(text):
-        if text[position] in "[]":
-            deep += 1 if text[position] == "[" else -1
-            position += 1
-            if deep == 0:
-                return position
-        elif inside := _PATH_BRACKET.match(text, position):
-            position = inside.end()
-        else:
-            break
-    raise BadCondition(start, "this [ of a path is never closed")
-
-
-def _unreadable(text: str, position: int) -> BadCondition:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    shown = text[position : position + 20]
-    advice = {"&": "write and", "|": "write or", "!": "write not", "=": "write =="}
-    hint = advice.get(shown[:1], "strings stand in quotes, references in ${...}")
-    return BadCondition(position, f"{shown!a} is not part of a condition; {hint}")
-
-
 # --- the tree ---
 
 _LITERALS: Final[dict[str, Json]] = {
@@ -225,7 +131,7 @@ _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\
 
 
 class _Parser:
-    def __init__(self, tokens: list[_Token], end: int, action_ids: Sequence[str]) -> None:
+    def __init__(self, tokens: list[Token], end: int, action_ids: Sequence[str]) -> None:
         self.tokens = tokens
         self.at = 0
         self.nodes = 0
@@ -234,7 +140,7 @@ class _Parser:
         self.references: list[Reference] = []
 
     @property
-    def token(self) -> _Token:
+    def token(self) -> Token:
         return self.tokens[self.at]
 
     def finish(self) -> None:
@@ -343,7 +249,7 @@ class _Parser:
         return BadCondition(token.position, f"expected {wanted}, found {found}{hint}")
 
 
-def _number(token: _Token) -> int | float:
+def _number(token: Token) -> int | float:
     digits = token.text
     if re.fullmatch(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", digits) is None:
         raise BadCondition(token.position, f"{digits[:40]!a} is not a number")
@@ -357,7 +263,7 @@ def _number(token: _Token) -> int | float:
     return number
 
 
-def _text(token: _Token) -> str:
+def _text(token: Token) -> str:
     def character(escape: re.Match[str]) -> str:
         if escape[1] not in _ESCAPES:
             place = token.position + 1 + escape.start()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, TypeGuard
 
 from domain.condition_parser import (
-    BadCondition,
     Comparison,
     Constant,
     Elements,
@@ -27,6 +26,7 @@ from domain.condition_parser import (
     parse,
     parse_operand,
 )
+from domain.condition_words import BadCondition
 from domain.json_values import Json, canonical_bytes
 from domain.references import (
     MISSING,
