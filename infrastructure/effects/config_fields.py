@@ -74,7 +74,7 @@ def holds_reference(value: Json) -> bool:
     """Whether a value, or one inside it, may hold a reference in any accepted form."""
     match value:
         case str():
-            return "${" in value or "{{" in value or value.startswith("$.")
+            return "${" in value or "{{" in value or value.startswith(("$.", "$["))
         case dict():
             return any(holds_reference(member) for member in value.values())
         case list():

@@ -205,6 +205,7 @@ def test_values_that_hold_a_reference_are_not_judged() -> None:
         "method": "{{trigger.method}}",
         "headers": {"Authorization": "Bearer ${secret.TOKEN}"},
         "timeout_ms": "$.workflow_input.ms",
+        "query": "$['a'].output_data",
         "expect_status": "${a.output.codes}",
     }
     assert list(action.check(config, "")) == []
