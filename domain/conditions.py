@@ -27,6 +27,7 @@ from domain.condition_parser import (
     parse_operand,
 )
 from domain.condition_words import BadCondition
+from domain.json_paths import QueryWork
 from domain.json_values import Json, canonical_bytes
 from domain.references import (
     MISSING,
@@ -163,11 +164,12 @@ def _subject(tree: Node) -> Node | None:
 class _Evaluator:
     """One evaluation of one condition."""
 
-    __slots__ = ("scope", "work_left")
+    __slots__ = ("query_work", "scope", "work_left")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.work_left = WORK_MAX
+        self.query_work = QueryWork()
 
     def value(self, node: Node) -> Json:
         match node:
@@ -192,7 +194,7 @@ class _Evaluator:
 
     def find(self, reference: Reference) -> Json:
         try:
-            found = reference.find(self.scope)
+            found = reference.find(self.scope, self.query_work)
         except UnresolvedReference as error:
             raise _Mistake(str(error)) from None
         return None if found is MISSING else found

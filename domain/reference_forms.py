@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
 
-from domain.json_paths import BadJsonPath, ManyValues, Place, TooMuchWork, compile_json_path
+from domain.json_paths import (
+    BadJsonPath,
+    ManyValues,
+    Place,
+    QueryWork,
+    TooMuchWork,
+    compile_json_path,
+)
 from domain.json_values import Json
 
 FORMS: Final = (
@@ -71,10 +78,11 @@ class Reference:
     path: Place = ()
     query: ManyValues | None = None
 
-    def find(self, scope: Scope) -> Json | Missing:
+    def find(self, scope: Scope, work: QueryWork | None = None) -> Json | Missing:
         """The value, `MISSING` when there is none; a secret is its own text.
 
-        Raises `UnresolvedReference` only when a JSONPath would have to look at too many items.
+        `work` is shared by all references of one value. Raises `UnresolvedReference` only when a
+        JSONPath looks at too many items.
         """
         value = self._start(scope)
         for part in self.path:
@@ -84,7 +92,7 @@ class Reference:
         if self.query is None or value is MISSING:
             return value
         try:
-            return self.query.find(value)
+            return self.query.find(value, work or QueryWork())
         except TooMuchWork as error:
             raise UnresolvedReference(self.text, str(error)) from None
 

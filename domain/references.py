@@ -26,6 +26,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from domain.json_paths import QueryWork
 from domain.json_values import DEPTH_MAX, PAYLOAD_BYTES_MAX, Json, pointer_join
 from domain.reference_forms import (
     FORMS,
@@ -118,14 +119,15 @@ def literal_text(text: str) -> str:
 class _Filling:
     """One `resolve`: the scope, and how much more data may be put in."""
 
-    __slots__ = ("bytes_left", "scope")
+    __slots__ = ("bytes_left", "scope", "work")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.bytes_left = PAYLOAD_BYTES_MAX
+        self.work = QueryWork()
 
     def value(self, reference: Reference) -> Json:
-        found = reference.find(self.scope)
+        found = reference.find(self.scope, self.work)
         if found is MISSING:
             raise UnresolvedReference(reference.text, reference.why_missing(self.scope))
         if isinstance(found, str):
@@ -246,9 +248,11 @@ class _Compiler:
         self.mistakes: list[tuple[str, str]] = []
 
     def compile(self, value: Json, pointer: str, depth: int) -> _Part:
+        if len(self.mistakes) >= MISTAKES_MAX:
+            return _Constant(value)
         if isinstance(value, str):
             return self._string(value, pointer) if _MAY_REFER.search(value) else _Constant(value)
-        if not isinstance(value, dict | list) or len(self.mistakes) >= MISTAKES_MAX:
+        if not isinstance(value, dict | list):
             return _Constant(value)
         if depth > DEPTH_MAX:
             self.mistakes.append((pointer, f"nested deeper than {DEPTH_MAX} levels"))
