@@ -25,12 +25,15 @@ class Clock(Protocol):
         """Call `callback` in the event loop at `when`; the returned function takes that back."""
 
 
-# ---------------------------------------------------------------- the five writes of the work queue (a row per open execution)
+# --- the five writes of the work queue (a row per open execution) ---
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """(a) A request or a retry: the execution has work from `ready_at` on; `lease` hands it to this process's worker at once."""
+    """(a) A request or a retry: the execution has work from `ready_at` on.
+
+    `lease` hands it to this process's worker at once.
+    """
 
     workspace_id: str
     priority: int
@@ -40,14 +43,20 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """(b) Somebody without the lease wrote: the row's version moves and it is ready now; the lease stays."""
+    """(b) Somebody without the lease wrote: the row's version moves and it is ready now.
+
+    The lease stays.
+    """
 
     ready_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """(c) The lease holder wrote. `ready_at` None means nothing is due; `release` drops the lease in the same write."""
+    """(c) The lease holder wrote.
+
+    `ready_at` None means nothing is due; `release` drops the lease in the same write.
+    """
 
     epoch: int
     ready_at: datetime | None
@@ -63,7 +72,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """(d) for a writer without the lease that ended an execution (cancel): the row goes whoever holds it."""
+    """(d) for a writer without the lease that ended an execution (cancel).
+
+    The row goes whoever holds it.
+    """
 
 
 QueueWrite = Enqueue | Touch | Progress | Finish | Discard | None
@@ -71,7 +83,10 @@ QueueWrite = Enqueue | Touch | Progress | Finish | Discard | None
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One command's events for one stream, and what they do to its queue row: one transaction, all or nothing."""
+    """One command's events for one stream, and what they do to its queue row.
+
+    One transaction, all or nothing.
+    """
 
     stream_id: UUID
     events: Sequence[Event]
@@ -80,26 +95,41 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """`position` of the last event; `epoch` of the lease an `Enqueue(lease=True)` took, else None."""
+    """`position` of the last event.
+
+    `epoch` of the lease an `Enqueue(lease=True)` took, else None.
+    """
 
     position: int
     epoch: int | None
 
 
 class VersionConflict(Exception):
-    """Another writer stored one of these versions first. Certain: nothing of this append is stored."""
+    """Another writer stored one of these versions first.
+
+    Certain: nothing of this append is stored.
+    """
 
 
 class StaleLease(Exception):
-    """The queue row is not leased to this worker with this epoch any more. Certain: nothing is stored."""
+    """The queue row is not leased to this worker with this epoch any more.
+
+    Certain: nothing is stored.
+    """
 
 
 class UnknownOutcome(Exception):
-    """The connection was lost before the answer: the append may or may not be stored. Look for the command id."""
+    """The connection was lost before the answer: the append may or may not be stored.
+
+    Look for the command id.
+    """
 
 
 class Overloaded(Exception):
-    """The append queue is full or the projections are too far behind; try again after `retry_after_seconds`."""
+    """The append queue is full or the projections are too far behind.
+
+    Try again after `retry_after_seconds`.
+    """
 
     def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
         super().__init__(message)
@@ -114,7 +144,10 @@ class EventLog(Protocol):
     """Streams of events, appended in one global order."""
 
     async def append(self, append: Append) -> Appended:
-        """Store all events or none. Raises VersionConflict, StaleLease, UnknownOutcome, Overloaded, StoreUnavailable."""
+        """Store all events or none.
+
+        Raises VersionConflict, StaleLease, UnknownOutcome, Overloaded, StoreUnavailable.
+        """
 
     async def read_stream(
         self, stream_id: UUID, *, after_version: int = 0, limit: int = 10_000
@@ -142,7 +175,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is none."""
+    """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is
+    none.
+    """
 
     depth: int
     ready: int
@@ -160,7 +195,10 @@ class WorkQueue(Protocol):
         """Extend every lease of this worker; returns all of them with their present version."""
 
     async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
-        """(e) Give up the lease if the row still has this epoch and version; False tells to reload and plan again."""
+        """(e) Give up the lease if the row still has this epoch and version.
+
+        False tells to reload and plan again.
+        """
 
     async def release_all(self) -> None:
         """Drop every lease of this worker (shutdown)."""
@@ -179,4 +217,7 @@ class ChangeFeed(Protocol):
         """Called by the log after a commit of this process, in the event loop."""
 
     def subscribe(self, callback: Callable[[UUID, int], None]) -> Callable[[], None]:
-        """`callback(stream_id, version)` in the event loop for each change seen; the returned function ends it."""
+        """`callback(stream_id, version)` in the event loop for each change seen.
+
+        The returned function ends it.
+        """

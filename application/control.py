@@ -1,0 +1,86 @@
+"""Commands on an existing execution: cancel, retry, complete a human task."""
+
+from uuid import UUID
+
+from application.callers import Answer, Caller
+from application.ledger import Entry, Ledger, execution_uuid
+from application.ports import Discard, Enqueue, QueueWrite, Touch
+from application.requests import Runner
+from application.workflows import Workflows
+from domain import decisions
+from domain.draft import Draft
+from domain.errors import NotFound
+from domain.json_values import Json
+
+
+class Control:
+    """The verbs."""
+
+    def __init__(self, ledger: Ledger, workflows: Workflows, runner: Runner) -> None:
+        self._ledger = ledger
+        self._workflows = workflows
+        self._runner = runner
+
+    async def cancel(self, caller: Caller, execution_ref: str, reason: str | None) -> Answer:
+        """CANCELLED when this returns; running handlers are interrupted. Cancelling twice is no
+        error.
+        """
+        execution_id = execution_uuid(caller.workspace_id, execution_ref)
+        answer, _, _ = await self._ledger.command(
+            caller,
+            execution_id,
+            lambda draft: decisions.cancel(draft, reason),
+            lambda draft: Discard(),
+        )
+        return answer
+
+    async def retry(
+        self, caller: Caller, execution_ref: str, resume_from_step: str | None, reason: str | None
+    ) -> Answer:
+        """The next attempt of a FAILED or CANCELLED execution; what is finished stays finished."""
+        entry = await self._ledger.find(caller.workspace_id, execution_ref)
+        definition = await self._workflows.definition(entry.state)
+        execution_id = entry.state.id
+        leased = self._runner.reserve(execution_id)
+
+        def enqueue(draft: Draft) -> QueueWrite:
+            state = draft.state
+            return Enqueue(state.workspace_id, state.priority, draft.meta.at, leased)
+
+        epoch: int | None = None
+        try:
+            answer, draft, done = await self._ledger.command(
+                caller,
+                execution_id,
+                lambda draft: decisions.retry(draft, definition, resume_from_step, reason),
+                enqueue,
+            )
+            if draft is not None and done is not None and leased and done.epoch is not None:
+                epoch = done.epoch
+                self._runner.accept(Entry(draft.state, done.position), epoch)
+        finally:
+            if leased and epoch is None:
+                self._runner.cancel_reservation(execution_id)
+        return answer
+
+    async def complete_human_task(self, caller: Caller, task_id: str, result: Json) -> Answer:
+        """A person did a task; an execution that waits for it goes on."""
+        answer, _, _ = await self._ledger.command(
+            caller,
+            _execution_of(task_id),
+            lambda draft: decisions.complete_human_task(draft, task_id, result),
+            lambda draft: Touch(draft.meta.at),
+        )
+        return answer
+
+
+def _execution_of(task_id: str) -> UUID:
+    """A task's id names its execution: `ht-{execution}-{n}`."""
+    prefix, _, rest = task_id.partition("-")
+    text, _, number = rest.partition("-")
+    if prefix != "ht" or len(text) != 32 or not number.isascii() or not number.isdigit():
+        raise NotFound(f"There is no human task {task_id[:200]!r}.")
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise NotFound(f"There is no human task {task_id[:200]!r}.") from error

@@ -1,0 +1,238 @@
+"""Questions about one execution, answered by folding its events: now, at any past version or time,
+step by step, as a stream.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from application.ledger import Entry, Ledger, not_ready
+from application.ports import ChangeFeed, StoreUnavailable
+from application.step_history import step_history
+from application.views import ExecutionView, StepView, summarise
+from application.workflows import Workflows
+from domain.definition import Definition
+from domain.definition_reader import Mistake
+from domain.errors import Invalid, NotFound
+from domain.events import Recorded
+from domain.execution import ExecutionState, fold
+
+POLL_SECONDS: Final = 1.0
+PAGE: Final = 500
+
+
+class Watchers:
+    """Who waits for which execution to change, woken by the change feed."""
+
+    def __init__(self, feed: ChangeFeed) -> None:
+        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._end: Callable[[], None] = feed.subscribe(self._changed)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._end()
+
+    def expect(self, execution_id: UUID) -> asyncio.Future[None]:
+        """A future that is done at the next change of the execution."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(execution_id, set()).add(future)
+        return future
+
+    def forget(self, execution_id: UUID, future: asyncio.Future[None]) -> None:
+        """Nobody waits on it any more."""
+        waiting = self._waiting.get(execution_id)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._waiting[execution_id]
+
+    def _changed(self, execution_id: UUID, version: int) -> None:
+        for future in self._waiting.pop(execution_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+
+class History:
+    """Reads of one execution; current in every process."""
+
+    def __init__(self, ledger: Ledger, workflows: Workflows, feed: ChangeFeed) -> None:
+        self._ledger = ledger
+        self._workflows = workflows
+        self._watchers = Watchers(feed)
+
+    def close(self) -> None:
+        """Stop listening to changes."""
+        self._watchers.close()
+
+    async def state(self, workspace_id: str, execution_ref: str) -> tuple[ExecutionState, int]:
+        """The present state and the position of its last event."""
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        return entry.state, entry.position
+
+    async def view(
+        self, workspace_id: str, execution_ref: str, as_of: int | datetime | None = None
+    ) -> ExecutionView:
+        """The execution as it is, or as it was at a version or at a time."""
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        if as_of is not None:
+            entry = await self._as_of(entry, as_of)
+        return summarise(entry.state, entry.position)
+
+    async def definition(self, state: ExecutionState) -> Definition:
+        """What the execution runs."""
+        return await self._workflows.definition(state)
+
+    async def steps(self, workspace_id: str, execution_ref: str) -> Sequence[StepView]:
+        """Every try of every step in every attempt, in order of start."""
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        return step_history([each.event async for each in self._all(entry.state.id, 0)])
+
+    async def events(
+        self, workspace_id: str, execution_ref: str, *, after_version: int = 0, limit: int = 100
+    ) -> Sequence[Recorded]:
+        """A page of its events."""
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        return await self._read(entry.state.id, after_version, limit)
+
+    async def all_events(
+        self, workspace_id: str, *, after: int = 0, limit: int = 100
+    ) -> Sequence[Recorded]:
+        """A page of the global log, this workspace's part of it."""
+        try:
+            page = await self._ledger.log.read_all(after=after, limit=limit)
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
+        return [each for each in page if each.event.meta.ws == workspace_id]
+
+    async def wait_ended(
+        self, workspace_id: str, execution_ref: str, seconds: float
+    ) -> ExecutionView:
+        """The execution once it has ended, or as it is after `seconds`."""
+        return await self._wait(workspace_id, execution_ref, seconds, lambda state: state.terminal)
+
+    async def wait_changed(
+        self, workspace_id: str, execution_ref: str, version: int, seconds: float
+    ) -> ExecutionView:
+        """The execution once it is past `version`, or as it is after `seconds`."""
+        return await self._wait(
+            workspace_id, execution_ref, seconds, lambda state: state.version > version
+        )
+
+    async def follow(
+        self, workspace_id: str, execution_ref: str, after_version: int
+    ) -> AsyncIterator[Recorded]:
+        """Its events from `after_version` on as they come; ends after a terminal event that
+        nothing follows.
+
+        Holds no connection while it waits. A retry that reopens the execution later is another
+        stream.
+        """
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        execution_id, seen = entry.state.id, after_version
+        state = await self._state_at(execution_id, after_version)
+        while True:
+            future = self._watchers.expect(execution_id)
+            try:
+                async for recorded in self._all(execution_id, seen):
+                    seen = recorded.event.version
+                    state = fold((recorded.event,), state)
+                    yield recorded
+                if state is not None and state.terminal:
+                    return
+                await self._at_most(POLL_SECONDS, future)
+            finally:
+                self._watchers.forget(execution_id, future)
+
+    # --- inside ---
+
+    async def _wait(
+        self,
+        workspace_id: str,
+        execution_ref: str,
+        seconds: float,
+        enough: Callable[[ExecutionState], bool],
+    ) -> ExecutionView:
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        execution_id = entry.state.id
+        clock = self._ledger.clock
+        deadline = clock.now() + timedelta(seconds=seconds)
+        while not enough(entry.state):
+            left = (deadline - clock.now()).total_seconds()
+            if left <= 0:
+                break
+            future = self._watchers.expect(execution_id)
+            try:
+                entry = self._ledger.cache.get(execution_id) or entry
+                if enough(entry.state):
+                    break
+                woken = await self._at_most(min(left, POLL_SECONDS), future)
+            finally:
+                self._watchers.forget(execution_id, future)
+            cached = self._ledger.cache.get(execution_id)
+            if woken and cached is not None and cached.state.version > entry.state.version:
+                entry = cached
+            else:
+                entry = await self._ledger.find(workspace_id, execution_ref)
+        return summarise(entry.state, entry.position)
+
+    async def _at_most(self, seconds: float, future: asyncio.Future[None]) -> bool:
+        """Whether `future` was done within `seconds`."""
+        clock = self._ledger.clock
+
+        def give_up() -> None:
+            if not future.done():
+                future.cancel()
+
+        end = clock.call_at(clock.now() + timedelta(seconds=seconds), give_up)
+        try:
+            await asyncio.wait((future,))
+        finally:
+            end()
+        return not future.cancelled()
+
+    async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
+        while True:
+            page = await self._read(execution_id, after, PAGE)
+            for recorded in page:
+                yield recorded
+            if len(page) < PAGE:
+                return
+            after = page[-1].event.version
+
+    async def _read(self, execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
+        try:
+            return await self._ledger.log.read_stream(
+                execution_id, after_version=after, limit=limit
+            )
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
+
+    async def _state_at(self, execution_id: UUID, version: int) -> ExecutionState | None:
+        if version <= 0:
+            return None
+        entry = await self._ledger.as_of_version(execution_id, version)
+        return None if entry is None else entry.state
+
+    async def _as_of(self, entry: Entry, as_of: int | datetime) -> Entry:
+        state = entry.state
+        if isinstance(as_of, int):
+            found = await self._ledger.as_of_version(state.id, as_of) if as_of > 0 else None
+            if found is None or as_of > state.version:
+                raise Invalid(
+                    f"as_of is a version from 1 to {state.version}, or a time.",
+                    [Mistake("/query/as_of", "out_of_range", f"versions are 1 to {state.version}")],
+                )
+            return found
+        past: ExecutionState | None = None
+        position = 0
+        async for recorded in self._all(state.id, 0):
+            if recorded.event.meta.at > as_of:
+                break
+            past, position = fold((recorded.event,), past), recorded.position
+        if past is None:
+            raise NotFound(
+                f"The execution did not exist at {as_of.isoformat()}; it was requested later."
+            )
+        return Entry(past, position)

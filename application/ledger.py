@@ -1,0 +1,225 @@
+"""Executions in and out of the log: load, decide, append; conflicts, lost answers and repeats are
+settled here, once.
+
+States are immutable and cached. A read folds what is newer onto the cached state, so it is current
+in every process.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from uuid import UUID, uuid5
+
+from application.callers import Answer, Caller
+from application.ports import (
+    Append,
+    Appended,
+    Clock,
+    EventLog,
+    Overloaded,
+    QueueWrite,
+    StaleLease,
+    StoreUnavailable,
+    UnknownOutcome,
+    VersionConflict,
+)
+from application.views import summarise
+from domain.draft import Draft
+from domain.errors import ConcurrentUpdate, NotFound, NotReady
+from domain.events import Recorded
+from domain.execution import ExecutionState, evolve, fold
+from domain.workflow import NAMESPACE
+
+TRIES: Final = 3
+_PAGE: Final = 2_000
+_STATE_BYTES: Final = 2_000
+_STEP_BYTES: Final = 700
+
+
+class Entry(NamedTuple):
+    """A state and the log position of its last event."""
+
+    state: ExecutionState
+    position: int
+
+
+def execution_uuid(workspace_id: str, reference: str) -> UUID:
+    """The execution that a caller means: a UUID, `run-{uuid}`, or any other text, which then names
+    uuid5(workspace, text).
+    """
+    try:
+        return UUID(reference.removeprefix("run-"))
+    except ValueError:
+        return uuid5(NAMESPACE, f"execution\n{workspace_id}\n{reference}")
+
+
+class StateCache:
+    """Least recently used states, bounded in bytes (estimated from steps and outputs)."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: OrderedDict[UUID, tuple[Entry, int]] = OrderedDict()
+
+    def get(self, execution_id: UUID) -> Entry | None:
+        """The cached state, which may lag behind the log."""
+        found = self._entries.get(execution_id)
+        if found is None:
+            return None
+        self._entries.move_to_end(execution_id)
+        return found[0]
+
+    def put(self, entry: Entry) -> None:
+        """Remember a state, unless a newer one is known."""
+        state = entry.state
+        known = self._entries.get(state.id)
+        if known is not None:
+            if known[0].state.version > state.version:
+                return
+            self._bytes -= known[1]
+        size = _STATE_BYTES + _STEP_BYTES * len(state.steps) + 2 * state.output_bytes
+        self._entries[state.id] = (entry, size)
+        self._entries.move_to_end(state.id)
+        self._bytes += size
+        while self._bytes > self._bytes_max and len(self._entries) > 1:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._bytes -= dropped
+
+    def drop(self, execution_id: UUID) -> None:
+        """Forget one."""
+        found = self._entries.pop(execution_id, None)
+        if found is not None:
+            self._bytes -= found[1]
+
+
+class Ledger:
+    """Loads executions and stores what commands decide."""
+
+    def __init__(
+        self, log: EventLog, clock: Clock, new_id: Callable[[], UUID], cache_bytes: int
+    ) -> None:
+        self.log = log
+        self.clock = clock
+        self.new_id = new_id
+        self.cache = StateCache(cache_bytes)
+
+    async def load(self, execution_id: UUID) -> Entry | None:
+        """The execution as the log has it now, or None. Raises NotReady when the store does not
+        answer.
+        """
+        entry = self.cache.get(execution_id)
+        state, position = (entry.state, entry.position) if entry else (None, 0)
+        while True:
+            after = 0 if state is None else state.version
+            try:
+                newer = await self.log.read_stream(execution_id, after_version=after, limit=_PAGE)
+            except StoreUnavailable as error:
+                raise not_ready(error) from error
+            for recorded in newer:
+                state = evolve(state, recorded.event)
+                position = recorded.position
+            if len(newer) < _PAGE:
+                break
+        if state is None:
+            return None
+        found = Entry(state, position)
+        if newer:
+            self.cache.put(found)
+        return found
+
+    async def find(self, workspace_id: str, reference: str) -> Entry:
+        """The execution a caller means; NotFound when it is unknown or another workspace's."""
+        entry = await self.load(execution_uuid(workspace_id, reference))
+        if entry is None or entry.state.workspace_id != workspace_id:
+            raise NotFound(f"There is no execution {reference[:200]!r}.")
+        return entry
+
+    async def as_of_version(self, execution_id: UUID, version: int) -> Entry | None:
+        """The fold of the first `version` events."""
+        state, position = None, 0
+        while state is None or state.version < version:
+            after = 0 if state is None else state.version
+            limit = min(_PAGE, version - after)
+            page = await self.log.read_stream(execution_id, after_version=after, limit=limit)
+            state = fold((each.event for each in page), state)
+            position = page[-1].position if page else position
+            if len(page) < limit:
+                break
+        return None if state is None else Entry(state, position)
+
+    async def append(self, draft: Draft, queue: QueueWrite) -> Appended:
+        """Store a draft. A lost answer is looked up by command id; found counts as stored.
+
+        Raises VersionConflict, StaleLease, NotReady; after VersionConflict the cached state is
+        dropped.
+        """
+        state = draft.state
+        try:
+            done = await self.log.append(Append(state.id, draft.events, queue))
+        except (VersionConflict, StaleLease):
+            self.cache.drop(state.id)
+            raise
+        except UnknownOutcome as error:
+            self.cache.drop(state.id)
+            recorded = await self._stored(draft)
+            if recorded is None:
+                raise VersionConflict(f"{state.id}: the append is not in the log") from error
+            done = Appended(recorded.position, None)
+        except (Overloaded, StoreUnavailable) as error:
+            raise not_ready(error) from error
+        self.cache.put(Entry(state, done.position))
+        return done
+
+    async def command(
+        self,
+        caller: Caller,
+        execution_id: UUID,
+        decide: Callable[[Draft], None],
+        queue: Callable[[Draft], QueueWrite],
+    ) -> tuple[Answer, Draft | None, Appended | None]:
+        """Carry out a caller's command on an existing execution: at most once, with the same
+        answer to a repeat.
+        """
+        command_id = caller.identity(self.new_id())
+        for _ in range(TRIES):
+            entry = await self.load(execution_id)
+            if entry is None or entry.state.workspace_id != caller.workspace_id:
+                raise NotFound(f"There is no execution {str(execution_id)!r}.")
+            earlier = caller.repeated(entry.state, command_id)
+            if earlier is not None:
+                return await self.replay(execution_id, earlier.version), None, None
+            caller.check_version(entry.state.version)
+            draft = Draft(entry.state, caller.meta(self.clock.now(), command_id))
+            decide(draft)
+            if not draft.events:
+                return Answer(summarise(entry.state, entry.position), replayed=False), None, None
+            try:
+                done = await self.append(draft, queue(draft))
+            except VersionConflict:
+                continue
+            return Answer(summarise(draft.state, done.position), replayed=False), draft, done
+        raise ConcurrentUpdate(
+            "Other commands came first three times in a row; read the execution and try again."
+        )
+
+    async def replay(self, execution_id: UUID, version: int) -> Answer:
+        """The representation as of the version that a repeated command produced."""
+        entry = await self.as_of_version(execution_id, version)
+        if entry is None:
+            raise NotFound(f"There is no execution {str(execution_id)!r}.")
+        return Answer(summarise(entry.state, entry.position), replayed=True)
+
+    async def _stored(self, draft: Draft) -> Recorded | None:
+        """The last event of a draft whose append got no answer, if the log has it."""
+        try:
+            newer = await self.log.read_stream(draft.state.id, after_version=draft.base_version)
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
+        mine = [each for each in newer if each.event.meta.cmd == draft.meta.cmd]
+        return mine[-1] if len(mine) == len(draft.events) else None
+
+
+def not_ready(error: Exception) -> NotReady:
+    """The refusal that callers see when the store is away or full."""
+    seconds = error.retry_after_seconds if isinstance(error, Overloaded) else 1
+    return NotReady(str(error) or "The store does not answer; try again.", seconds)

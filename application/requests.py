@@ -1,0 +1,225 @@
+"""Start executions: of a published workflow, or of a definition that comes with the request."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+from uuid import UUID, uuid5
+
+from application.callers import Answer, Caller
+from application.ledger import Entry, Ledger, not_ready
+from application.ports import (
+    Append,
+    Appended,
+    Enqueue,
+    Overloaded,
+    StoreUnavailable,
+    UnknownOutcome,
+    VersionConflict,
+)
+from application.views import summarise
+from application.workflows import Workflows
+from domain import decisions
+from domain.decisions import Request
+from domain.definition_reader import Mistake
+from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
+from domain.events import Event
+from domain.execution import ExecutionState
+from domain.json_values import Json, JsonObject, sha256_of
+from domain.workflow import NAMESPACE, WorkflowState, version_id
+
+ATOMIC_MODES: Final = ("strict", "lenient", "conditional")
+_YEAR: Final = timedelta(days=366)
+
+
+class Runner(Protocol):
+    """This process's worker, if it has one: new executions are handed to it without a claim."""
+
+    def reserve(self, execution_id: UUID) -> bool:
+        """Keep a slot; False when there is no room."""
+
+    def cancel_reservation(self, execution_id: UUID) -> None:
+        """Give the slot back."""
+
+    def accept(self, entry: Entry, epoch: int) -> None:
+        """Run what was reserved."""
+
+
+class InputSchemas(Protocol):
+    """JSON Schema of a definition's input."""
+
+    def mistakes(self, schema: Json, value: Json) -> list[Mistake]:
+        """What does not fit, with pointers inside the value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteOptions:
+    """How to run it. `priority` 0-9, lower first; `start_at` or `delay_seconds` put the start off;
+    `simulate` performs nothing.
+    """
+
+    input_data: JsonObject = field(default_factory=dict)
+    atomic_mode: str = "strict"
+    priority: int = 5
+    labels: dict[str, str] = field(default_factory=dict)
+    start_at: datetime | None = None
+    delay_seconds: float | None = None
+    simulate: bool = False
+
+
+class Requests:
+    """The use cases that create executions."""
+
+    def __init__(
+        self, ledger: Ledger, workflows: Workflows, runner: Runner, schemas: InputSchemas
+    ) -> None:
+        self._ledger = ledger
+        self._workflows = workflows
+        self._runner = runner
+        self._schemas = schemas
+
+    async def execute(
+        self,
+        caller: Caller,
+        workflow_ref: str,
+        options: ExecuteOptions,
+        *,
+        version: int | None = None,
+    ) -> Answer:
+        """Request an execution of a published workflow; PENDING and durable when this returns."""
+        state, number = await self._workflows.find(caller.workspace_id, workflow_ref)
+        if state.status != "active":
+            raise WorkflowInactive(
+                f"Workflow {state.name!r} is {state.status}; activate it with PUT and status active."
+            )
+        wanted = _of_workflow(state, version or number)
+        self._check_input(state.numbered(wanted.workflow_version).definition, options)
+        return await self._request(caller, wanted, options)
+
+    async def execute_inline(
+        self, caller: Caller, definition: Json, options: ExecuteOptions
+    ) -> Answer:
+        """Request an execution of a definition that is stored with it and nowhere else."""
+        normalised, _ = self._workflows.accepted(definition)
+        digest = sha256_of(normalised)
+        steps = normalised["steps"]
+        wanted = Request(
+            workflow_id=f"inline-{digest[:12]}",
+            workflow_name=str(normalised["name"]),
+            workflow_version=0,
+            definition_id=uuid5(NAMESPACE, f"inline\n{digest}"),
+            sha256=digest,
+            steps_total=len(steps) if isinstance(steps, dict) else 0,
+            input={},
+            definition=normalised,
+        )
+        self._check_input(normalised, options)
+        return await self._request(caller, wanted, options)
+
+    def _check_input(self, normalised: JsonObject, options: ExecuteOptions) -> None:
+        schema = normalised["input_schema"]
+        if schema is None:
+            return
+        mistakes = self._schemas.mistakes(schema, options.input_data)
+        if mistakes:
+            raise InvalidInput("The input does not fit the definition's input_schema.", mistakes)
+
+    async def _request(self, caller: Caller, wanted: Request, options: ExecuteOptions) -> Answer:
+        now = self._ledger.clock.now()
+        command_id = caller.identity(self._ledger.new_id())
+        state, event = decisions.request(
+            command_id, _with_options(wanted, options, now), caller.meta(now, command_id)
+        )
+        return await self._store(caller, state, event)
+
+    async def _store(self, caller: Caller, state: ExecutionState, event: Event) -> Answer:
+        execution_id = state.id
+        ready_at = state.start_at or state.created_at
+        lease = ready_at <= state.created_at and self._runner.reserve(execution_id)
+        enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
+        done: Appended | None = None
+        try:
+            done = await self._ledger.log.append(Append(execution_id, (event,), enqueue))
+        except (VersionConflict, UnknownOutcome) as error:
+            return await self._repeated(caller, execution_id, event, error)
+        except (Overloaded, StoreUnavailable) as error:
+            raise not_ready(error) from error
+        finally:
+            if lease and (done is None or done.epoch is None):
+                self._runner.cancel_reservation(execution_id)
+        entry = Entry(state, done.position)
+        self._ledger.cache.put(entry)
+        if lease and done.epoch is not None:
+            self._runner.accept(entry, done.epoch)
+        return Answer(summarise(state, done.position), replayed=False)
+
+    async def _repeated(
+        self, caller: Caller, execution_id: UUID, event: Event, error: Exception
+    ) -> Answer:
+        """The id is taken: by an earlier request with the same key, or by this one whose answer
+        was lost.
+        """
+        entry = await self._ledger.load(execution_id)
+        if entry is None:
+            raise ConcurrentUpdate(
+                "The request may not have been stored; send it again with the same Idempotency-Key."
+            ) from error
+        earlier = caller.repeated(entry.state, execution_id)
+        version = earlier.version if earlier is not None else 1
+        answer = await self._ledger.replay(execution_id, version)
+        first = await self._ledger.log.read_stream(execution_id, limit=1)
+        same = bool(first) and first[0].event.meta == event.meta
+        return Answer(answer.view, replayed=not same)
+
+
+def _of_workflow(state: WorkflowState, number: int) -> Request:
+    version = state.numbered(number)
+    steps = version.definition["steps"]
+    return Request(
+        workflow_id=version_id(state.name, number),
+        workflow_name=state.name,
+        workflow_version=number,
+        definition_id=state.id,
+        sha256=version.sha256,
+        steps_total=len(steps) if isinstance(steps, dict) else 0,
+        input={},
+    )
+
+
+def _with_options(wanted: Request, options: ExecuteOptions, now: datetime) -> Request:
+    if options.atomic_mode not in ATOMIC_MODES:
+        raise Invalid(
+            "atomic_mode is strict, lenient or conditional.",
+            [
+                Mistake(
+                    "/atomic_mode", "bad_value", "atomic_mode is strict, lenient or conditional."
+                )
+            ],
+        )
+    start_at = options.start_at
+    if options.delay_seconds is not None:
+        if start_at is not None:
+            raise Invalid(
+                "Give start_at or delay_seconds, not both.",
+                [Mistake("/delay_seconds", "contradiction", "Give start_at or delay_seconds.")],
+            )
+        start_at = now + timedelta(seconds=options.delay_seconds)
+    if start_at is not None and start_at > now + _YEAR:
+        raise Invalid(
+            "An execution starts within a year.",
+            [Mistake("/start_at", "out_of_range", "An execution starts within a year.")],
+        )
+    return Request(
+        workflow_id=wanted.workflow_id,
+        workflow_name=wanted.workflow_name,
+        workflow_version=wanted.workflow_version,
+        definition_id=wanted.definition_id,
+        sha256=wanted.sha256,
+        steps_total=wanted.steps_total,
+        definition=wanted.definition,
+        input=options.input_data,
+        atomic_mode=options.atomic_mode,
+        priority=options.priority,
+        labels=options.labels,
+        start_at=start_at,
+        simulate=options.simulate,
+    )

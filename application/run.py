@@ -1,0 +1,187 @@
+"""One leased execution inside a worker, and the translation between its state and what a handler
+sees.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from application.ledger import Entry
+from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
+from domain.decisions import Outcome
+from domain.definition import ActionStep, Definition, step_id_of
+from domain.execution import ExecutionState, StepState
+from domain.json_values import Json, JsonObject
+from domain.lifecycle import RUNNING
+from domain.planner import running_actions
+
+
+class Try(NamedTuple):
+    """One try of one step."""
+
+    path: str
+    attempt: int
+    try_no: int
+
+
+class Run:
+    """`assigned` are the tries that this worker owes an outcome; `performing` the tasks inside a
+    handler; `expected` is the newest version that this worker wrote or is about to write, so that
+    its own changes are no news.
+    """
+
+    __slots__ = (
+        "assigned",
+        "definition_or_none",
+        "due",
+        "entry",
+        "epoch",
+        "execution_id",
+        "expected",
+        "interrupted",
+        "lock",
+        "lost",
+        "performing",
+        "progress",
+        "since",
+    )
+
+    def __init__(self, execution_id: UUID, epoch: int, since: datetime) -> None:
+        self.execution_id = execution_id
+        self.epoch = epoch
+        self.since = since
+        self.entry: Entry | None = None
+        self.definition_or_none: Definition | None = None
+        self.expected = 0
+        self.due: datetime | None = None
+        self.lost = False
+        self.lock = asyncio.Lock()
+        self.assigned: set[Try] = set()
+        self.performing: dict[Try, asyncio.Task[object]] = {}
+        self.interrupted: set[Try] = set()
+        self.progress: dict[Try, Json] = {}
+
+    @property
+    def state(self) -> ExecutionState:
+        """The newest state this worker knows."""
+        if self.entry is None:
+            raise RuntimeError("a run has a state once it is loaded")
+        return self.entry.state
+
+    @property
+    def definition(self) -> Definition:
+        """What it runs."""
+        if self.definition_or_none is None:
+            raise RuntimeError("a run has a definition once it is loaded")
+        return self.definition_or_none
+
+    def unwanted(self, state: ExecutionState) -> list[Try]:
+        """Tries whose handlers run although they have ended in `state`."""
+        return [each for each in self.performing if not _runs(state, each)]
+
+    def held(self) -> set[str]:
+        """Paths whose present try this worker owes an outcome."""
+        return {each.path for each in self.assigned if _runs(self.state, each)}
+
+    def others(self, outcome: Outcome | None) -> set[Try]:
+        """What is assigned but for the try that `outcome` ends."""
+        if outcome is None:
+            return self.assigned
+        return self.assigned - {Try(outcome.path, outcome.attempt, outcome.try_no)}
+
+
+def _runs(state: ExecutionState, what: Try) -> bool:
+    step = state.steps.get(what.path)
+    return (
+        step is not None
+        and step.state == RUNNING
+        and (step.attempt, step.try_no) == (what.attempt, what.try_no)
+    )
+
+
+def effects_of(definition: Definition, state: ExecutionState) -> Sequence[Try]:
+    """The live tries that a worker performs."""
+    if state.terminal:
+        return ()
+    return [
+        Try(path, (step := state.steps[path]).attempt, step.try_no)
+        for path in running_actions(definition, state)
+    ]
+
+
+def context_for(
+    state: ExecutionState,
+    definition: Definition,
+    path: str,
+    epoch: int,
+    progress: Callable[[Json], None],
+) -> tuple[StepContext, JsonObject]:
+    """What the handler of `path` is called with: its context and its resolved input."""
+    step = state.steps[path]
+    declared = definition.steps[step_id_of(path)]
+    key = f"{state.id}:{step.attempt}:{path}"
+    uses: tuple[SecretUse, ...] = ()
+    if isinstance(declared, ActionStep):
+        if declared.key_per_try:
+            key = f"{key}:{step.try_no}"
+        uses = declared_secrets(declared)
+    context = StepContext(
+        execution_id=str(state.id),
+        workspace_id=state.workspace_id,
+        workflow_name=state.workflow_name,
+        workflow_version=state.workflow_version,
+        attempt=step.attempt,
+        path=path,
+        step_id=declared.id,
+        try_no=step.try_no,
+        delivery=step.delivery,
+        epoch=epoch,
+        idempotency_key=key,
+        workflow_input=state.input,
+        actor=state.triggered_by,
+        labels=state.labels,
+        timeout_seconds=declared.timeout_seconds or 0.0,
+        progress=progress,
+        secret_uses=uses,
+    )
+    return context, step.input if isinstance(step.input, dict) else {}
+
+
+def declared_secrets(step: ActionStep) -> tuple[SecretUse, ...]:
+    """The places of a step's own settings that name secrets."""
+    return tuple(
+        SecretUse(pointer, reference.name or "")
+        for pointer, reference in step.input.references
+        if reference.root == "secret"
+    )
+
+
+def outcome_of(what: Try, epoch: int, done: StepOutcome) -> Outcome:
+    """How a try ended, as the domain records it."""
+    match done:
+        case Succeeded(output):
+            return Outcome(*what, epoch, output)
+        case Failed():
+            return Outcome(
+                *what,
+                epoch,
+                done.output,
+                done.error_class,
+                done.code,
+                done.message,
+                done.retryable,
+            )
+
+
+def simulated(step: StepState) -> StepOutcome:
+    """W's test mode: what would have been done, with nothing done."""
+    return Succeeded(
+        {
+            "simulated": True,
+            "wouldExecute": step.action,
+            "config": step.input,
+            "conditionsMet": True,
+        }
+    )

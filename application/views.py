@@ -1,0 +1,275 @@
+"""What callers read: frozen results, computed from state by `summarise` and nowhere else.
+
+The same view answers a GET, an as-of question, a stream, a command, and fills the `workflow_runs`
+row. There is no "now" in it, so the view of a version never changes. Times are aware UTC datetimes,
+durations milliseconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from domain.decisions import allowed_actions
+from domain.definition import step_id_of
+from domain.execution import START, ErrorInfo, ExecutionState, StepState
+from domain.json_values import Json, JsonObject
+from domain.lifecycle import EXECUTING, RETRYING, STEP_ENDED, status_of
+
+_PRESSING: Final = ("awaiting_answer", "rerouted", "retrying")
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressView:
+    """Steps by state.
+
+    `percentage` is 100 for COMPLETED, else the ended share of all steps of the definition.
+    """
+
+    total: int
+    done: int
+    failed: int
+    skipped: int
+    running: int
+    percentage: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorView:
+    """Why it failed: stable code, class, text, path of the step ("" for none)."""
+
+    code: str
+    error_class: str
+    message: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitView:
+    """One thing it waits for.
+
+    `kind`: start, timer, retry, action, human_task. `until` None when only others can end it.
+    """
+
+    kind: str
+    path: str
+    until: datetime | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """An execution as callers see it.
+
+    `version` is its ETag; `position` that of its last event in the log.
+    """
+
+    id: str
+    execution_id: str
+    run_id: str
+    workspace_id: str
+    workflow_id: str
+    workflow_name: str
+    workflow_version: int
+    workflow_definition_id: str
+    definition_sha256: str
+    status: str
+    sub_status: str | None
+    attempt: int
+    version: int
+    position: int
+    atomic_mode: str
+    priority: int
+    labels: dict[str, str]
+    simulate: bool
+    input_data: JsonObject
+    output: Json
+    partial: bool
+    error: ErrorView | None
+    error_message: str | None
+    progress: ProgressView
+    waiting_on: Sequence[WaitView]
+    triggered_by: str
+    created_at: datetime
+    start_at: datetime | None
+    started_at: datetime | None
+    updated_at: datetime
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    cancelled_by: str | None
+    duration_ms: int | None
+    allowed_actions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One try of a step in one attempt, with input, output and error."""
+
+    step_execution_id: str
+    run_id: str
+    step_id: str
+    step_name: str
+    path: str
+    agent_name: str
+    action: str
+    attempt: int
+    try_no: int
+    delivery: int
+    status: str
+    sub_status: str | None
+    input_data: Json
+    output_data: Json
+    error: ErrorView | None
+    error_message: str | None
+    error_class: str | None
+    why: str | None
+    progress: Json
+    due_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int | None
+
+
+def summarise(state: ExecutionState, position: int) -> ExecutionView:
+    """The one definition of status, progress, timing and allowed actions."""
+    status = status_of(state.state)
+    text = str(state.id)
+    return ExecutionView(
+        id=text,
+        execution_id=text,
+        run_id=f"run-{text}",
+        workspace_id=state.workspace_id,
+        workflow_id=state.workflow_id,
+        workflow_name=state.workflow_name,
+        workflow_version=state.workflow_version,
+        workflow_definition_id=str(state.definition_id),
+        definition_sha256=state.sha256,
+        status=status,
+        sub_status=sub_status_of(state),
+        attempt=state.attempt,
+        version=state.version,
+        position=position,
+        atomic_mode=state.atomic_mode,
+        priority=state.priority,
+        labels=state.labels,
+        simulate=state.simulate,
+        input_data=state.input,
+        output=state.output,
+        partial=state.partial,
+        error=_error(state.error),
+        error_message=_error_message(state, status),
+        progress=_progress(state, status),
+        waiting_on=waiting_on(state),
+        triggered_by=state.triggered_by,
+        created_at=state.created_at,
+        start_at=state.start_at,
+        started_at=state.started_at,
+        updated_at=state.updated_at,
+        completed_at=state.completed_at,
+        cancelled_at=state.cancelled_at,
+        cancelled_by=state.cancelled_by,
+        duration_ms=milliseconds_between(state.started_at, state.completed_at),
+        allowed_actions=allowed_actions(state),
+    )
+
+
+def sub_status_of(state: ExecutionState) -> str | None:
+    """The execution's own sub-state unless executing, else the most pressing recovery state of its
+    live steps.
+    """
+    if status_of(state.state) != "RUNNING":
+        return None
+    if state.state != EXECUTING:
+        return state.state.partition(".")[2]
+    recovering = {
+        step.state.partition(".")[2]
+        for path in state.live
+        if (step := state.steps.get(path)) is not None and step.state.startswith("RECOVERING.")
+    }
+    return next((each for each in _PRESSING if each in recovering), "executing")
+
+
+def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
+    """Everything that can move it next, in order of path."""
+    if state.state == "PENDING":
+        return (WaitView("start", "", state.start_at, None),)
+    return tuple(
+        _wait(state, path, step)
+        for path in sorted(state.live)
+        if path != START
+        and (step := state.steps[path]).state not in STEP_ENDED
+        and step.branch is None
+    )
+
+
+def _wait(state: ExecutionState, path: str, step: StepState) -> WaitView:
+    if step.state == RETRYING:
+        return WaitView("retry", path, step.due_at, step.error.message if step.error else None)
+    if step.due_at is not None:
+        return WaitView("timer", path, step.due_at, None)
+    if step.task_id is not None:
+        return WaitView("human_task", path, step.deadline_at, step.task_id)
+    return WaitView("action", path, step.deadline_at, step.action)
+
+
+def step_view(execution_id: str, path: str, step: StepState, name: str | None = None) -> StepView:
+    """A step's present try."""
+    error = _error(step.error)
+    return StepView(
+        step_execution_id=f"{execution_id}:{step.attempt}:{path}:{step.try_no}",
+        run_id=f"run-{execution_id}",
+        step_id=step_id_of(path),
+        step_name=name or step_id_of(path),
+        path=path,
+        agent_name=step.action,
+        action=step.action,
+        attempt=step.attempt,
+        try_no=step.try_no,
+        delivery=step.delivery,
+        status=status_of(step.state),
+        sub_status=step.state.partition(".")[2] or None,
+        input_data=step.input,
+        output_data=step.output,
+        error=error,
+        error_message=error.message if error else None,
+        error_class=error.error_class if error else None,
+        why=step.why,
+        progress=step.progress,
+        due_at=step.due_at,
+        started_at=step.started_at,
+        completed_at=step.ended_at,
+        duration_ms=milliseconds_between(step.started_at, step.ended_at),
+    )
+
+
+def milliseconds_between(start: datetime | None, end: datetime | None) -> int | None:
+    """Whole milliseconds, None while one of the two is missing."""
+    if start is None or end is None:
+        return None
+    return round((end - start).total_seconds() * 1000)
+
+
+def _error(error: ErrorInfo | None) -> ErrorView | None:
+    if error is None:
+        return None
+    return ErrorView(error.code, error.error_class, error.message, error.path)
+
+
+def _error_message(state: ExecutionState, status: str) -> str | None:
+    if status == "CANCELLED":
+        return f"Cancelled: {state.cancel_reason}" if state.cancel_reason else "Cancelled"
+    return state.error.message if state.error else None
+
+
+def _progress(state: ExecutionState, status: str) -> ProgressView:
+    ended = state.steps_done + state.steps_failed + state.steps_skipped
+    running = sum(
+        1
+        for path in state.live
+        if (step := state.steps.get(path)) is not None and step.state not in STEP_ENDED
+    )
+    total = state.steps_total
+    percentage = 100 if status == "COMPLETED" else min(99, 100 * ended // total) if total else 0
+    return ProgressView(
+        total, state.steps_done, state.steps_failed, state.steps_skipped, running, percentage
+    )

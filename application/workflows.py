@@ -1,0 +1,274 @@
+"""Publish, find, revise and retire workflows. Compiled definitions are shared by all executions of
+a version.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from application.callers import Caller
+from application.ledger import TRIES, not_ready
+from application.ports import (
+    Append,
+    Clock,
+    EventLog,
+    Overloaded,
+    StoreUnavailable,
+    UnknownOutcome,
+    VersionConflict,
+)
+from domain import workflow as wf
+from domain.definition import Definition, compile_definition
+from domain.definition_reader import ActionCatalog, Mistake
+from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReused, NotFound
+from domain.events import Event, Meta, Payload, WorkflowPublished
+from domain.execution import ExecutionState
+from domain.json_values import Json, JsonObject
+from domain.validation import Verdict, validate
+from domain.workflow import WorkflowState, workflow_uuid
+
+TRUSTED: Final = timedelta(milliseconds=200)
+"""How long a cached workflow is used without a look at the log; a change in this process is seen
+at once.
+"""
+_DEFINITIONS_KEPT: Final = 1_000
+_STREAMS_KEPT: Final = 1_000
+
+
+class Published(NamedTuple):
+    """The workflow after a publish; `number` is the version meant; `warnings` were no reason to
+    refuse.
+    """
+
+    state: WorkflowState
+    number: int
+    warnings: tuple[Mistake, ...]
+    replayed: bool
+
+
+class Workflows:
+    """The workflow use cases."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock,
+        new_id: Callable[[], UUID],
+        actions: ActionCatalog,
+        check_schema: Callable[[Json], str | None],
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._new_id = new_id
+        self._actions = actions
+        self._check_schema = check_schema
+        self._cache: OrderedDict[UUID, tuple[WorkflowState, datetime]] = OrderedDict()
+        self._definitions: OrderedDict[str, Definition] = OrderedDict()
+
+    def validate(self, definition: Json) -> Verdict:
+        """All mistakes of a definition; nothing is stored."""
+        return validate(definition, self._actions, self._check_schema)
+
+    def accepted(self, definition: Json) -> tuple[JsonObject, tuple[Mistake, ...]]:
+        """The normalised form and the warnings, or InvalidDefinition with every mistake."""
+        verdict = self.validate(definition)
+        if verdict.mistakes or verdict.normalised is None:
+            count = len(verdict.mistakes)
+            raise InvalidDefinition(
+                f"The definition has {count} mistake{'s' if count != 1 else ''}; nothing is stored.",
+                verdict.mistakes,
+            )
+        return verdict.normalised, verdict.warnings
+
+    async def publish(self, caller: Caller, definition: Json) -> Published:
+        """The next version of the workflow with this name."""
+        normalised, warnings = self.accepted(definition)
+        name = str(normalised["name"])
+        source = definition if isinstance(definition, dict) else {}
+        stream = workflow_uuid(caller.workspace_id, name)
+        state, number, replayed = await self._command(
+            caller, stream, lambda state: wf.decide_publish(state, name, normalised, source)
+        )
+        return Published(state, number, warnings, replayed)
+
+    async def revise(self, caller: Caller, ref: str, changes: JsonObject) -> Published:
+        """PUT: changed fields of the newest definition make a new version; `status` alone changes
+        only the status.
+        """
+        state, _ = await self.find(caller.workspace_id, ref)
+        caller.check_version(state.version)
+        fields = {key: value for key, value in changes.items() if key != "status"}
+        status = changes.get("status")
+        if status is not None and status not in ("active", "inactive"):
+            raise Invalid(
+                "status is active or inactive; DELETE retires a workflow.",
+                [Mistake("/status", "bad_value", "status is active or inactive.")],
+            )
+        published = Published(state, len(state.versions), (), False)
+        if fields:
+            if fields.get("name", state.name) != state.name:
+                raise Invalid(
+                    "A workflow keeps its name; publish a new one instead.",
+                    [Mistake("/name", "bad_value", "A workflow keeps its name.")],
+                )
+            published = await self.publish(caller, state.newest().source | fields)
+        if isinstance(status, str):
+            state = await self.set_status(caller, state.name, status)
+            published = published._replace(state=state)
+        return published
+
+    async def set_status(self, caller: Caller, ref: str, status: str) -> WorkflowState:
+        """active, inactive or deleted."""
+        found, _ = await self.find(caller.workspace_id, ref)
+        state, _, _ = await self._command(
+            caller, found.id, lambda state: wf.decide_status(state or found, status)
+        )
+        return state
+
+    async def find(self, workspace_id: str, ref: str) -> tuple[WorkflowState, int]:
+        """By UUID, `wf-{name}-{n}` or name; with the version number that is meant."""
+        name, number = _named(ref)
+        state: WorkflowState | None = None
+        try:
+            wanted = UUID(ref)
+        except ValueError:
+            for candidate, meant in ((ref, None), (name, number)):
+                state = (
+                    await self.load(workflow_uuid(workspace_id, candidate)) if candidate else None
+                )
+                if state is not None:
+                    number = meant
+                    break
+        else:
+            state = await self.load(wanted)
+        if state is None or state.workspace_id != workspace_id or state.status == "deleted":
+            raise NotFound(f"There is no workflow {ref[:200]!r}. List them with GET /workflows.")
+        number = len(state.versions) if number is None else number
+        state.numbered(number)
+        return state, number
+
+    async def definition(self, execution: ExecutionState) -> Definition:
+        """The compiled definition that an execution runs."""
+        known = self._definitions.get(execution.sha256)
+        if known is not None:
+            return known
+        if execution.definition is not None:
+            return self.compiled(execution.sha256, execution.definition)
+        stream = workflow_uuid(execution.workspace_id, execution.workflow_name)
+        state = await self.load(stream)
+        if state is None or len(state.versions) < execution.workflow_version:
+            state = await self.load(stream, trusted=False)
+        if state is None:
+            raise NotFound(f"The definition of execution {execution.id} is not in the log.")
+        version = state.numbered(execution.workflow_version)
+        return self.compiled(version.sha256, version.definition)
+
+    def compiled(self, sha256: str, normalised: JsonObject) -> Definition:
+        """Frozen values of a normalised definition, made once."""
+        known = self._definitions.get(sha256)
+        if known is None:
+            known = self._definitions[sha256] = compile_definition(normalised)
+            if len(self._definitions) > _DEFINITIONS_KEPT:
+                self._definitions.popitem(last=False)
+        return known
+
+    async def load(self, stream: UUID, *, trusted: bool = True) -> WorkflowState | None:
+        """A workflow's state: the cached one while it is fresh, else with what the log has in
+        addition.
+        """
+        cached = self._cache.get(stream)
+        now = self._clock.now()
+        if cached is not None and trusted and now - cached[1] < TRUSTED:
+            return cached[0]
+        state = cached[0] if cached else None
+        try:
+            newer = await self._log.read_stream(stream, after_version=state.version if state else 0)
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
+        if newer and not newer[0].event.data.TOPIC.startswith("workflow."):
+            return None
+        for recorded in newer:
+            state = wf.evolve(state, recorded.event)
+        if state is not None:
+            self._remember(state, now)
+        return state
+
+    def _remember(self, state: WorkflowState, now: datetime) -> None:
+        self._cache[state.id] = (state, now)
+        self._cache.move_to_end(state.id)
+        if len(self._cache) > _STREAMS_KEPT:
+            self._cache.popitem(last=False)
+
+    async def _command(
+        self,
+        caller: Caller,
+        stream: UUID,
+        decide: Callable[[WorkflowState | None], Sequence[Payload]],
+    ) -> tuple[WorkflowState, int, bool]:
+        command_id = caller.identity(self._new_id())
+        for _ in range(TRIES):
+            repeated = await self._repeated(caller, stream, command_id)
+            state = await self.load(stream, trusted=False)
+            if repeated is not None and state is not None:
+                return state, repeated, True
+            facts = decide(state)
+            if not facts and state is not None:
+                return state, len(state.versions), False
+            meta = caller.meta(self._clock.now(), command_id)
+            events = _events(stream, state, meta, facts)
+            try:
+                await self._log.append(Append(stream, events))
+            except (VersionConflict, UnknownOutcome):
+                self._cache.pop(stream, None)
+                continue
+            except (Overloaded, StoreUnavailable) as error:
+                raise not_ready(error) from error
+            for event in events:
+                state = wf.evolve(state, event)
+            if state is not None:
+                self._remember(state, self._clock.now())
+                return state, len(state.versions), False
+        raise ConcurrentUpdate(
+            "Others published this workflow three times meanwhile; read it and try again."
+        )
+
+    async def _repeated(self, caller: Caller, stream: UUID, command_id: UUID) -> int | None:
+        """The version number that an earlier command with this identity published (or left)."""
+        number = 0
+        for recorded in await self._log.read_stream(stream):
+            event = recorded.event
+            if isinstance(event.data, WorkflowPublished):
+                number = event.data.number
+            if event.meta.cmd == str(command_id):
+                if (
+                    caller.idempotency_key is not None
+                    and event.meta.fingerprint != caller.fingerprint
+                ):
+                    raise KeyReused(
+                        "This Idempotency-Key was used before with another request; use a new key."
+                    )
+                return number
+        return None
+
+
+def _events(
+    stream: UUID, state: WorkflowState | None, meta: Meta, facts: Sequence[Payload]
+) -> list[Event]:
+    base = 0 if state is None else state.version
+    return [Event(stream, base + index + 1, meta, fact) for index, fact in enumerate(facts)]
+
+
+def _named(ref: str) -> tuple[str, int | None]:
+    """(name, n) of `wf-{name}-{n}`; ("", None) for anything else."""
+    middle, _, digits = ref.removeprefix("wf-").rpartition("-")
+    if (
+        ref.startswith("wf-")
+        and middle
+        and digits.isascii()
+        and digits.isdigit()
+        and len(digits) < 10
+    ):
+        return middle, int(digits)
+    return "", None

@@ -1,0 +1,114 @@
+"""Settings from the environment (`FLOWLEDGER_...`), typed and checked once at start. Nothing else
+reads the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infrastructure.effects.mail import MailServer
+from infrastructure.effects.outbound_addresses import OutboundAllow
+
+
+class Settings(BaseSettings):
+    """Every setting; the environment variable is the name in upper case after `FLOWLEDGER_`."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWLEDGER_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
+    database_url: str = Field(
+        "sqlite:///flowledger.db",
+        description="Where the ledger is: sqlite:///file.db or postgresql://user@host/name.",
+    )
+    no_auth: bool = Field(
+        False,
+        description="Allow listening on an address that is not loopback without authentication.",
+    )
+    require_reason: bool = Field(
+        False, description="Refuse cancel, retry and answers that give no reason."
+    )
+    actions: str = Field(
+        "", description="Own actions: comma-separated files (path.py) and modules (package.module)."
+    )
+    outbound_allow: str = Field(
+        "",
+        description="Private hosts and networks that actions may call all the same, comma-separated.",
+    )
+    secrets_file: Path | None = Field(
+        None,
+        description="File with secrets (JSON object or NAME=value lines) beside FLOWLEDGER_SECRET_NAME.",
+    )
+    smtp_host: str = Field(
+        "", description="Mail server of send_notification; empty switches mail off."
+    )
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server.")
+    smtp_user: str = Field("", description="User at the mail server; empty sends without a login.")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Password at the mail server.")
+    smtp_from: str = Field("", description="Sender address of mail.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How mail is protected on its way."
+    )
+    worker_slots: int = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="Executions that run at a time in this process; 0 runs none.",
+    )
+    lease_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="How long a claim lasts without renewal; renewed at a third of it.",
+    )
+    grace_seconds: float = Field(
+        20.0, ge=0, le=25, description="How long running handlers may go on after SIGTERM."
+    )
+    blocking_threads: int = Field(
+        32, ge=1, le=1000, description="Threads for handlers and effects that block."
+    )
+    append_queue: int = Field(
+        10_000, ge=10, description="Appends that may wait for the committer before callers get 503."
+    )
+    projection_lag_seconds: float = Field(
+        60.0, gt=0, description="Projection lag above which new executions get 503."
+    )
+    cache_bytes: int = Field(
+        64_000_000,
+        ge=1_000_000,
+        description="Memory for cached execution states, in bytes (estimated).",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people or for machines."
+    )
+
+    @cached_property
+    def allow(self) -> OutboundAllow:
+        """`outbound_allow`, parsed; raises ValueError naming the bad entry."""
+        return OutboundAllow.parse(self.outbound_allow)
+
+    def mail_server(self) -> MailServer | None:
+        """The mail server, or None when mail is off."""
+        if not self.smtp_host:
+            return None
+        return MailServer(
+            host=self.smtp_host,
+            port=self.smtp_port,
+            sender=self.smtp_from,
+            user=self.smtp_user,
+            password=self.smtp_password.get_secret_value(),
+            security=self.smtp_security,
+        )
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for what is not a setting of its own (secrets by name)."""
+    return os.environ
