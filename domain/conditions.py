@@ -266,7 +266,7 @@ class _Evaluator:
 
 
 def _ordered(left: Json, operator: Operator, right: Json) -> bool:
-    if isinstance(left, str) and isinstance(right, str):  # noqa: SIM114  # mypy narrows pairs
+    if isinstance(left, str) and isinstance(right, str):  # noqa: SIM114 - mypy narrows pairs
         order = (left > right) - (left < right)
     elif _is_number(left) and _is_number(right):
         order = (left > right) - (left < right)

@@ -98,22 +98,10 @@ def sha256_of(value: Json) -> str:
 
 
 def pointer_join(pointer: str, *parts: str | int) -> str:
-    """Extend an RFC 6901 pointer: `pointer_join("/steps", "a/b", 0)` is `/steps/a~1b/0`.
-
-    Very long names are cut and unprintable characters replaced, so that the pointer can be shown.
-    """
-    return pointer + "".join("/" + _pointer_part(part) for part in parts)
-
-
-def _pointer_part(part: str | int) -> str:
-    if type(part) is int:
-        return str(part)
-    text = str(part)
-    if len(text) > _POINTER_PART_CHARACTERS_MAX:
-        text = text[:_POINTER_PART_CHARACTERS_MAX] + "..."
-    if not text.isascii() or "\x00" in text:
-        text = text.replace("\x00", "\\u0000").encode("utf-8", "backslashreplace").decode()
-    return text.replace("~", "~0").replace("/", "~1")
+    """Extend an RFC 6901 pointer: `pointer_join("/steps", "a/b", 0)` is `/steps/a~1b/0`."""
+    return pointer + "".join(
+        "/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts
+    )
 
 
 def _refuse(code: str, message: str, pointer: str = "") -> NoReturn:
@@ -188,9 +176,18 @@ def _check(value: object, *, pointer: str, bytes_max: int) -> "_Walk":
     try:
         walk.item(value, 1)
     except _Refusal as refusal:
-        place = pointer_join(pointer, *reversed(refusal.path))
+        place = pointer_join(pointer, *map(_showable, reversed(refusal.path)))
         raise NotStorable(refusal.code, refusal.message, place) from None
     return walk
+
+
+def _showable(part: str | int) -> str | int:
+    """A name that was just refused may itself be what cannot be sent, or be very long."""
+    if isinstance(part, int):
+        return part
+    if len(part) > _POINTER_PART_CHARACTERS_MAX:
+        part = part[:_POINTER_PART_CHARACTERS_MAX] + "..."
+    return part.replace("\x00", "\\u0000").encode("utf-8", "backslashreplace").decode()
 
 
 class _Refusal(Exception):

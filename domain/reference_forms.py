@@ -133,7 +133,7 @@ _INDEX: Final = re.compile(r"[0-9]{1,9}")
 _ENDS_HERE = r"(?=\Z|[.\[])"
 _STEP_ID = r"[A-Za-z0-9._-]{1,128}?"
 _INPUT: Final = re.compile(r"workflow\.input" + _ENDS_HERE)
-_SECRET: Final = re.compile(r"secret\.([A-Za-z_][A-Za-z0-9_]{0,127})\Z")
+_SECRET: Final = re.compile(r"secret\.([A-Za-z0-9._-]{1,128})\Z")
 _LOOP: Final = re.compile(r"loop\.(item|index|total|is_first|is_last)" + _ENDS_HERE)
 _OUTPUT: Final = re.compile(rf"({_STEP_ID})\.output{_ENDS_HERE}")
 _TRIGGER: Final = re.compile(r"trigger" + _ENDS_HERE)

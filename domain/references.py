@@ -15,9 +15,9 @@ takes the value with its type; inside a longer text (`${...}` and `{{...}}` only
 as it is and any other value as compact JSON. `$${` writes a literal `${`, `{{{{` a literal `{{`;
 `$$.` or `$$[` at the beginning of a string writes a literal `$.` or `$[`.
 
-What data contributes can never name a secret: an action resolves `${secret.NAME}` wherever it
-stands in its resolved settings, so a value or a joined text that holds one which the template did
-not hold is refused.
+Data never names a secret. An action fills in the secrets that `Template.references` lists, at their
+pointers only, so `${secret.NAME}` in data stays a text; and where data is joined with a secret in
+one text, data that spells another one is refused.
 """
 
 import re
@@ -85,7 +85,7 @@ class Template:
 
         Referenced values are shared with the scope, not copied. Raises `UnresolvedReference` when
         a reference has no value, when the referenced values together exceed 256 KB, or when data
-        would name a secret.
+        beside a secret would name another one.
         """
         if self._part is None:
             return self._constant
@@ -132,13 +132,8 @@ class _Filling:
             raise UnresolvedReference(reference.text, reference.why_missing(self.scope))
         if isinstance(found, str):
             self.charge(len(found), reference)
-            if "${" in found and _SECRET_TEXT.search(found):
-                raise _names_secret(reference)
         elif isinstance(found, dict | list):
-            encoded = msgspec.json.encode(found)
-            self.charge(len(encoded), reference)
-            if b"${" in encoded and _SECRET_BYTES.search(encoded):
-                raise _names_secret(reference)
+            self.charge(len(msgspec.json.encode(found)), reference)
         return found
 
     def charge(self, size: int, reference: Reference) -> None:
@@ -149,14 +144,7 @@ class _Filling:
 
 
 # Wider than the one spelling that effects look for, so that a more lenient effect is safe too.
-_SECRET_TEXT: Final = re.compile(r"\$\{\s*secret")
-_SECRET_BYTES: Final = re.compile(rb"\$\{(?:\s|\\[nrt])*secret")
-
-
-def _names_secret(reference: Reference) -> UnresolvedReference:
-    return UnresolvedReference(
-        reference.text, "its value holds ${secret...; only a definition may name a secret"
-    )
+_SECRET: Final = re.compile(r"\$\{\s*secret")
 
 
 class _Part(Protocol):
@@ -201,9 +189,10 @@ class _Text:
             value = filling.value(piece)
             written.append(value if isinstance(value, str) else _compact(value))
         text = "".join(written)
-        # Two harmless values may join to one `${secret.NAME}`.
-        if "${" in text and last and len(_SECRET_TEXT.findall(text)) != self.secrets:
-            raise _names_secret(last)
+        # Looked at whole: two harmless values may join to one `${secret.NAME}`.
+        if last and self.secrets and len(_SECRET.findall(text)) != self.secrets:
+            why = "its value would name a secret in a text that holds one; only a definition may"
+            raise UnresolvedReference(last.text, why)
         return text
 
 
@@ -351,7 +340,7 @@ def _pieces(text: str) -> Iterator[str | Reference]:
         if token["reference"]:
             yield parse_reference(token["reference"])
         elif token["escape"]:
-            if _SECRET_TEXT.match(text, token.start() + 1):
+            if _SECRET.match(text, token.start() + 1):
                 raise BadReference(text[:100], "the text ${secret cannot be written literally")
             yield token["escape"][-2:]
         else:
