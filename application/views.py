@@ -198,7 +198,7 @@ def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
         for path in sorted(state.live)
         if path != START
         and (step := state.steps[path]).state not in STEP_ENDED
-        and step.branch is None
+        and (step.branch is None or step.state == RETRYING)
     )
 
 

@@ -1,6 +1,9 @@
-"""What a command makes of an execution: one function per command, each records facts in a draft or refuses.
+"""What a command makes of an execution.
 
-Legality comes from the table in `domain/lifecycle.py`, consequences from the planner. Source: docs/explanation/architecture.md.
+One function per command, each records facts in a draft or refuses.
+
+Legality comes from the table in `domain/lifecycle.py`, consequences from the planner. Source:
+docs/explanation/architecture.md.
 """
 
 from collections.abc import Iterable
@@ -25,7 +28,8 @@ from domain.lifecycle import (
     follow,
     triggers_from,
 )
-from domain.planner import advance, complete_step, fail_step, redeliver, running_actions, with_recovery
+from domain.outcomes import complete_step, fail_step, redeliver, with_recovery
+from domain.planner import advance, running_actions
 
 VERBS: Final = ("cancel", "retry")
 """Triggers of the execution machine that callers may pull."""
@@ -119,8 +123,13 @@ def retry(
     draft.record(ev.Retried(state.attempt + 1, tuple(sorted(reset)), start_at, reason))
 
 
-def resume(draft: Draft, definition: Definition, held: Iterable[str], epoch: int, now: datetime) -> None:
-    """A worker took the execution over: tries that no living worker runs (`held` are its own) are delivered again."""
+def resume(
+    draft: Draft, definition: Definition, held: Iterable[str], epoch: int, now: datetime
+) -> None:
+    """A worker took the execution over.
+
+    Tries that no living worker runs (`held` are its own) are delivered again.
+    """
     held = frozenset(held)
     if draft.state.deadline_at is None or draft.state.deadline_at > now:
         for path in running_actions(definition, draft.state):
@@ -133,8 +142,13 @@ def resume(draft: Draft, definition: Definition, held: Iterable[str], epoch: int
     advance(definition, draft, now)
 
 
-def settle(draft: Draft, definition: Definition, outcome: Outcome, now: datetime) -> bool:
-    """Record how a try ended and everything that follows; False when it came too late and is only noted."""
+def settle(
+    draft: Draft, definition: Definition, outcome: Outcome, now: datetime, *, go_on: bool = True
+) -> bool:
+    """Record how a try ended and everything that follows; False when it came too late.
+
+    Without `go_on` nothing new begins (a worker that shuts down): the next plan goes on from there.
+    """
     state, path = draft.state, outcome.path
     step = state.steps.get(path)
     if (
@@ -159,12 +173,14 @@ def settle(draft: Draft, definition: Definition, outcome: Outcome, now: datetime
         done = complete_step(state, path, outcome.output, epoch=outcome.epoch)
         if not isinstance(done, ev.StepFailed):
             draft.record(done)
-            advance(definition, draft, now)
+            if go_on:
+                advance(definition, draft, now)
             return True
         failed = done
     for fact in with_recovery(definition, failed, now):
         draft.record(fact)
-    advance(definition, draft, now)
+    if go_on:
+        advance(definition, draft, now)
     return True
 
 
@@ -181,7 +197,11 @@ def late(outcome: Outcome) -> ev.LateResultIgnored:
 def report_progress(draft: Draft, path: str, attempt: int, try_no: int, progress: Json) -> None:
     """A running try says how far it is; ignored once the try has ended."""
     step = draft.state.steps.get(path)
-    if step is not None and step.state == RUNNING and (step.attempt, step.try_no) == (attempt, try_no):
+    if (
+        step is not None
+        and step.state == RUNNING
+        and (step.attempt, step.try_no) == (attempt, try_no)
+    ):
         draft.record(ev.StepProgressed(path, attempt, try_no, progress))
 
 
@@ -190,7 +210,9 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
     state = draft.state
     task = state.tasks.get(task_id)
     if task is None:
-        raise NotFound(f"There is no human task {task_id!r}. List the open ones with GET /human-tasks.")
+        raise NotFound(
+            f"There is no human task {task_id!r}. List the open ones with GET /human-tasks."
+        )
     if task.status == "DONE":
         raise StateConflict(f"Human task {task_id!r} is done already.", current_status="DONE")
     step = state.steps.get(task.path)
@@ -202,20 +224,27 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
     )
     if task.wait and not waits:
         raise StateConflict(
-            f"The execution does not wait for human task {task_id!r} any more; it is {state.status}.",
+            f"The execution, {state.status}, does not wait for human task {task_id!r} any more.",
             current_status=state.status,
             allowed_actions=allowed_actions(state),
         )
     draft.record(ev.HumanTaskCompleted(task_id, task.path, task.attempt, result))
     if waits:
-        output: JsonObject = {"taskId": task_id, "title": task.title, "status": "DONE", "result": result}
+        output: JsonObject = {
+            "taskId": task_id,
+            "title": task.title,
+            "status": "DONE",
+            "result": result,
+        }
         draft.record(complete_step(draft.state, task.path, output))
 
 
 def _require(state: ExecutionState, verb: str) -> None:
     if follow(EXECUTION_TABLE, state.state, verb, state) is None:
         allowed = allowed_actions(state)
-        hint = f"Possible now: {', '.join(allowed)}." if allowed else "Nothing can change it any more."
+        hint = (
+            f"Possible now: {', '.join(allowed)}." if allowed else "Nothing can change it any more."
+        )
         raise StateConflict(
             f"An execution that is {state.status} cannot be asked to {verb}. {hint}",
             current_status=state.status,
@@ -233,7 +262,7 @@ def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> s
         raise StepNotReached(f"This definition has no step {step_id!r}.")
     if not any(step_id_of(path) == step_id for path in state.steps):
         raise StepNotReached(
-            f"Step {step_id!r} was never reached; name a step that ran, or leave resume_from_step out."
+            f"Step {step_id!r} was never reached; name one that ran, or leave resume_from_step out."
         )
     top = step_id
     while definition.steps[top].parent:

@@ -1,11 +1,12 @@
 """A workflow definition as frozen values: what an execution runs.
 
-`compile_definition` turns the normalised JSON form (see `domain/definition_reader.py`) into these values. They are made once
-per definition and shared by all its executions.
+`compile_definition` turns the normalised JSON form (see `domain/definition_reader.py`) into these
+values. They are made once per definition and shared by all its executions.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, TypedDict
 
 from msgspec import Struct
 
@@ -14,14 +15,16 @@ from domain.json_values import Json, JsonObject
 from domain.references import Template, compile_template
 
 STEPS_MAX: Final = 1_000
-ATTEMPTS_MAX: Final = 100
-SECONDS_MAX: Final = 31_536_000  # one year
 NESTING_MAX: Final = 8
-TIMEOUT_SECONDS_DEFAULT: Final = 300
+PRIORITIES: Final = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
+"""Of a human task."""
 
 
 class RetryPolicy(Struct, frozen=True):
-    """Automatic re-tries after the first call: wait before re-try k is min(base * multiplier^(k-1), max) milliseconds."""
+    """Automatic re-tries after the first call.
+
+    The wait before re-try k is min(base * multiplier^(k-1), max), in milliseconds.
+    """
 
     attempts: int
     base_delay_ms: int
@@ -49,7 +52,10 @@ class StepBase(Struct, frozen=True, kw_only=True):
 
 
 class ActionStep(StepBase, frozen=True, kw_only=True):
-    """Work done by a handler of this process. `input` is `config` with `input_mapping` laid over it."""
+    """Work done by a handler of this process.
+
+    `input` is `config` with `input_mapping` laid over it.
+    """
 
     action: str
     input: Template
@@ -99,11 +105,8 @@ class Definition(Struct, frozen=True):
             current = self.steps[current].next_step
 
     def last_step(self) -> str:
-        """Id of the last step of the main line, whose output is the execution's when no `output` is declared."""
-        last = self.start_step
-        for last in self.main_line():
-            pass
-        return last
+        """Id of the last step of the main line."""
+        return deque(self.main_line(), maxlen=1)[0]
 
 
 def step_id_of(path: str) -> str:
@@ -126,14 +129,30 @@ def children_of(step: JsonObject) -> tuple[tuple[str, str], ...]:
     if step["type"] != "conditional":
         return ()
     return tuple(
-        (field, str(step[field])) for field in ("if_true_step", "if_false_step") if step[field] is not None
+        (field, str(step[field]))
+        for field in ("if_true_step", "if_false_step")
+        if step[field] is not None
     )
 
 
-def compile_definition(normalised: JsonObject) -> Definition:
-    """Frozen values of a definition that `normalise` accepted; raises KeyError or BadReferences on anything else."""
+def main_line_of(normalised: JsonObject) -> tuple[str, ...]:
+    """Ids along `next_step` from the start, up to the end, a hole, or a repetition."""
     steps = _object(normalised["steps"])
-    order = _main_line(normalised)
+    order: dict[str, None] = {}
+    current = normalised["start_step"]
+    while isinstance(current, str) and current in steps and current not in order:
+        order[current] = None
+        current = _object(steps[current])["next_step"]
+    return tuple(order)
+
+
+def compile_definition(normalised: JsonObject) -> Definition:
+    """Frozen values of a normalised definition without mistakes.
+
+    Raises KeyError, TypeError, BadReferences or BadCondition on anything else.
+    """
+    steps = _object(normalised["steps"])
+    order = main_line_of(normalised)
     parents = {
         child: parent for parent, step in steps.items() for _, child in children_of(_object(step))
     }
@@ -152,7 +171,10 @@ def compile_definition(normalised: JsonObject) -> Definition:
 
 
 def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
-    """A condition from `{"expression"}` or W's `{"field", "operator", "value"}`; `order` resolves `step.N`."""
+    """A condition from `{"expression"}` or W's `{"field", "operator", "value"}`.
+
+    `order`, the main line, resolves `step.N`. Raises BadCondition.
+    """
     if "expression" in source:
         return Gate(parse_condition(str(source["expression"])), source)
     condition = operator_condition(
@@ -161,45 +183,47 @@ def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
     return Gate(condition, source)
 
 
-def _main_line(normalised: JsonObject) -> tuple[str, ...]:
-    steps = _object(normalised["steps"])
-    order: list[str] = []
-    current = normalised["start_step"]
-    while isinstance(current, str) and current in steps and current not in order:
-        order.append(current)
-        current = _object(steps[current])["next_step"]
-    return tuple(order)
-
-
 def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
-    common = {
-        "id": str(raw["id"]),
-        "next_step": None if raw["next_step"] is None or parent else str(raw["next_step"]),
-        "critical": bool(raw["critical"]),
-        "timeout_seconds": _number(raw["timeout_seconds"]),
-        "retry": _retry(raw["recovery"]),
-        "conditions": tuple(compile_gate(_object(gate), order) for gate in _list(raw["conditions"])),
-        "parent": parent,
-    }
+    common = _Common(
+        id=str(raw["id"]),
+        next_step=None if parent else _text(raw["next_step"]),
+        critical=bool(raw["critical"]),
+        timeout_seconds=_number(raw["timeout_seconds"]),
+        retry=_retry(raw["recovery"]),
+        conditions=tuple(compile_gate(_object(gate), order) for gate in _list(raw["conditions"])),
+        parent=parent,
+    )
     match raw["type"]:
         case "wait":
-            return WaitStep(**common, duration_ms=compile_template(raw["duration_ms"]))  # type: ignore[arg-type]  # one dict of the common fields
+            return WaitStep(**common, duration_ms=compile_template(raw["duration_ms"]))
         case "conditional":
             return ConditionalStep(
-                **common,  # type: ignore[arg-type]  # one dict of the common fields
+                **common,
                 gate=compile_gate(_object(raw["condition"]), order),
                 then_step=_text(raw["if_true_step"]),
                 else_step=_text(raw["if_false_step"]),
             )
     given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
     if raw["action"] == "create_task":
-        return HumanTaskStep(**common, input=given)  # type: ignore[arg-type]  # one dict of the common fields
+        return HumanTaskStep(**common, input=given)
     return ActionStep(
-        **common,  # type: ignore[arg-type]  # one dict of the common fields
+        **common,
         action=str(raw["action"]),
         input=given,
         key_per_try=raw["idempotency"] == "try",
     )
+
+
+class _Common(TypedDict):
+    """The fields of `StepBase`."""
+
+    id: str
+    next_step: str | None
+    critical: bool
+    timeout_seconds: float | None
+    retry: RetryPolicy | None
+    conditions: tuple[Gate, ...]
+    parent: str
 
 
 def _retry(recovery: Json) -> RetryPolicy | None:
@@ -207,17 +231,19 @@ def _retry(recovery: Json) -> RetryPolicy | None:
         stage = _object(entry)
         if stage["kind"] == "retry":
             return RetryPolicy(
-                attempts=int(str(stage["attempts"])),
-                base_delay_ms=int(str(stage["base_delay_ms"])),
-                multiplier=float(str(stage["multiplier"])),
-                max_delay_ms=int(str(stage["max_delay_ms"])),
+                attempts=int(_number(stage["attempts"]) or 0),
+                base_delay_ms=int(_number(stage["base_delay_ms"]) or 0),
+                multiplier=_number(stage["multiplier"]) or 1.0,
+                max_delay_ms=int(_number(stage["max_delay_ms"]) or 0),
             )
     return None
 
 
 def _object(value: Json) -> JsonObject:
     if not isinstance(value, dict):
-        raise TypeError(f"an object is expected here, not {value!r}; normalise the definition first")
+        raise TypeError(
+            f"an object is expected here, not {value!r}; normalise the definition first"
+        )
     return value
 
 

@@ -1,4 +1,7 @@
-"""A decision being made: the state it started from, the events recorded so far, the state they lead to."""
+"""A decision being made.
+
+The state it started from, the events recorded so far, the state they lead to.
+"""
 
 from datetime import datetime
 

@@ -1,4 +1,7 @@
-"""Every refusal of the product: one root, a stable code each, facts as attributes, a message that names the next step."""
+"""Every refusal of the product.
+
+One root, a stable code each, facts as attributes, a message that names the next step.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -1,8 +1,11 @@
-"""What can happen to an execution: frozen payloads, each with the topic under which it is stored for ever.
+"""What can happen to an execution.
 
-A payload lists its public fields first and its private ones last; `PRIVATE` names the latter. The codec stores
-them apart (`data` and `private`), so that what may be personal or secret can be erased without touching the rest.
-A released payload never changes: a new field has a default, anything else is a new topic with an upcast.
+Frozen payloads, each with the topic under which it is stored for ever.
+
+A payload lists its public fields first and its private ones last; `PRIVATE` names the latter. The
+codec stores them apart (`data` and `private`), so that what may be personal or secret can be erased
+without touching the rest. A released payload never changes: a new field has a default, anything
+else is a new topic with an upcast.
 """
 
 from datetime import datetime
@@ -15,7 +18,10 @@ from domain.json_values import Json, JsonObject
 
 
 class Meta(Struct, frozen=True, omit_defaults=True):
-    """Who caused an event, by which command, and when (`at` is UTC, microseconds, never before the previous event)."""
+    """Who caused an event, by which command, and when.
+
+    `at` is UTC with microseconds and never before the previous event.
+    """
 
     at: datetime
     cmd: str
@@ -24,7 +30,10 @@ class Meta(Struct, frozen=True, omit_defaults=True):
     corr: str | None = None
     cause: str | None = None
     fingerprint: str | None = None
-    """SHA-256 of the request body of a command that came with an Idempotency-Key; tells a repeat from a misuse."""
+    """SHA-256 of the request body of a command that came with an Idempotency-Key.
+
+    Tells a repeat from a misuse.
+    """
 
 
 class Payload(Struct, frozen=True):
@@ -44,17 +53,23 @@ class Event(Struct, frozen=True):
 
 
 class Recorded(Struct, frozen=True):
-    """An event with its place in the global log (`position` grows with commit order and may have gaps)."""
+    """An event with its place in the global log.
+
+    `position` grows with commit order and may have gaps.
+    """
 
     position: int
     event: Event
 
 
-# ------------------------------------------------------------------------------------------------ execution
+# -------------------------------------------------------------------------------------- execution
 
 
 class Requested(Payload, frozen=True):
-    """The execution exists, PENDING. `definition` is set for an inline definition only (normalised form)."""
+    """The execution exists, PENDING.
+
+    `definition` is set for an inline definition only (normalised form).
+    """
 
     TOPIC: ClassVar[str] = "execution.requested.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("input",)
@@ -74,7 +89,10 @@ class Requested(Payload, frozen=True):
 
 
 class Started(Payload, frozen=True):
-    """An attempt began. `deadline_at` is the end of the definition's `timeout_seconds`, counted from here."""
+    """An attempt began.
+
+    `deadline_at` is the end of the definition's `timeout_seconds`, counted from here.
+    """
 
     TOPIC: ClassVar[str] = "execution.started.v1"
     attempt: int
@@ -84,8 +102,8 @@ class Started(Payload, frozen=True):
 class StepStarted(Payload, frozen=True):
     """A try of a step is about to begin; durable before its effect does.
 
-    `after` is the path whose end led here ("" for the start); `due_at` is when a wait ends; `deadline_at` is when
-    the try times out.
+    `after` is the path whose end led here ("" for the start); `due_at` is when a wait ends;
+    `deadline_at` is when the try times out.
     """
 
     TOPIC: ClassVar[str] = "execution.step_started.v1"
@@ -124,7 +142,10 @@ class StepProgressed(Payload, frozen=True):
 
 
 class StepCompleted(Payload, frozen=True):
-    """The one recorded outcome of a try that worked. `size` is the output's JSON in bytes."""
+    """The one recorded outcome of a try that worked.
+
+    `size` is the output's JSON in bytes; 0 for a composite, whose parts are counted already.
+    """
 
     TOPIC: ClassVar[str] = "execution.step_completed.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("output",)
@@ -137,7 +158,10 @@ class StepCompleted(Payload, frozen=True):
 
 
 class StepFailed(Payload, frozen=True):
-    """The one recorded outcome of a try that did not work. `error_class` is permanent, transient, timeout or unknown."""
+    """The one recorded outcome of a try that did not work.
+
+    `error_class` is permanent, transient, timeout or unknown.
+    """
 
     TOPIC: ClassVar[str] = "execution.step_failed.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("message", "output")
@@ -165,7 +189,9 @@ class StepSkipped(Payload, frozen=True):
 
 
 class BranchTaken(Payload, frozen=True):
-    """A condition was evaluated. `branch` is `then` or `else`; `child` the path that runs, or None when there is none.
+    """A condition was evaluated.
+
+    `branch` is `then` or `else`; `child` the path that runs, or None when there is none.
 
     An expression that could not be evaluated counts as false and leaves its reason in `error`.
     """
@@ -192,7 +218,10 @@ class RetryScheduled(Payload, frozen=True):
 
 
 class HumanTaskCreated(Payload, frozen=True):
-    """A person was asked to do something. With `wait` the step goes on when the task is completed."""
+    """A person was asked to do something.
+
+    With `wait` the step goes on when the task is completed.
+    """
 
     TOPIC: ClassVar[str] = "execution.human_task_created.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("title", "description", "assigned_to")
@@ -243,7 +272,10 @@ class Completed(Payload, frozen=True):
 
 
 class Failed(Payload, frozen=True):
-    """Terminal until an explicit retry. `reason` is critical_step, timeout, no_success or definition_error."""
+    """Terminal until an explicit retry.
+
+    `reason` is critical_step, timeout, no_success or bad_output.
+    """
 
     TOPIC: ClassVar[str] = "execution.failed.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("message",)
@@ -258,7 +290,8 @@ class Failed(Payload, frozen=True):
 class Retried(Payload, frozen=True):
     """A person reopened a FAILED or CANCELLED execution as `attempt`.
 
-    `reset` names the path of every step that is undone; the walk starts anew and passes over what stays finished.
+    `reset` names the path of every step that is undone; the walk starts anew and passes over what
+    stays finished.
     """
 
     TOPIC: ClassVar[str] = "execution.retried.v1"
@@ -270,7 +303,10 @@ class Retried(Payload, frozen=True):
 
 
 class LateResultIgnored(Payload, frozen=True):
-    """A result arrived that nobody waits for any more (cancelled, timed out, or from a worker that lost its lease)."""
+    """A result arrived that nobody waits for any more.
+
+    The step was cancelled or timed out, or its worker had lost the lease.
+    """
 
     TOPIC: ClassVar[str] = "execution.late_result_ignored.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("detail",)
@@ -282,11 +318,14 @@ class LateResultIgnored(Payload, frozen=True):
     detail: str | None
 
 
-# ------------------------------------------------------------------------------------------------- workflow
+# --------------------------------------------------------------------------------------- workflow
 
 
 class WorkflowPublished(Payload, frozen=True):
-    """A version of a workflow. `definition` is the normalised form that executions run; `source` what was sent."""
+    """A version of a workflow.
+
+    `definition` is the normalised form that executions run; `source` what was sent.
+    """
 
     TOPIC: ClassVar[str] = "workflow.published.v1"
     name: str

@@ -1,19 +1,25 @@
 """An execution as its events tell it: frozen state, `evolve` per event, `fold`.
 
-`evolve` only assigns: no rule, no clock, no I/O. A replay succeeds even where today's rules forbid yesterday's path.
+`evolve` only assigns: no rule, no clock, no I/O. A replay succeeds even where today's rules forbid
+yesterday's path.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from immutables import Map
-from msgspec import Struct, structs
+from msgspec import structs
 
 from domain import events as ev
 from domain.definition import parent_path
-from domain.json_values import Json, JsonObject
+from domain.execution_state import (
+    START,
+    Command,
+    ErrorInfo,
+    ExecutionState,
+    HumanTask,
+    StepState,
+)
 from domain.lifecycle import (
     CANCELLED,
     COMPLETED,
@@ -24,134 +30,20 @@ from domain.lifecycle import (
     RUNNING,
     SKIPPED,
     STEP_ENDED,
-    TERMINAL,
-    status_of,
 )
 
+__all__ = [
+    "START",
+    "Command",
+    "ErrorInfo",
+    "ExecutionState",
+    "HumanTask",
+    "StepState",
+    "evolve",
+    "fold",
+]
+
 COMMANDS_KEPT: Final = 100
-START: Final = ""
-"""Marker among the live paths: the walk stands before the first step."""
-
-
-class ErrorInfo(Struct, frozen=True):
-    """What went wrong: stable code, class (permanent, transient, timeout, unknown), text, path of the step ("" for none)."""
-
-    code: str
-    error_class: str
-    message: str
-    path: str
-
-
-class StepState(Struct, frozen=True):
-    """One step of the present attempt; `state` is a leaf of the step machine, `attempt` the one it ran in."""
-
-    state: str
-    attempt: int
-    try_no: int
-    delivery: int
-    action: str
-    after: str
-    started_at: datetime | None
-    ended_at: datetime | None
-    due_at: datetime | None
-    deadline_at: datetime | None
-    input: Json
-    output: Json
-    error: ErrorInfo | None
-    why: str | None = None
-    branch: str | None = None
-    child: str | None = None
-    actual: Json = None
-    task_id: str | None = None
-    progress: Json = None
-
-
-class HumanTask(Struct, frozen=True):
-    """A task given to a person. `status` is TODO or DONE."""
-
-    id: str
-    path: str
-    attempt: int
-    status: str
-    priority: str
-    wait: bool
-    title: str
-    description: str | None
-    assigned_to: str | None
-    created_at: datetime
-    completed_at: datetime | None
-    completed_by: str | None
-    result: Json
-
-
-class Command(Struct, frozen=True):
-    """A client's command that came with an Idempotency-Key; `version` is the last one it produced."""
-
-    id: str
-    fingerprint: str
-    version: int
-
-
-class ExecutionState(Struct, frozen=True):
-    """Everything the events of one execution say.
-
-    `state` is a leaf of the execution machine. `live` holds the paths the planner must look at: running or recovering steps, and
-    ended ones whose successor has not begun. `steps` is a persistent map by path.
-    """
-
-    id: UUID
-    workspace_id: str
-    workflow_id: str
-    workflow_name: str
-    workflow_version: int
-    definition_id: UUID
-    sha256: str
-    definition: JsonObject | None
-    input: JsonObject
-    atomic_mode: str
-    priority: int
-    labels: dict[str, str]
-    simulate: bool
-    triggered_by: str
-    created_at: datetime
-    steps_total: int
-    start_at: datetime | None
-    version: int
-    updated_at: datetime
-    state: str
-    attempt: int
-    commands: tuple[Command, ...]
-    steps: Map[str, StepState] = Map()
-    live: frozenset[str] = frozenset()
-    tasks: Map[str, HumanTask] = Map()
-    steps_done: int = 0
-    steps_failed: int = 0
-    steps_skipped: int = 0
-    output_bytes: int = 0
-    started_at: datetime | None = None
-    deadline_at: datetime | None = None
-    completed_at: datetime | None = None
-    cancelled_at: datetime | None = None
-    cancelled_by: str | None = None
-    cancel_reason: str | None = None
-    output: Json = None
-    partial: bool = False
-    error: ErrorInfo | None = None
-
-    @property
-    def status(self) -> str:
-        """PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."""
-        return status_of(self.state)
-
-    @property
-    def terminal(self) -> bool:
-        """Whether only an explicit retry can change it."""
-        return self.state in TERMINAL
-
-    @property
-    def compensations_due(self) -> bool:
-        """Guard of the lifecycle: compensations are declared by no definition yet."""
-        return False
 
 
 def fold(events: Iterable[ev.Event], state: ExecutionState | None = None) -> ExecutionState | None:
@@ -174,7 +66,7 @@ def evolve(state: ExecutionState | None, event: ev.Event) -> ExecutionState:
     return structs.replace(state, version=event.version, updated_at=meta.at, **changes)
 
 
-Changes = dict[str, Any]
+Changes = dict[str, object]
 
 
 def _requested(event: ev.Event, data: ev.Requested) -> ExecutionState:
@@ -238,7 +130,19 @@ def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) ->
         output=None,
         error=None,
     )
-    return {"steps": state.steps.set(path, step), "live": _moved(state.live, data.after, path)}
+    steps = _reset_inside(state.steps, path) if data.try_no > 1 else state.steps
+    return {"steps": steps.set(path, step), "live": _moved(state.live, data.after, path)}
+
+
+def _reset_inside(steps: Map[str, StepState], path: str) -> Map[str, StepState]:
+    """A new try of a composite starts over with what its last one left unfinished."""
+    child = steps[path].child if path in steps else None
+    while child is not None and child in steps:
+        step = steps[child]
+        if step.state == CANCELLED:
+            steps = steps.set(child, structs.replace(step, state=PENDING, ended_at=None))
+        child = step.child
+    return steps
 
 
 def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
@@ -269,6 +173,7 @@ def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta
         due_at=None,
         deadline_at=None,
         output=data.output,
+        size=data.size,
     )
     return {
         "steps": state.steps.set(path, step),
@@ -458,6 +363,7 @@ def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
         "steps_done": states.count(COMPLETED),
         "steps_failed": states.count(FAILED),
         "steps_skipped": states.count(SKIPPED),
+        "output_bytes": sum(step.size for step in steps.values()),
         "started_at": None,
         "completed_at": None,
         "cancelled_at": None,
@@ -473,6 +379,7 @@ def _unchanged(state: ExecutionState, data: ev.Payload, meta: ev.Meta) -> Change
     return {}
 
 
+# Any: each function takes the payload that is its key, which a dict cannot say.
 _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Changes]]] = {
     ev.Started: _started,
     ev.StepStarted: _step_started,

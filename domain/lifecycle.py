@@ -1,12 +1,14 @@
 """What may follow what: the two state machines, declared once.
 
-`transitions` holds the declaration and serves diagrams, docs and tests; decisions use the flat tables compiled from it at
-import (a look-up costs 0.14 us, a machine per execution 100 us). `decide` asks the table, `evolve` never does.
-Source of the design: docs/explanation/architecture.md, "Two state machines".
+`transitions` holds the declaration and serves diagrams, docs and tests; decisions use the flat
+tables compiled from it at import (a look-up costs 0.14 us, a machine per execution 100 us).
+`decide` asks the table, `evolve` never does. Source of the design:
+docs/explanation/architecture.md, "Two state machines".
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Mapping, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from transitions.extensions import HierarchicalMachine
 from transitions.extensions.nesting import NestedState
@@ -24,7 +26,15 @@ RUNNING: Final = "RUNNING"
 RETRYING: Final = "RECOVERING.retrying"
 
 STATUSES: Final = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-STEP_STATUSES: Final = ("PENDING", "RUNNING", "RECOVERING", "COMPLETED", "FAILED", "SKIPPED", "CANCELLED")
+STEP_STATUSES: Final = (
+    "PENDING",
+    "RUNNING",
+    "RECOVERING",
+    "COMPLETED",
+    "FAILED",
+    "SKIPPED",
+    "CANCELLED",
+)
 TERMINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED})
 STEP_ENDED: Final = frozenset({COMPLETED, FAILED, SKIPPED, CANCELLED})
 
@@ -35,13 +45,15 @@ class DottedState(NestedState):
     separator = "."
 
 
-class LifecycleMachine(HierarchicalMachine):  # type: ignore[misc]  # the library ships partial types
+class LifecycleMachine(HierarchicalMachine):
     """The library's machine with dotted state names."""
 
     state_cls = DottedState
 
 
-_EXECUTION_STATES = [
+_Declaration = list[Any]  # as loosely typed as the library takes it: names and dicts
+
+_EXECUTION_STATES: Final[_Declaration] = [
     PENDING,
     {
         "name": "RUNNING",
@@ -52,7 +64,7 @@ _EXECUTION_STATES = [
     FAILED,
     CANCELLED,
 ]
-_EXECUTION_TRANSITIONS = [
+_EXECUTION_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "start", "source": PENDING, "dest": "RUNNING"},
     {"trigger": "pause", "source": EXECUTING, "dest": PAUSED},
     {"trigger": "resume", "source": PAUSED, "dest": EXECUTING},
@@ -75,7 +87,7 @@ _EXECUTION_TRANSITIONS = [
     {"trigger": "cancel", "source": [PENDING, EXECUTING, PAUSED], "dest": CANCELLED},
     {"trigger": "retry", "source": [FAILED, CANCELLED], "dest": PENDING},
 ]
-_STEP_STATES = [
+_STEP_STATES: Final[_Declaration] = [
     PENDING,
     RUNNING,
     {
@@ -88,7 +100,7 @@ _STEP_STATES = [
     SKIPPED,
     CANCELLED,
 ]
-_STEP_TRANSITIONS = [
+_STEP_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "start", "source": [PENDING, "RECOVERING"], "dest": RUNNING},
     {"trigger": "skip", "source": PENDING, "dest": SKIPPED},
     {"trigger": "complete", "source": RUNNING, "dest": COMPLETED},
@@ -112,7 +124,10 @@ class Facts(Protocol):
 
 
 class Edge(NamedTuple):
-    """One way out of a state: its destination and the guards (name, wanted value) that must hold."""
+    """One way out of a state.
+
+    Its destination and the guards (name, wanted value) that must hold.
+    """
 
     dest: str
     guards: tuple[tuple[str, bool], ...]
@@ -131,7 +146,7 @@ def step_machine() -> LifecycleMachine:
     return _machine(_STEP_STATES, _STEP_TRANSITIONS)
 
 
-def _machine(states: list[object], transitions: list[dict[str, object]]) -> LifecycleMachine:
+def _machine(states: _Declaration, transitions: _Declaration) -> LifecycleMachine:
     return LifecycleMachine(
         model=None,
         states=states,
@@ -142,7 +157,10 @@ def _machine(states: list[object], transitions: list[dict[str, object]]) -> Life
 
 
 def compile_table(machine: LifecycleMachine) -> Table:
-    """Flatten a machine to (leaf state, trigger) -> edges, a child's edges before its parent's, as the machine searches."""
+    """Flatten a machine to (leaf state, trigger) -> edges.
+
+    A child's edges come before its parent's, as the machine searches.
+    """
     names = machine.get_nested_state_names()
     leaves = [name for name in names if not machine.get_state(name).states]
     table: dict[tuple[str, str], tuple[Edge, ...]] = {}
@@ -152,8 +170,8 @@ def compile_table(machine: LifecycleMachine) -> Table:
             path = leaf.split(".")
             while path:
                 for found in event.transitions.get(".".join(path), ()):
-                    guards = tuple((c.func, c.target) for c in found.conditions)
-                    edges.append(Edge(_entry(machine, found.dest), guards))
+                    guards = tuple((str(c.func), c.target) for c in found.conditions)
+                    edges.append(Edge(_entry(machine, str(found.dest)), guards))
                 path.pop()
             if edges:
                 table[leaf, trigger] = tuple(edges)

@@ -1,4 +1,7 @@
-"""What happens after a step failed: a pure decision from the step's policy, its tries and the error."""
+"""What happens after a step failed.
+
+A pure decision from the step's policy, its tries and the error.
+"""
 
 from datetime import datetime, timedelta
 
@@ -9,7 +12,10 @@ from domain.events import RetryScheduled, StepFailed
 def after_failure(
     policy: RetryPolicy | None, failed: StepFailed, now: datetime
 ) -> RetryScheduled | None:
-    """The next try, or None when the failure stands: nothing to try, tries used up, or an error that will not go away."""
+    """The next try, or None when the failure stands.
+
+    Nothing to try, tries used up, or an error that will not go away.
+    """
     if policy is None or not failed.retryable or failed.error_class == "permanent":
         return None
     if failed.try_no > policy.attempts:
@@ -25,7 +31,10 @@ def after_failure(
 
 
 def retry_delay_ms(policy: RetryPolicy, retry_no: int) -> int:
-    """Wait before re-try `retry_no` (from 1): min(base * multiplier^(retry_no-1), max), in milliseconds."""
+    """Wait before re-try `retry_no` (from 1).
+
+    Min(base * multiplier^(retry_no-1), max), in milliseconds.
+    """
     delay: float = policy.base_delay_ms
     for _ in range(retry_no - 1):
         delay *= policy.multiplier

@@ -10,7 +10,10 @@ from domain.references import MISSING, Missing
 
 
 class StepScope:
-    """The values that the references of the step at `path` may use; `path` "" is the definition's own output."""
+    """The values that the references of the step at `path` may use.
+
+    `path` "" is the definition's own output.
+    """
 
     __slots__ = ("_path", "_state", "workflow_input")
 
@@ -20,7 +23,10 @@ class StepScope:
         self.workflow_input: Json = state.input
 
     def output(self, step_id: str) -> Json | Missing:
-        """A step's output; null for one that was skipped, or failed without one; MISSING for one that has not ended."""
+        """A step's output; null for one that was skipped, or failed without one.
+
+        MISSING for one that has not ended.
+        """
         steps = self._state.steps
         inside = parent_path(self._path)
         while True:

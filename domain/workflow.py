@@ -1,4 +1,7 @@
-"""A workflow: a unique name with immutable, numbered versions. Publish, activate, deactivate, retire."""
+"""A workflow: a unique name with immutable, numbered versions.
+
+Publish, activate, deactivate, retire.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -25,11 +28,6 @@ NAMESPACE: Final = UUID("7f2f2f0e-3a0a-5d8e-9a54-0d5c1d6f4e11")
 def workflow_uuid(workspace_id: str, name: str) -> UUID:
     """A workflow's stream: its name is unique within a workspace, so no look-up is needed."""
     return uuid5(NAMESPACE, f"workflow\n{workspace_id}\n{name}")
-
-
-def definition_uuid(workflow: UUID, number: int) -> UUID:
-    """The id of one version of a workflow."""
-    return uuid5(workflow, f"version\n{number}")
 
 
 def version_id(name: str, number: int) -> str:
@@ -79,7 +77,9 @@ def evolve(state: WorkflowState | None, event: Event) -> WorkflowState:
     """The state after one more event."""
     data, meta = event.data, event.meta
     if isinstance(data, WorkflowPublished):
-        version = Version(data.number, data.sha256, data.definition, data.source, meta.at, meta.actor)
+        version = Version(
+            data.number, data.sha256, data.definition, data.source, meta.at, meta.actor
+        )
         if state is None:
             return WorkflowState(
                 event.execution_id,
@@ -124,7 +124,8 @@ def decide_status(state: WorkflowState, wanted: str) -> Sequence[Payload]:
         return ()
     if state.status == "deleted":
         raise StateConflict(
-            f"Workflow {state.name!r} is deleted; publish it again to bring it back.", current_status="deleted"
+            f"Workflow {state.name!r} is deleted; publish it again to bring it back.",
+            current_status="deleted",
         )
     kinds: dict[str, Payload] = {
         "active": WorkflowActivated(),

@@ -1,0 +1,125 @@
+"""How the steps of a definition hang together: the main line, branches, and what is wrong there.
+
+Pointers are those of the normalised form.
+"""
+
+from collections.abc import Iterator
+
+from domain.definition import NESTING_MAX, children_of, main_line_of
+from domain.json_values import JsonObject, pointer_join
+from domain.mistakes import Mistake
+
+
+class StepGraph:
+    """Steps by id, their order on the main line (from 0), and who is a branch of whom."""
+
+    def __init__(self, normalised: JsonObject) -> None:
+        steps = normalised["steps"]
+        self.steps: dict[str, JsonObject] = (
+            {step_id: step for step_id, step in steps.items() if isinstance(step, dict)}
+            if isinstance(steps, dict)
+            else {}
+        )
+        self.start = str(normalised["start_step"])
+        self.order = {step_id: n for n, step_id in enumerate(main_line_of(normalised))}
+        self.parents: dict[str, list[tuple[str, str]]] = {}
+        """(conditional, its field) of every conditional that names a step as its branch."""
+        for step_id, step in self.steps.items():
+            for field, child in children_of(step):
+                self.parents.setdefault(child, []).append((step_id, field))
+        self._tops: dict[str, tuple[str, int] | None] = {}
+        for step_id in self.steps:
+            self._place(step_id)
+
+    def pointer(self, step_id: str, *parts: str | int) -> str:
+        """Where a step, or a part of it, stands."""
+        return pointer_join("/steps", step_id, *parts)
+
+    def has_run_before(self, used: str, at: str) -> bool:
+        """Whether the main-line step `used` has ended for certain when `at` starts."""
+        top = self._tops.get(at)
+        if top is None or used not in self.order or top[0] not in self.order:
+            return False
+        return self.order[used] < self.order[top[0]]
+
+    def mistakes(self, *, complete: bool) -> Iterator[Mistake]:
+        """All of them; a definition that is not `complete` (kinds not available) may seem cut."""
+        if self.start and self.start not in self.steps:
+            message = f"start_step names {self.start!r}, which is not a step."
+            yield Mistake("/start_step", "missing_start", message)
+        yield from self._dangling()
+        yield from self._cycle()
+        yield from self._parentage()
+        if complete:
+            yield from self._unreachable()
+
+    def ignored_next_steps(self) -> Iterator[Mistake]:
+        """Warnings: a branch does not choose where the walk goes on."""
+        for child in self.parents:
+            if child in self.steps and self.steps[child]["next_step"] is not None:
+                message = "A branch's next_step is ignored; the conditional's own one is followed."
+                yield Mistake(self.pointer(child, "next_step"), "ignored_next_step", message)
+
+    def _place(self, step_id: str) -> None:
+        """Note the main-line step above this one and the depth; None in a ring of parents."""
+        chain: list[str] = []
+        current = step_id
+        while current in self.parents and current not in self._tops and current not in chain:
+            chain.append(current)
+            current = self.parents[current][0][0]
+        top = None if current in chain else self._tops.setdefault(current, (current, 0))
+        for depth, each in enumerate(reversed(chain), start=1):
+            self._tops[each] = None if top is None else (top[0], top[1] + depth)
+
+    def _dangling(self) -> Iterator[Mistake]:
+        for step_id, step in self.steps.items():
+            named = [("next_step", step["next_step"]), *children_of(step)]
+            for field, target in named:
+                if isinstance(target, str) and target not in self.steps:
+                    message = f"{field} names {target!r}, which is not a step."
+                    yield Mistake(self.pointer(step_id, field), "dangling_next", message)
+            if step["type"] == "conditional" and len(named) == 1 and _needs_branch(step):
+                message = "A conditional step needs if_true_step or if_false_step."
+                yield Mistake(self.pointer(step_id), "missing_branch", message)
+
+    def _cycle(self) -> Iterator[Mistake]:
+        if not self.order:
+            return
+        last = next(reversed(self.order))
+        following = self.steps[last]["next_step"]
+        if following in self.order:
+            message = f"next_step leads back to {following!r}; a definition has no cycles."
+            yield Mistake(self.pointer(last, "next_step"), "cycle", message)
+
+    def _parentage(self) -> Iterator[Mistake]:
+        for child, places in self.parents.items():
+            if child not in self.steps:
+                continue
+            parent, field = places[-1]
+            where, top = self.pointer(parent, field), self._tops[child]
+            if len(places) > 1:
+                message = f"{child!r} is a branch of {places[0][0]!r} too; write a step for each."
+                yield Mistake(where, "two_parents", message)
+            elif child in self.order:
+                message = f"{child!r} is on the main line too; a step has one place."
+                yield Mistake(where, "two_parents", message)
+            elif top is None:
+                yield Mistake(where, "cycle", f"{child!r} contains itself.")
+            elif top[1] > NESTING_MAX:
+                yield Mistake(where, "too_deep", f"Steps nest at most {NESTING_MAX} levels.")
+
+    def _unreachable(self) -> Iterator[Mistake]:
+        for step_id in self.steps:
+            top = self._tops[step_id]
+            if self.order and top is not None and top[0] not in self.order:
+                message = (
+                    f"No step leads to {step_id!r}. A branch of a conditional is one step; "
+                    "the walk goes on with the conditional's own next_step."
+                )
+                yield Mistake(self.pointer(step_id), "unreachable", message)
+
+
+def _needs_branch(step: JsonObject) -> bool:
+    """W's form may do without: its result is its output."""
+    condition = step["condition"]
+    return isinstance(condition, dict) and "expression" in condition

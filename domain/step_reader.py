@@ -1,0 +1,203 @@
+"""From one step as it was sent to its normalised form, all defaults filled in."""
+
+from typing import Final
+
+from domain.failure_policy import FIELDS as FAILURE_FIELDS
+from domain.failure_policy import read_failure_policy
+from domain.json_values import Json, JsonObject
+from domain.mistakes import SECONDS_MAX, Fields, Mistake, Places, is_number
+
+GATES_MAX: Final = 100
+TIMEOUT_SECONDS_DEFAULT: Final = 300
+KINDS_LATER: Final = frozenset(
+    [
+        "agent",
+        "parallel",
+        "loop",
+        "fork_join",
+        "fork-join",
+        "sub_workflow",
+        "wait_for_event",
+        "validate",
+    ]
+)
+STEP_FIELDS_LATER: Final = frozenset(
+    [
+        "agent_name",
+        "parallel_steps",
+        "max_parallelism",
+        "loop_config",
+        "fork_join_config",
+        "compensate_with",
+        "alternatives",
+        "recovery_strategy",
+        "retry_strategy",
+        "on_failure",
+    ]
+)
+COMMON_FIELDS: Final = FAILURE_FIELDS | frozenset(
+    ["id", "name", "type", "description", "next_step", "timeout_seconds", "conditions"]
+)
+KIND_FIELDS: Final = {
+    "action": frozenset(["action", "config", "input_mapping", "idempotency"]),
+    "wait": frozenset({"duration_ms"}),
+    "conditional": frozenset(
+        ["condition", "if_true_step", "if_false_step", "then_step", "else_step"]
+    ),
+}
+_GATE_FIELDS: Final = frozenset({"expression", "field", "operator", "value"})
+_ACTION_ALIASES: Final = {"wait": "wait", "delay": "wait", "condition": "conditional"}
+_DURATION_NAMES: Final = frozenset({"durationMs", "duration_ms"})
+
+
+def read_step(
+    step_id: str, raw: JsonObject, pointer: str, mistakes: list[Mistake], places: Places
+) -> JsonObject:
+    """The normalised form; meaningful only when no mistake was noted."""
+    step = Fields(raw, pointer, mistakes)
+    if raw.get("id", step_id) != step_id:
+        step.refuse("id_mismatch", f"id must equal the key {step_id!r}, or be left out.", "id")
+    kind = _kind(step)
+    if kind is None:
+        return _common(step, step_id, "action", places) | _NO_ACTION
+    if kind != "action" and raw.get("type", "action") == "action":
+        step = _from_alias(step, kind, places)
+    step.refuse_others(COMMON_FIELDS | KIND_FIELDS[kind], STEP_FIELDS_LATER)
+    common = _common(step, step_id, kind, places)
+    match kind:
+        case "action":
+            return common | _action(step)
+        case "wait":
+            return common | {"duration_ms": _duration(step)}
+        case _:
+            return common | {
+                "condition": _gate(step, places, step.raw.get("condition"), "condition"),
+                "if_true_step": _branch(step, places, "if_true_step", "then_step"),
+                "if_false_step": _branch(step, places, "if_false_step", "else_step"),
+            }
+
+
+_NO_ACTION: Final[JsonObject] = {
+    "action": "",
+    "config": {},
+    "input_mapping": {},
+    "idempotency": "attempt",
+}
+
+
+def _kind(step: Fields) -> str | None:
+    kind = step.raw.get("type", "action" if "action" in step.raw else "agent")
+    if isinstance(kind, str) and kind in KINDS_LATER:
+        message = f"Steps of type {kind!r} are not available yet; use action, conditional or wait."
+        step.refuse("not_available_yet", message, *(["type"] if "type" in step.raw else []))
+        return None
+    if not isinstance(kind, str) or kind not in KIND_FIELDS:
+        step.refuse("unknown_type", "type is action, conditional or wait.", "type")
+        return None
+    action = step.raw.get("action")
+    if kind == "action" and isinstance(action, str):
+        return _ACTION_ALIASES.get(action, kind)
+    return kind
+
+
+def _from_alias(step: Fields, kind: str, places: Places) -> Fields:
+    """`wait` and `condition` written as actions are the same nodes as the step kinds."""
+    kept = {name: value for name, value in step.raw.items() if name not in _ALIAS_FIELDS}
+    config, mapped = step.object("config"), step.object("input_mapping")
+    known = _DURATION_NAMES if kind == "wait" else _GATE_FIELDS
+    step.refuse_others(known, inside="config")
+    step.refuse_others(known, inside="input_mapping")
+    given = {name: value for name, value in (config | mapped).items() if name in known}
+    field = "duration_ms" if kind == "wait" else "condition"
+    holder = "input_mapping" if given.keys() & mapped.keys() else "config"
+    if len(given) > 1 and kind == "wait":
+        step.refuse("contradiction", "Give durationMs or duration_ms, not both.", holder)
+    if given and field in step.raw:
+        step.refuse("contradiction", f"Give {field} or {holder}, not both.", holder)
+    elif given and kind == "wait":
+        name, kept[field] = next(iter(given.items()))
+        places.note(f"{step.pointer}/{field}", f"{step.pointer}/{holder}/{name}")
+    elif field not in step.raw and kind == "conditional":
+        kept[field] = given
+        places.note(f"{step.pointer}/{field}", f"{step.pointer}/{holder}")
+    return Fields(kept | {"type": kind}, step.pointer, step.mistakes)
+
+
+_ALIAS_FIELDS: Final = frozenset({"action", "config", "input_mapping"})
+
+
+def _common(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject:
+    # A person takes the time it takes; a wait and a branch have their own.
+    is_timed = kind == "action" and step.raw.get("action") != "create_task"
+    gates = step.raw.get("conditions", [])
+    if not isinstance(gates, list) or len(gates) > GATES_MAX:
+        message = f"conditions is a list of at most {GATES_MAX} conditions."
+        step.refuse("bad_value", message, "conditions")
+        gates = []
+    default = TIMEOUT_SECONDS_DEFAULT if is_timed else None
+    return {
+        "id": step_id,
+        "type": kind,
+        "name": step.text("name") or step_id,
+        "description": step.text("description"),
+        "next_step": step.step_id("next_step"),
+        **read_failure_policy(step),
+        "timeout_seconds": step.seconds("timeout_seconds", default),
+        "conditions": [
+            _gate(step, places, gate, "conditions", index) for index, gate in enumerate(gates)
+        ],
+    }
+
+
+def _action(step: Fields) -> JsonObject:
+    action = step.raw.get("action", "")
+    if not isinstance(action, str) or not action:
+        message = "action names what the step does and is needed."
+        step.refuse("unknown_action", message, "action")
+        action = ""
+    key = step.raw.get("idempotency", "attempt")
+    if key not in ("attempt", "try"):
+        step.refuse("bad_value", 'idempotency is "attempt" or "try".', "idempotency")
+    return {
+        "action": action,
+        "config": step.object("config"),
+        "input_mapping": step.object("input_mapping"),
+        "idempotency": key,
+    }
+
+
+def _gate(step: Fields, places: Places, raw: Json, *parts: str | int) -> JsonObject:
+    pointer = step.pointer + "".join(f"/{part}" for part in parts)
+    if isinstance(raw, str):
+        places.note(f"{pointer}/expression", pointer)
+        return {"expression": raw}
+    if isinstance(raw, dict):
+        Fields(raw, pointer, step.mistakes).refuse_others(_GATE_FIELDS)
+        given = {name for name in _GATE_FIELDS if raw.get(name) is not None}
+        if given == {"expression"} and isinstance(raw["expression"], str):
+            return {"expression": raw["expression"]}
+        field, operator = raw.get("field"), raw.get("operator")
+        if "expression" not in given and isinstance(field, str) and isinstance(operator, str):
+            return {"field": field, "operator": operator, "value": raw.get("value")}
+    message = 'A condition is {"expression": text} or {"field", "operator", "value"}.'
+    step.refuse("bad_condition", message, *parts)
+    return {"expression": "false"}
+
+
+def _duration(step: Fields) -> Json:
+    value = step.raw.get("duration_ms", 1_000)
+    milliseconds_max = SECONDS_MAX * 1_000
+    if isinstance(value, str) or (is_number(value) and 0 <= value <= milliseconds_max):
+        return value
+    message = f"duration_ms is milliseconds from 0 to {milliseconds_max}, or one reference."
+    step.refuse("out_of_range", message, "duration_ms")
+    return 0
+
+
+def _branch(step: Fields, places: Places, field: str, alias: str) -> str | None:
+    if step.raw.get(alias) is None:
+        return step.step_id(field)
+    if step.raw.get(field) is not None:
+        step.refuse("contradiction", f"Give {field} or {alias}, not both.", alias)
+    places.note(f"{step.pointer}/{field}", f"{step.pointer}/{alias}")
+    return step.step_id(alias)
