@@ -1,0 +1,181 @@
+"""The ChangeFeed port: tells subscribers of this process which streams moved.
+
+Changes of this process are known at once. Those of other processes are read from the log: every
+second, and on PostgreSQL as soon as one of them says that it stored something.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Final, Protocol
+from uuid import UUID
+
+import psycopg
+
+from application.ports import StoreUnavailable
+from domain.events import Recorded
+
+CHANNEL: Final = "flowledger"
+NOTIFY_PAUSE_SECONDS: Final = 0.02
+RECONNECT_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+ROWS_PER_LOOK: Final = 2000
+
+Subscriber = Callable[[UUID, int], None]
+
+
+class LogTail(Protocol):
+    """What the feed reads of the log; blocking, raises StoreUnavailable."""
+
+    def head(self) -> int:
+        """The highest position."""
+
+    def versions_between(self, after: int, upto: int, limit: int) -> list[tuple[UUID, int, int]]:
+        """Stream, version and position of the rows in (after, upto]."""
+
+
+class LogChangeFeed:
+    """Hints that streams changed; see `application.ports.ChangeFeed`."""
+
+    def __init__(
+        self,
+        tail: LogTail,
+        threads: Executor,
+        *,
+        poll_seconds: float,
+        announce: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`announce` tells the other processes that something was stored; it must not block."""
+        self._tail = tail
+        self._threads = threads
+        self._poll_seconds = poll_seconds
+        self._announce = announce
+        self._subscribers: dict[int, Subscriber] = {}
+        self._next_key = 0
+        self._seen = 0
+        self._own: deque[tuple[int, int]] = deque()
+        self._look_now = asyncio.Event()
+
+    def publish(self, recorded: Sequence[Recorded]) -> None:
+        """Tell subscribers of a commit of this process; in the event loop."""
+        for entry in recorded:
+            self._remember(entry.position)
+        self._tell((entry.event.execution_id, entry.event.version) for entry in recorded)
+        self._announce()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call `callback(stream_id, version)` for each change seen, until the result is called."""
+        key = self._next_key
+        self._next_key += 1
+        self._subscribers[key] = callback
+        return lambda: self._unsubscribe(key)
+
+    def look(self) -> None:
+        """Somebody else stored something: read on without waiting for the next second."""
+        self._look_now.set()
+
+    async def run(self) -> None:
+        """Watch the log until cancelled. Streams that moved before the first look are not told."""
+        loop = asyncio.get_running_loop()
+        first = True
+        while True:
+            with suppress(StoreUnavailable):  # the next look comes by itself
+                head = await loop.run_in_executor(self._threads, self._tail.head)
+                if first:
+                    first, self._seen = False, head
+                await self._catch_up(head)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._look_now.wait()
+            self._look_now.clear()
+
+    def _unsubscribe(self, key: int) -> None:
+        self._subscribers.pop(key, None)
+
+    async def _catch_up(self, head: int) -> None:
+        """Read what lies between the positions that this process stored itself."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._own and self._own[0][0] <= self._seen + 1:
+                self._seen = max(self._seen, self._own.popleft()[1])
+            if self._seen >= head:
+                return
+            upto = min(head, self._own[0][0] - 1) if self._own else head
+            rows = await loop.run_in_executor(
+                self._threads, self._tail.versions_between, self._seen, upto, ROWS_PER_LOOK
+            )
+            self._seen = rows[-1][2] if len(rows) == ROWS_PER_LOOK else upto
+            self._tell((stream_id, version) for stream_id, version, _ in rows)
+
+    def _remember(self, position: int) -> None:
+        if self._own and self._own[-1][1] + 1 == position:
+            self._own[-1] = (self._own[-1][0], position)
+        else:
+            self._own.append((position, position))
+
+    def _tell(self, changes: Iterable[tuple[UUID, int]]) -> None:
+        if not self._subscribers:
+            return
+        latest = dict(changes)  # of several changes of one stream the last counts
+        for callback in tuple(self._subscribers.values()):
+            for stream_id, version in latest.items():
+                try:
+                    callback(stream_id, version)
+                except Exception as error:  # noqa: BLE001 - one subscriber must not silence others
+                    asyncio.get_running_loop().call_exception_handler(
+                        {"message": "a subscriber of the change feed failed", "exception": error}
+                    )
+
+
+class PostgresSignals:
+    """LISTEN and NOTIFY between the processes on one database, each on a connection of its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._token = secrets.token_hex(8)
+        self._wanted = asyncio.Event()
+
+    def announce(self) -> None:
+        """Tell the others: at once when nothing was told lately, else within 20 ms."""
+        self._wanted.set()
+
+    async def listen(self, on_signal: Callable[[], None]) -> None:
+        """Call `on_signal` when another process announces, and after each reconnect; for ever."""
+
+        async def hear(connection: psycopg.AsyncConnection) -> None:
+            await connection.execute(f"LISTEN {CHANNEL}".encode())
+            on_signal()
+            async for notification in connection.notifies():
+                if notification.payload != self._token:
+                    on_signal()
+
+        await self._supervised(hear)
+
+    async def speak(self) -> None:
+        """Send what is announced, outside every append's transaction; for ever."""
+
+        async def tell(connection: psycopg.AsyncConnection) -> None:
+            # A hint may be lost, so that its commit need not wait for the disk.
+            await connection.execute("SET synchronous_commit = off")
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._token))
+                await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
+
+        await self._supervised(tell)
+
+    async def _supervised(self, work: Callable[[psycopg.AsyncConnection], Awaitable[None]]) -> None:
+        failures = 0
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self._dsn, autocommit=True, connect_timeout=2
+                ) as connection:
+                    failures = 0
+                    await work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+                failures += 1

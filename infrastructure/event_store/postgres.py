@@ -1,0 +1,325 @@
+"""The ledger on PostgreSQL: the library's recorder on our schema, and the writer of batches.
+
+Differences from the library's recorder: one statement in one round trip, a lock which maintenance
+commands do not wait for, and no call that repeats an append or a read by itself.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import InterfaceError, OperationalError, StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from psycopg.rows import DictRow, tuple_row
+from psycopg_pool import PoolTimeout
+
+from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
+from infrastructure.event_store.group_commit import Pending, RolledBack, Written
+from infrastructure.event_store.log import LogRow
+from infrastructure.event_store.postgres_wire import (
+    AnswerLost,
+    NotSent,
+    PreparedCall,
+    Refused,
+    bool_array,
+    bytea_array,
+    int8_array,
+    read_int8_array,
+    text_array,
+    uuid_array,
+)
+from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+
+EVENTS_TABLE = "ledger_events"
+STALE_LEASE = "FL001"
+CONFLICT = "23505"
+UNDONE = frozenset({"40001", "40P01"})
+_PLACES = ", ".join(f"${place}" for place in range(1, 24))
+APPEND = f"SELECT positions, epochs FROM flowledger_append_v1({_PLACES})"  # noqa: S608 - constants
+_BINARY = [1] * 4 + [0] + [1] * 18  # the worker's name alone is text
+_BACK_OFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+# Prepared while the table is empty, these would become a scan and sort of the whole backlog.
+PINNED_PLAN = (
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+    "SET enable_sort = off",
+)
+
+
+def session_settings(lock_seconds: float, answer_seconds: float) -> tuple[str, ...]:
+    """What makes the statements of a connection end in bounded time."""
+    answer_ms = int(answer_seconds * 1000)
+    return (
+        f"SET lock_timeout = {int(lock_seconds * 1000)}",
+        f"SET statement_timeout = {answer_ms}",
+        f"SET idle_in_transaction_session_timeout = {answer_ms}",
+    )
+
+
+def connect(
+    dsn: str, *, lock_seconds: float, answer_seconds: float, statements: Sequence[str] = ()
+) -> psycopg.Connection:
+    """A connection in autocommit mode whose statements end in bounded time.
+
+    Raises psycopg.OperationalError when there is none to be had within two seconds.
+    """
+    connection = psycopg.connect(dsn, autocommit=True, connect_timeout=2)
+    try:
+        for statement in (*session_settings(lock_seconds, answer_seconds), *statements):
+            connection.execute(statement.encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class LedgerDatastore(PostgresDatastore):
+    """The library's connection pool for reads, on any libpq connection string."""
+
+    def __init__(self, dsn: str, *, connections_max: int, answer_seconds: float) -> None:
+        self._answer_seconds = answer_seconds  # used by the next call already
+        super().__init__(
+            dbname="",
+            host="",
+            port="",
+            user="",
+            password="",
+            connect_timeout=answer_seconds,
+            pool_size=1,
+            max_overflow=connections_max - 1,
+        )
+        self.pool.conninfo = dsn
+        self.pool.kwargs = {"row_factory": psycopg.rows.dict_row, "connect_timeout": 2}
+        # Give up soon and try anew at the next call, instead of ever longer pauses.
+        self.pool.reconnect_timeout = answer_seconds
+
+    def register_type_adapters(self) -> None:
+        """Nothing: our appends need no composite types, so there is no look-up at start."""
+
+    def after_connect_func(self) -> Callable[[psycopg.Connection[Any]], None]:
+        """Settings of every connection of the pool."""
+        seconds = self._answer_seconds
+
+        def configure(connection: psycopg.Connection[DictRow]) -> None:
+            connection.autocommit = True
+            for statement in (
+                *session_settings(seconds, seconds),
+                "SET default_transaction_read_only = on",
+                *PINNED_PLAN,
+            ):
+                connection.execute(statement.encode())
+
+        return configure
+
+
+class PostgresLedger(PostgresApplicationRecorder):
+    """Reads of `ledger_events`, the library's and two faster ones of our own."""
+
+    def __init__(self, datastore: LedgerDatastore) -> None:
+        super().__init__(datastore, events_table_name=EVENTS_TABLE)
+
+    def create_table(self) -> None:
+        """Refused: the schema is that of the migrations."""
+        raise NotImplementedError("the schema is made by `flowledger migrate`")
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        """Refused: appends go through the group committer, which orders them."""
+        raise NotImplementedError("append through infrastructure.event_store.log.LedgerLog")
+
+    # The library repeats its reads ten times; these are the same functions without that.
+    select_events = PostgresApplicationRecorder.select_events.__wrapped__
+    select_notifications = PostgresApplicationRecorder.select_notifications.__wrapped__
+    max_notification_id = PostgresApplicationRecorder.max_notification_id.__wrapped__
+
+    def head(self) -> int:
+        """The highest position, 0 for an empty log. Raises StoreUnavailable."""
+        return self._once_more(self.max_notification_id) or 0
+
+    def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
+        """Rows of one stream by version. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, topic, state, notification_id"
+            " FROM ledger_events WHERE originator_id = %s AND originator_version > %s"
+            " ORDER BY originator_version LIMIT %s",
+            (stream_id, after_version, limit),
+        )
+
+    def rows_after(self, position: int, limit: int) -> list[LogRow]:
+        """Rows of all streams by position. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, topic, state, notification_id"
+            " FROM ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT %s",
+            (position, limit),
+        )
+
+    def versions_between(self, after: int, upto: int, limit: int) -> list[tuple[UUID, int, int]]:
+        """Stream, version and position of the rows in (after, upto]. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, notification_id FROM ledger_events"
+            " WHERE notification_id > %s AND notification_id <= %s"
+            " ORDER BY notification_id LIMIT %s",
+            (after, upto, limit),
+        )
+
+    def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
+        def read() -> list[Any]:
+            with (
+                self.datastore.get_connection() as connection,
+                connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+            ):
+                return cursor.execute(statement.encode(), parameters, prepare=True).fetchall()
+
+        rows: list[Any] = self._once_more(read)
+        return rows
+
+    def _once_more(self, read: Callable[[], Any]) -> Any:  # rows of any shape
+        """A pooled connection may be older than a restart of the server: replace it, read again."""
+        try:
+            return read()
+        except (OperationalError, InterfaceError) as error:
+            if isinstance(error.__cause__, PoolTimeout):
+                raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+        try:
+            self.datastore.pool.check()
+            return read()
+        except (OperationalError, InterfaceError) as error:
+            raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+class PostgresWriter:
+    """The BatchWriter: one connection, one statement a batch."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        lock_seconds: float,
+        answer_seconds: float,
+    ) -> None:
+        self._dsn = dsn
+        self._worker = worker.encode()
+        self._lease = int8_parameter(int(lease_seconds * 1_000_000))
+        self._lock_seconds = lock_seconds
+        self._answer_seconds = answer_seconds
+        self._call: PreparedCall | None = None
+        self._failures = 0
+        self._next_attempt = 0.0
+        self._last_error = ""
+
+    def write(self, batch: Sequence[Pending]) -> Written:
+        """See BatchWriter."""
+        parameters = self._parameters(batch)
+        for _ in range(2):  # a connection that died while idle is noticed before anything is sent
+            call = self._connected()
+            try:
+                row = call.execute(parameters, _BINARY)
+                return Written(
+                    read_int8_array(row.get_value(0, 0)), read_int8_array(row.get_value(0, 1))
+                )
+            except NotSent as error:
+                self._drop()
+                self._last_error = str(error)
+            except AnswerLost as error:
+                self._drop()
+                raise UnknownOutcome(
+                    f"the connection to PostgreSQL was lost before the answer: {error}"
+                ) from error
+            except Refused as error:
+                raise _meaning(error, batch) from error
+        raise StoreUnavailable(f"PostgreSQL closes every connection: {self._last_error}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._drop()
+
+    def _parameters(self, batch: Sequence[Pending]) -> list[bytes]:
+        events = [event for pending in batch for event in pending.append.events]
+        return [
+            uuid_array([event.execution_id for event in events]),
+            int8_array([event.version for event in events]),
+            text_array([event.data.TOPIC for event in events]),
+            bytea_array([state for pending in batch for state in pending.states]),
+            self._worker,
+            self._lease,
+            *_queue_parameters(queue_columns([pending.append for pending in batch])),
+        ]
+
+    def _connected(self) -> PreparedCall:
+        if self._call is not None:
+            return self._call
+        if time.monotonic() < self._next_attempt:
+            raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}")
+        try:
+            connection = connect(
+                self._dsn,
+                lock_seconds=self._lock_seconds,
+                answer_seconds=self._answer_seconds,
+                statements=(
+                    # Joins of a handful of parameters with a table of any size.
+                    "SET enable_hashjoin = off",
+                    "SET enable_mergejoin = off",
+                    *PINNED_PLAN[:2],
+                ),
+            )
+            self._call = PreparedCall(connection, APPEND, self._answer_seconds)
+        except (psycopg.Error, Refused) as error:
+            pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
+            self._failures += 1
+            self._next_attempt = time.monotonic() + pause
+            self._last_error = str(error).strip()
+            raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}") from error
+        self._failures = 0
+        return self._call
+
+    def _drop(self) -> None:
+        if self._call is not None:
+            self._call.close()
+            self._call = None
+
+
+def int8_parameter(value: int) -> bytes:
+    """A `bigint` parameter in binary form."""
+    return value.to_bytes(8, "big", signed=True)
+
+
+def _queue_parameters(columns: QueueColumns) -> list[bytes]:
+    return [
+        uuid_array(columns.enqueue_ids),
+        int8_array(columns.enqueue_versions),
+        text_array(columns.enqueue_workspaces),
+        int8_array(columns.enqueue_priorities),
+        int8_array(columns.enqueue_ready),
+        bool_array(columns.enqueue_leased),
+        uuid_array(columns.touch_ids),
+        int8_array(columns.touch_versions),
+        int8_array(columns.touch_ready),
+        uuid_array(columns.progress_ids),
+        int8_array(columns.progress_versions),
+        int8_array(columns.progress_epochs),
+        int8_array(columns.progress_ready),
+        bool_array(columns.progress_released),
+        uuid_array(columns.finish_ids),
+        int8_array(columns.finish_epochs),
+        uuid_array(columns.discard_ids),
+    ]
+
+
+def _meaning(error: Refused, batch: Sequence[Pending]) -> Exception:
+    if error.sqlstate in UNDONE:
+        return RolledBack(str(error))
+    if error.sqlstate == CONFLICT:
+        return VersionConflict(f"another writer stored a version of {_streams(batch)} first")
+    if error.sqlstate == STALE_LEASE:
+        return StaleLease(f"the lease on {_streams(batch)} belongs to another worker or is over")
+    if error.sqlstate[:2] in {"22", "23"}:
+        return ValueError(f"PostgreSQL refuses the events of {_streams(batch)}: {error}")
+    return StoreUnavailable(f"PostgreSQL did not store the append: {error}")
+
+
+def _streams(batch: Sequence[Pending]) -> str:
+    return ", ".join(str(pending.append.stream_id) for pending in batch[:3])

@@ -1,0 +1,320 @@
+"""The ledger on one SQLite file: the library's recorder for reads, and the one writing connection.
+
+The writing connection belongs to the committer's thread. Everything else that writes (claims,
+renewals, projections) is a job of that thread, because a second writer only waits for the first.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from eventsourcing.persistence import PersistenceError, StoredEvent
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
+
+from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
+from infrastructure.event_store.group_commit import GroupCommitter, Pending, Written
+from infrastructure.event_store.log import LogRow
+from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+
+EVENTS_TABLE = "ledger_events"
+ROWS_PER_INSERT = 128
+_ROW = "(?,?,?,?)"
+_INSERT = "INSERT INTO ledger_events (originator_id, originator_version, topic, state) VALUES "
+_INSERT_FULL = _INSERT + ",".join([_ROW] * ROWS_PER_INSERT)
+
+_ENQUEUE = """
+INSERT INTO work_queue (execution_id, workspace_id, priority, ready_at, lease_owner, lease_until,
+    epoch, version, deliveries)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)
+ON CONFLICT (execution_id) DO UPDATE SET
+    workspace_id = excluded.workspace_id, priority = excluded.priority,
+    ready_at = excluded.ready_at, lease_owner = excluded.lease_owner,
+    lease_until = excluded.lease_until, epoch = excluded.epoch,
+    version = excluded.version, deliveries = excluded.deliveries
+"""
+_TOUCH = "UPDATE work_queue SET version = ?, ready_at = min(ready_at, ?) WHERE execution_id = ?"
+_PROGRESS = """
+UPDATE work_queue SET version = ?, ready_at = ?, lease_owner = CASE WHEN ? THEN NULL ELSE
+    lease_owner END, lease_until = ?
+WHERE execution_id = ? AND epoch = ? AND lease_owner = ?
+"""
+_FINISH = "DELETE FROM work_queue WHERE execution_id = ? AND epoch = ? AND lease_owner = ?"
+_DISCARD = "DELETE FROM work_queue WHERE execution_id = ?"
+
+T = TypeVar("T")
+
+
+class SQLiteLedger(SQLiteApplicationRecorder):
+    """Reads of `ledger_events`, the library's and two faster ones of our own."""
+
+    def __init__(self, datastore: SQLiteDatastore) -> None:
+        super().__init__(datastore, events_table_name=EVENTS_TABLE)
+
+    def create_table(self) -> None:
+        """Refused: the schema is that of the migrations."""
+        raise NotImplementedError("the schema is made by `flowledger migrate`")
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        """Refused: appends go through the group committer, which owns the one writer."""
+        raise NotImplementedError("append through infrastructure.event_store.log.LedgerLog")
+
+    def head(self) -> int:
+        """The highest position, 0 for an empty log. Raises StoreUnavailable."""
+        with _readable():
+            return self.max_notification_id() or 0
+
+    def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
+        """Rows of one stream by version. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, topic, state, rowid FROM ledger_events"
+            " WHERE originator_id = ? AND originator_version > ?"
+            " ORDER BY originator_version LIMIT ?",
+            (stream_id.hex, after_version, limit),
+        )
+
+    def rows_after(self, position: int, limit: int) -> list[LogRow]:
+        """Rows of all streams by position. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, topic, state, rowid FROM ledger_events"
+            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
+            (position, limit),
+        )
+
+    def versions_between(self, after: int, upto: int, limit: int) -> list[tuple[UUID, int, int]]:
+        """Stream, version and position of the rows in (after, upto]. Raises StoreUnavailable."""
+        return self._rows(
+            "SELECT originator_id, originator_version, rowid FROM ledger_events"
+            " WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?",
+            (after, upto, limit),
+        )
+
+    def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        with _readable(), self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(statement, parameters)
+            return [(UUID(hex=row[0]), *row[1:]) for row in map(tuple, cursor.fetchall())]
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (PersistenceError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"the SQLite file cannot be read: {error}") from error
+
+
+def open_writer(path: Path, *, synchronous: str, busy_seconds: float) -> sqlite3.Connection:
+    """The writing connection, without implicit transactions.
+
+    `synchronous` is FULL or EXTRA; with less, a power failure takes acknowledged appends along.
+    """
+    connection = sqlite3.connect(
+        path,
+        isolation_level=None,
+        check_same_thread=False,  # made by who opens the store, used by the committer's thread
+        timeout=busy_seconds,
+        cached_statements=512,
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    return connection
+
+
+class SQLiteWriter:
+    """The BatchWriter: one transaction a batch, on the one connection that writes."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        worker: str,
+        lease_seconds: float,
+        now: Callable[[], int],
+    ) -> None:
+        """`now` gives the time in microseconds since 1970-01-01 UTC."""
+        self._connection = connection
+        self._worker = worker
+        self._lease = int(lease_seconds * 1_000_000)
+        self._now = now
+
+    def write(self, batch: Sequence[Pending]) -> Written:
+        """See BatchWriter."""
+        rows: list[object] = []
+        for pending in batch:
+            for event, state in zip(pending.append.events, pending.states, strict=True):
+                rows += (event.execution_id.hex, event.version, event.data.TOPIC, state)
+        columns = queue_columns([pending.append for pending in batch])
+        return self.transaction(lambda connection: self._store(connection, rows, columns))
+
+    def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one transaction that nothing else writes beside.
+
+        Raises what `work` raises, VersionConflict for a repeated key, StoreUnavailable when
+        certainly nothing is stored, UnknownOutcome when the commit itself failed.
+        """
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise _meaning(error) from error
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise UnknownOutcome(f"SQLite could not finish the commit: {error}") from error
+        return result
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _store(
+        self, connection: sqlite3.Connection, rows: list[object], columns: QueueColumns
+    ) -> Written:
+        positions: list[int] = []
+        for start in range(0, len(rows), 4 * ROWS_PER_INSERT):
+            part = rows[start : start + 4 * ROWS_PER_INSERT]
+            count = len(part) // 4
+            statement = (
+                _INSERT_FULL if count == ROWS_PER_INSERT else _INSERT + ",".join([_ROW] * count)
+            )
+            last = connection.execute(statement, part).lastrowid
+            if last is None:
+                raise RuntimeError("SQLite did not say where it put the events")
+            # Nothing else writes meanwhile, so the positions of one statement are consecutive.
+            positions.extend(range(last - count + 1, last + 1))
+        return Written(positions, self._write_queue(connection, columns))
+
+    def _write_queue(self, connection: sqlite3.Connection, columns: QueueColumns) -> list[int]:
+        lease_end = self._now() + self._lease
+        epochs = self._enqueue(connection, columns, lease_end)
+        if columns.touch_ids:
+            connection.executemany(
+                _TOUCH,
+                zip(
+                    columns.touch_versions,
+                    columns.touch_ready,
+                    _hex(columns.touch_ids),
+                    strict=True,
+                ),
+            )
+        self._progress(connection, columns, lease_end)
+        if columns.finish_ids:
+            finished = connection.executemany(
+                _FINISH,
+                [
+                    (execution_id.hex, epoch, self._worker)
+                    for execution_id, epoch in zip(
+                        columns.finish_ids, columns.finish_epochs, strict=True
+                    )
+                ],
+            )
+            self._all_leased(finished.rowcount, columns.finish_ids)
+        if columns.discard_ids:
+            connection.executemany(_DISCARD, [(text,) for text in _hex(columns.discard_ids)])
+        return epochs
+
+    def _enqueue(
+        self, connection: sqlite3.Connection, columns: QueueColumns, lease_end: int
+    ) -> list[int]:
+        if not columns.enqueue_ids:
+            return []
+        epochs = draw_epochs(connection, len(columns.enqueue_ids))
+        connection.executemany(
+            _ENQUEUE,
+            [
+                (execution_id.hex, workspace, priority, ready, owner, until, epoch, version)
+                for execution_id, workspace, priority, ready, (owner, until), epoch, version in zip(
+                    columns.enqueue_ids,
+                    columns.enqueue_workspaces,
+                    columns.enqueue_priorities,
+                    columns.enqueue_ready,
+                    [
+                        (self._worker, lease_end) if leased else (None, 0)
+                        for leased in columns.enqueue_leased
+                    ],
+                    epochs,
+                    columns.enqueue_versions,
+                    strict=True,
+                )
+            ],
+        )
+        return epochs
+
+    def _progress(
+        self, connection: sqlite3.Connection, columns: QueueColumns, lease_end: int
+    ) -> None:
+        if not columns.progress_ids:
+            return
+        progressed = connection.executemany(
+            _PROGRESS,
+            [
+                (
+                    version,
+                    ready,
+                    released,
+                    0 if released else lease_end,
+                    execution_id.hex,
+                    epoch,
+                    self._worker,
+                )
+                for execution_id, version, epoch, ready, released in zip(
+                    columns.progress_ids,
+                    columns.progress_versions,
+                    columns.progress_epochs,
+                    columns.progress_ready,
+                    columns.progress_released,
+                    strict=True,
+                )
+            ],
+        )
+        self._all_leased(progressed.rowcount, columns.progress_ids)
+
+    def _all_leased(self, written: int, wanted: list[UUID]) -> None:
+        if written < len(wanted):
+            names = ", ".join(map(str, wanted[:3]))
+            raise StaleLease(f"the lease on {names} belongs to another worker or is over")
+
+
+class SQLiteJobs:
+    """Work for the writing connection, done in the committer's thread between two batches."""
+
+    def __init__(self, committer: GroupCommitter, writer: SQLiteWriter) -> None:
+        self._committer = committer
+        self._writer = writer
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run `work` in a transaction of its own; it must not end that itself.
+
+        The future, or this call, raises what `SQLiteWriter.transaction` raises.
+        """
+        return self._committer.run_job(lambda: self._writer.transaction(work))
+
+
+def draw_epochs(connection: sqlite3.Connection, count: int) -> list[int]:
+    """`count` numbers that no lease had before; inside a transaction."""
+    (latest,) = connection.execute(
+        "UPDATE lease_epoch SET latest = latest + ? RETURNING latest", (count,)
+    ).fetchone()
+    return list(range(latest - count + 1, latest + 1))
+
+
+def _hex(ids: list[UUID]) -> list[str]:
+    return [execution_id.hex for execution_id in ids]
+
+
+def _meaning(error: BaseException) -> BaseException:
+    if isinstance(error, sqlite3.IntegrityError):
+        if error.sqlite_errorname in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_TRIGGER"}:
+            return VersionConflict("another writer stored one of these versions first")
+        return ValueError(f"SQLite refuses the events: {error}")
+    if isinstance(error, sqlite3.Error):
+        return StoreUnavailable(f"SQLite cannot write: {error}")
+    return error

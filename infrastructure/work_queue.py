@@ -1,0 +1,307 @@
+"""The WorkQueue port: who works on what, and until when.
+
+Every comparison of times is made by the database, or on SQLite with the clock of this machine. A
+row can be claimed when it is due and nobody has it, or when the worker that had it let its lease
+run out, whether or not anything was due then.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from application.ports import Claim, QueueStatistics, StoreUnavailable
+from infrastructure.event_store.queue_writes import (
+    NOTHING_DUE,
+    from_microseconds,
+    to_microseconds,
+)
+from infrastructure.event_store.sqlite import SQLiteJobs, draw_epochs
+
+PRIORITIES = range(10)
+MICROSECONDS = 1_000_000
+
+T = TypeVar("T")
+ClockReading = Callable[[int], None]
+"""Called with the database's time in microseconds whenever a statement brought it along."""
+
+
+# ---------------------------------------------------------------------------------- PostgreSQL
+
+_PG_CLAIM = "SELECT present, ids, epochs, versions FROM flowledger_claim_v1(%s, %s, %s)"
+# Rows which an append holds at this moment are passed over: it may be waiting for one of ours. Such
+# an append extends the lease itself, or the next renewal does.
+_PG_RENEW = """
+WITH free AS (
+    SELECT execution_id FROM work_queue WHERE lease_owner = %(worker)s
+    ORDER BY execution_id FOR UPDATE SKIP LOCKED
+), renewed AS (
+    UPDATE work_queue q SET lease_until = flowledger_now() + %(lease)s
+    FROM free WHERE q.execution_id = free.execution_id
+    RETURNING q.execution_id, q.epoch, q.version
+)
+SELECT execution_id, epoch, version, flowledger_now() FROM renewed
+UNION ALL
+SELECT execution_id, epoch, version, flowledger_now() FROM work_queue
+WHERE lease_owner = %(worker)s AND execution_id NOT IN (SELECT execution_id FROM free)
+ORDER BY execution_id
+"""
+_PG_HAND_BACK = """
+UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = %s
+WHERE execution_id = %s AND epoch = %s AND version = %s AND lease_owner = %s
+"""
+_PG_RELEASE_ALL = """
+UPDATE work_queue q SET lease_owner = NULL, lease_until = 0,
+    ready_at = least(q.ready_at, flowledger_now())
+FROM (
+    SELECT execution_id FROM work_queue WHERE lease_owner = %s
+    ORDER BY execution_id FOR UPDATE SKIP LOCKED
+) mine
+WHERE q.execution_id = mine.execution_id
+"""
+_PG_NEXT_DUE = """
+SELECT least(
+    (SELECT min(l.ready_at) FROM generate_series(0, 9) AS p(level), LATERAL (
+        SELECT min(ready_at) AS ready_at FROM work_queue
+        WHERE lease_owner IS NULL AND priority = p.level) AS l),
+    (SELECT min(lease_until) FROM work_queue
+        WHERE lease_owner IS NOT NULL AND lease_until <= flowledger_now())
+)
+"""
+_PG_STATISTICS = """
+SELECT count(execution_id),
+    count(*) FILTER (WHERE lease_until <= n.now AND (ready_at <= n.now OR lease_owner IS NOT NULL)),
+    count(*) FILTER (WHERE lease_owner IS NOT NULL AND lease_until > n.now),
+    coalesce(n.now - min(least(ready_at, n.now)) FILTER (WHERE lease_until <= n.now), 0)
+FROM work_queue RIGHT JOIN (SELECT flowledger_now() AS now) n ON true GROUP BY n.now
+"""
+
+
+class PostgresWorkQueue:
+    """The queue on PostgreSQL, with connections of its own so that a renewal never waits."""
+
+    def __init__(
+        self,
+        pool: "ConnectionPool[psycopg.Connection]",
+        threads: Executor,
+        *,
+        worker: str,
+        lease_seconds: float,
+        on_time: ClockReading,
+    ) -> None:
+        """`worker` is unique among all processes that ever share the database."""
+        self._pool = pool
+        self._threads = threads
+        self._worker = worker
+        self._lease = int(lease_seconds * MICROSECONDS)
+        self._on_time = on_time
+
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        """See `application.ports.WorkQueue.claim`."""
+        rows = await self._rows(_PG_CLAIM, (self._worker, self._lease, limit))
+        present, ids, epochs, versions = rows[0]
+        self._on_time(present)
+        return list(map(Claim, ids, epochs, versions))
+
+    async def renew(self) -> Sequence[Claim]:
+        """See `application.ports.WorkQueue.renew`."""
+        rows = await self._rows(_PG_RENEW, {"worker": self._worker, "lease": self._lease})
+        if rows:
+            self._on_time(rows[0][3])
+        return [Claim(*row[:3]) for row in rows]
+
+    async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
+        """See `application.ports.WorkQueue.hand_back`."""
+        due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
+        parameters = (due, claim.execution_id, claim.epoch, claim.version, self._worker)
+        return await self._changed(_PG_HAND_BACK, parameters) == 1
+
+    async def release_all(self) -> None:
+        """See `application.ports.WorkQueue.release_all`."""
+        while await self._changed(_PG_RELEASE_ALL, (self._worker,)):
+            continue
+
+    async def next_due(self) -> datetime | None:
+        """See `application.ports.WorkQueue.next_due`."""
+        return _due((await self._rows(_PG_NEXT_DUE, ()))[0][0])
+
+    async def statistics(self) -> QueueStatistics:
+        """See `application.ports.WorkQueue.statistics`."""
+        depth, ready, leased, age = (await self._rows(_PG_STATISTICS, ()))[0]
+        return QueueStatistics(depth, ready, leased, age / MICROSECONDS)
+
+    async def read_time(self) -> None:
+        """Ask the database for its time and pass that on."""
+        self._on_time((await self._rows("SELECT flowledger_now()", ()))[0][0])
+
+    async def _rows(self, statement: str, parameters: Any) -> list[Any]:
+        def run(connection: psycopg.Connection) -> list[Any]:
+            return connection.execute(statement.encode(), parameters, prepare=True).fetchall()
+
+        return await self._in_thread(run)
+
+    async def _changed(self, statement: str, parameters: Any) -> int:
+        def run(connection: psycopg.Connection) -> int:
+            return connection.execute(statement.encode(), parameters, prepare=True).rowcount
+
+        return await self._in_thread(run)
+
+    async def _in_thread(self, work: Callable[[psycopg.Connection], T]) -> T:
+        def run() -> T:
+            try:
+                with self._pool.connection() as connection:
+                    return work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                # Replace connections that went with a restarted server before the next call.
+                self._pool.check()
+                raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+# -------------------------------------------------------------------------------------- SQLite
+
+_LITE_ABANDONED = """
+SELECT execution_id, version, priority, ready_at, 1 FROM work_queue
+WHERE lease_owner IS NOT NULL AND lease_until <= ? ORDER BY priority, ready_at LIMIT ?
+"""
+_LITE_DUE = """
+SELECT execution_id, version, priority, ready_at, 0 FROM work_queue
+WHERE lease_owner IS NULL AND priority = ? AND ready_at <= ? ORDER BY ready_at LIMIT ?
+"""
+_LITE_CLAIM = """
+UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = deliveries + ?
+WHERE execution_id = ?
+"""
+_LITE_STATISTICS = """
+SELECT count(*),
+    coalesce(sum(lease_until <= :now AND (ready_at <= :now OR lease_owner IS NOT NULL)), 0),
+    coalesce(sum(lease_owner IS NOT NULL AND lease_until > :now), 0),
+    coalesce(:now - min(CASE WHEN lease_until <= :now THEN min(ready_at, :now) END), 0)
+FROM work_queue
+"""
+
+
+class SQLiteWorkQueue:
+    """The queue on SQLite: every call is a job of the committer's thread."""
+
+    def __init__(
+        self,
+        jobs: SQLiteJobs,
+        *,
+        worker: str,
+        lease_seconds: float,
+        now: Callable[[], int],
+        on_time: ClockReading,
+    ) -> None:
+        """`now` gives the time in microseconds since 1970-01-01 UTC."""
+        self._jobs = jobs
+        self._worker = worker
+        self._lease = int(lease_seconds * MICROSECONDS)
+        self._now = now
+        self._on_time = on_time
+
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        """See `application.ports.WorkQueue.claim`."""
+        return await self._run(lambda connection: self._claim(connection, limit))
+
+    async def renew(self) -> Sequence[Claim]:
+        """See `application.ports.WorkQueue.renew`."""
+        return await self._run(self._renew)
+
+    async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
+        """See `application.ports.WorkQueue.hand_back`."""
+        due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
+        statement = (
+            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = ?"
+            " WHERE execution_id = ? AND epoch = ? AND version = ? AND lease_owner = ?"
+        )
+        parameters = (due, claim.execution_id.hex, claim.epoch, claim.version, self._worker)
+        return await self._run(lambda c: c.execute(statement, parameters).rowcount == 1)
+
+    async def release_all(self) -> None:
+        """See `application.ports.WorkQueue.release_all`."""
+        statement = (
+            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0,"
+            " ready_at = min(ready_at, ?) WHERE lease_owner = ?"
+        )
+        await self._run(lambda c: c.execute(statement, (self._now(), self._worker)).rowcount)
+
+    async def next_due(self) -> datetime | None:
+        """See `application.ports.WorkQueue.next_due`."""
+        return _due(await self._run(self._next_due))
+
+    async def statistics(self) -> QueueStatistics:
+        """See `application.ports.WorkQueue.statistics`."""
+        depth, ready, leased, age = await self._run(
+            lambda c: c.execute(_LITE_STATISTICS, {"now": self._now()}).fetchone()
+        )
+        return QueueStatistics(depth, ready, leased, age / MICROSECONDS)
+
+    async def read_time(self) -> None:
+        """Read this machine's time and pass that on."""
+        self._on_time(self._now())
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        result = await asyncio.wrap_future(self._jobs.run(work))
+        self._on_time(self._now())
+        return result
+
+    def _claim(self, connection: sqlite3.Connection, limit: int) -> list[Claim]:
+        now = self._now()
+        rows = connection.execute(_LITE_ABANDONED, (now, limit)).fetchall()
+        for priority in PRIORITIES:
+            if len(rows) >= limit:
+                break
+            rows += connection.execute(_LITE_DUE, (priority, now, limit - len(rows))).fetchall()
+        if not rows:
+            return []
+        rows.sort(key=lambda row: row[2:4])
+        epochs = draw_epochs(connection, len(rows))
+        connection.executemany(
+            _LITE_CLAIM,
+            [
+                (self._worker, now + self._lease, epoch, taken_over, execution_id)
+                for epoch, (execution_id, _, _, _, taken_over) in zip(epochs, rows, strict=True)
+            ],
+        )
+        return [
+            Claim(UUID(hex=row[0]), epoch, row[1]) for epoch, row in zip(epochs, rows, strict=True)
+        ]
+
+    def _renew(self, connection: sqlite3.Connection) -> list[Claim]:
+        rows = connection.execute(
+            "UPDATE work_queue SET lease_until = ? WHERE lease_owner = ?"
+            " RETURNING execution_id, epoch, version",
+            (self._now() + self._lease, self._worker),
+        ).fetchall()
+        return [Claim(UUID(hex=row[0]), row[1], row[2]) for row in sorted(rows)]
+
+    def _next_due(self, connection: sqlite3.Connection) -> int | None:
+        moments = [
+            connection.execute(
+                "SELECT min(ready_at) FROM work_queue WHERE lease_owner IS NULL AND priority = ?",
+                (priority,),
+            ).fetchone()[0]
+            for priority in PRIORITIES
+        ]
+        moments.append(
+            connection.execute(
+                "SELECT min(lease_until) FROM work_queue"
+                " WHERE lease_owner IS NOT NULL AND lease_until <= ?",
+                (self._now(),),
+            ).fetchone()[0]
+        )
+        return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _due(microseconds: int | None) -> datetime | None:
+    if microseconds is None or microseconds == NOTHING_DUE:
+        return None
+    return from_microseconds(microseconds)
