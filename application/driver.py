@@ -1,0 +1,331 @@
+"""One leased execution: plan, record the intent, perform, record the outcome; until it ends or
+waits.
+
+An outcome goes into one append with the start of the next step. What a driver writes is fenced by
+the epoch of its lease; what others write meanwhile makes it look again.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+from application.ledger import Entry, Ledger
+from application.ports import (
+    Claim,
+    Clock,
+    Finish,
+    Progress,
+    QueueWrite,
+    StaleLease,
+    StoreUnavailable,
+    VersionConflict,
+    WorkQueue,
+)
+from application.run import Run, Try, context_for, effects_of, outcome_of, simulated
+from application.steps import Actions, Failed
+from application.workflows import Workflows
+from domain import decisions
+from domain.decisions import Outcome
+from domain.draft import Draft
+from domain.errors import NotReady
+from domain.events import Meta
+from domain.execution import ExecutionState
+from domain.json_values import Json, NotStorable, check_storable
+from domain.planner import next_due
+
+Result = TypeVar("Result")
+BACK_OFF_SECONDS: Final = 0.2
+PROGRESS_SECONDS: Final = 1.0
+PROGRESS_BYTES_MAX: Final = 4_096
+
+
+@dataclass(slots=True)
+class WorkerFigures:
+    """Counts since the start, for metrics."""
+
+    claimed: int = 0
+    steps: int = 0
+    ended: int = 0
+    interrupted: int = 0
+    leases_lost: int = 0
+
+
+class Host(Protocol):
+    """The worker around the executions: it holds them, and knows when to claim and when to stop."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the others."""
+
+    def forget(self, run: Run) -> None:
+        """The run is over for this worker."""
+
+    def claim_soon(self, due: datetime | None) -> None:
+        """There is something to claim: now, or at `due`."""
+
+
+class Driver:
+    """Moves the executions of a worker forward."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: WorkQueue,
+        clock: Clock,
+        workflows: Workflows,
+        actions: Actions,
+        report: Callable[[str, dict[str, object]], None],
+        host: Host,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._clock = clock
+        self._workflows = workflows
+        self._actions = actions
+        self._report = report
+        self._host = host
+        self.figures = WorkerFigures()
+
+    # --- one execution ---
+
+    async def load_and_drive(self, run: Run) -> None:
+        entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
+        if entry is None:
+            self._host.forget(run)
+            return
+        run.entry, run.expected = entry, entry.state.version
+        await self.drive(run)
+
+    async def drive(self, run: Run) -> None:
+        """Plan from the present state, then perform what it asks for."""
+        await self._perform_all(run, await self._commit(run, None))
+
+    async def refresh(self, run: Run) -> None:
+        """Somebody else wrote, or a time has come: look at the log, interrupt what is not wanted
+        any more, go on.
+        """
+        if run.lost or run.entry is None:
+            return
+        async with run.lock:
+            entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
+            if entry is None or run.lost:
+                return
+            self._adopt(run, entry)
+        await self._perform_all(run, await self._commit(run, None))
+
+    def _adopt(self, run: Run, entry: Entry) -> None:
+        run.entry = entry
+        run.expected = max(run.expected, entry.state.version)
+        for each in run.unwanted(entry.state):
+            self._interrupt(run, each)
+
+    def _interrupt(self, run: Run, what: Try) -> None:
+        task = run.performing.get(what)
+        if task is not None and what not in run.interrupted:
+            run.interrupted.add(what)
+            self.figures.interrupted += 1
+            task.cancel()
+
+    async def _perform_all(self, run: Run, begun: Sequence[Try]) -> None:
+        for other in begun[1:]:
+            self._host.spawn(self._chain(run, other))
+        if begun:
+            await self._chain(run, begun[0])
+
+    async def _chain(self, run: Run, what: Try) -> None:
+        """Perform a try, record its outcome with the start of the next, and go on with that."""
+        following: Sequence[Try] = (what,)
+        while following:
+            outcome = await self._perform(run, following[0])
+            following = await self._commit(run, outcome)
+            for other in following[1:]:
+                self._host.spawn(self._chain(run, other))
+
+    async def _perform(self, run: Run, what: Try) -> Outcome:
+        state, path = run.state, what.path
+        step = state.steps[path]
+        self.figures.steps += 1
+        if state.simulate:
+            return outcome_of(what, run.epoch, simulated(step))
+        context, config = context_for(
+            state,
+            run.definition,
+            path,
+            run.epoch,
+            lambda value: self._on_progress(run, what, value),
+        )
+        task = asyncio.current_task()
+        if task is not None:
+            run.performing[what] = task
+        try:
+            done = await self._actions.perform(step.action, config, context)
+        except asyncio.CancelledError:
+            if what not in run.interrupted:
+                raise
+            if task is not None:
+                task.uncancel()
+            done = Failed(
+                "interrupted", "The handler was interrupted; nobody waits for its result."
+            )
+        finally:
+            run.performing.pop(what, None)
+            run.interrupted.discard(what)
+        return outcome_of(what, run.epoch, done)
+
+    # --- appends ---
+
+    async def _commit(self, run: Run, outcome: Outcome | None) -> Sequence[Try]:
+        """Record an outcome (or only what is due) and what follows; returns the tries whose
+        effects begin now.
+        """
+        async with run.lock:
+            if run.entry is not None and run.definition_or_none is None:
+                run.definition_or_none = await self._retrying(
+                    run, lambda: self._workflows.definition(run.state)
+                )
+            while not run.lost:
+                draft = self._decide(run, outcome)
+                if not draft.events:
+                    return await self._hand_back(run)
+                late = outcome is not None and run.state.terminal
+                queue = None if late else self._queue_write(run, draft.state, outcome)
+                run.expected = max(run.expected, draft.state.version)
+                try:
+                    done = await self._ledger.append(draft, queue)
+                except VersionConflict:
+                    entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
+                    if entry is not None:
+                        self._adopt(run, entry)
+                    continue
+                except StaleLease:
+                    self.lose(run)
+                    break
+                except NotReady:
+                    await self._clock.sleep(BACK_OFF_SECONDS)
+                    continue
+                return self._recorded(run, Entry(draft.state, done.position), outcome, queue)
+            return ()
+
+    def _decide(self, run: Run, outcome: Outcome | None) -> Draft:
+        draft = self._draft(run)
+        now = draft.meta.at
+        if outcome is None:
+            if not self._host.stopping:
+                decisions.resume(draft, run.definition, run.held(), run.epoch, now)
+        else:
+            decisions.settle(draft, run.definition, outcome, now, go_on=not self._host.stopping)
+        return draft
+
+    def _draft(self, run: Run) -> Draft:
+        """The command id is computed: an append whose answer was lost is found again by it."""
+        state = run.state
+        command = f"w{run.epoch}:{state.version}"
+        return Draft(state, Meta(self._clock.now(), command, "worker", state.workspace_id))
+
+    def _queue_write(self, run: Run, state: ExecutionState, outcome: Outcome | None) -> QueueWrite:
+        if state.terminal:
+            return Finish(run.epoch)
+        busy = bool(effects_of(run.definition, state)) or bool(run.others(outcome))
+        due = self._clock.now() if self._host.stopping and not busy else next_due(state)
+        return Progress(run.epoch, due, release=not busy)
+
+    def _recorded(
+        self, run: Run, entry: Entry, outcome: Outcome | None, queue: QueueWrite
+    ) -> Sequence[Try]:
+        run.assigned = run.others(outcome)
+        self._adopt(run, entry)
+        if not isinstance(queue, Progress):
+            self.figures.ended += isinstance(queue, Finish)
+            self._host.forget(run)
+            return ()
+        if queue.release:
+            self._host.forget(run)
+            if queue.ready_at is not None:
+                self._host.claim_soon(queue.ready_at)
+            return ()
+        run.due = next_due(entry.state)
+        begun = [
+            each for each in effects_of(run.definition, entry.state) if each not in run.assigned
+        ]
+        run.assigned.update(begun)
+        return begun
+
+    async def _hand_back(self, run: Run) -> Sequence[Try]:
+        """Nothing to record: give the lease up unless tries run here."""
+        if run.assigned or run.lost:
+            run.due = next_due(run.state)
+            return ()
+        due = None if run.state.terminal else next_due(run.state)
+        if self._host.stopping:
+            due = self._clock.now()
+        claim = Claim(run.execution_id, run.epoch, run.state.version)
+        given = await self._retrying(run, lambda: self._queue.hand_back(claim, due))
+        self._host.forget(run)
+        if not given or due is not None:
+            self._host.claim_soon(due if given else None)
+        return ()
+
+    async def _retrying(
+        self, run: Run, call: Callable[[], Coroutine[Any, Any, Result]]
+    ) -> Result | None:
+        """Call until the store answers, as long as the lease is ours."""
+        while not run.lost:
+            try:
+                return await call()
+            except (StoreUnavailable, NotReady):
+                await self._clock.sleep(BACK_OFF_SECONDS)
+        return None
+
+    def lose(self, run: Run) -> None:
+        self.figures.leases_lost += 1
+        self._report("lease_lost", {"execution_id": str(run.execution_id), "epoch": run.epoch})
+        self.drop(run)
+
+    def drop(self, run: Run) -> None:
+        """The lease is somebody else's: stop, record nothing."""
+        run.lost = True
+        for each in list(run.performing):
+            self._interrupt(run, each)
+        self._host.forget(run)
+
+    # --- progress ---
+
+    def _on_progress(self, run: Run, what: Try, value: Json) -> None:
+        try:
+            check_storable(value, bytes_max=PROGRESS_BYTES_MAX)
+        except NotStorable as error:
+            self._report("progress_not_storable", {"path": what.path, "error": str(error)})
+            return
+        waiting = what in run.progress
+        run.progress[what] = value
+        if not waiting:
+            self._host.spawn(self._record_progress(run, what))
+
+    async def _record_progress(self, run: Run, what: Try) -> None:
+        """The newest value, at most once a second for each try."""
+        async with run.lock:
+            value = run.progress[what]
+            if run.lost or what not in run.assigned:
+                run.progress.pop(what, None)
+                return
+            draft = self._draft(run)
+            decisions.report_progress(draft, what.path, what.attempt, what.try_no, value)
+            if draft.events:
+                run.expected = max(run.expected, draft.state.version)
+                try:
+                    done = await self._ledger.append(
+                        draft, self._queue_write(run, draft.state, None)
+                    )
+                except (VersionConflict, StaleLease, NotReady):
+                    run.progress.pop(what, None)
+                    return
+                run.entry = Entry(draft.state, done.position)
+        await self._clock.sleep(PROGRESS_SECONDS)
+        newest = run.progress.pop(what, None)
+        if newest is not None and newest != value:
+            self._on_progress(run, what, newest)
