@@ -1,0 +1,204 @@
+"""Whole executions: three no-op steps each, every projection running, from the request to COMPLETED.
+
+In process (`Requests.execute`, then the state) and over HTTP (one POST with `Prefer: wait=10`), with
+1 and 64 in flight. Also the projections' lag while it runs and how long they need to catch up.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+from application.callers import Caller
+from application.requests import ExecuteOptions
+from benchmarks.harness import Figures, Report, databases, percentile, read_options
+from domain.json_values import JsonObject
+from infrastructure.settings import Settings
+from interfaces.bootstrap import Services, open_services
+
+IN_FLIGHT = 64
+DEFINITION: JsonObject = {
+    "name": "bench",
+    "start_step": "a",
+    "steps": {
+        "a": {"action": "noop", "config": {"rows": "${workflow.input.rows}"}, "next_step": "b"},
+        "b": {"action": "noop", "config": {"rows": "${a.output.rows}"}, "next_step": "c"},
+        "c": {"action": "noop", "config": {"rows": "${b.output.rows}"}, "next_step": None},
+    },
+}
+INPUT: JsonObject = {"source": "s3://bucket/data.csv", "rows": 1000, "flags": ["a", "b"]}
+ACTIONS = '''
+async def noop(config, context):
+    """Does nothing, at once."""
+    return {"uri": "s3://bucket/out.parquet", "rows": 998, "ok": True}
+'''
+
+
+async def in_process(url: str, actions: Path, executions: int, in_flight: int) -> Figures:
+    """Executions per second, latencies in ms, CPU of the whole process per execution."""
+    services = await open_services(Settings(database_url=url, actions=str(actions)))
+    caller = Caller(actor="bench")
+    await services.workflows.publish(caller, DEFINITION)
+    latencies: list[float] = []
+
+    async def client(count: int) -> None:
+        for _ in range(count):
+            started = time.perf_counter()
+            options = ExecuteOptions(input_data=INPUT)
+            answer = await services.requests.execute(caller, "bench", options)
+            view = await services.history.wait_ended("default", answer.view.id, 30)
+            if view.status != "COMPLETED":
+                raise RuntimeError(f"execution {view.id} is {view.status}")
+            latencies.append((time.perf_counter() - started) * 1000)
+
+    await client(20)
+    latencies.clear()
+    lags: list[float] = []
+    watcher = asyncio.create_task(_watch_lag(services, lags))
+    cpu, started = time.process_time(), time.perf_counter()
+    await asyncio.gather(*(client(executions // in_flight) for _ in range(in_flight)))
+    took = time.perf_counter() - started
+    watcher.cancel()
+    head = await services.store.log.head()
+    caught_up = time.perf_counter()
+    if not await services.reads.wait_for(head, 60):
+        raise RuntimeError("the projections did not catch up within a minute")
+    figures = {
+        "executions_per_second": len(latencies) / took,
+        "p50_ms": percentile(latencies, 0.5),
+        "p99_ms": percentile(latencies, 0.99),
+        "cpu_us_per_execution": (time.process_time() - cpu) / len(latencies) * 1e6,
+        "projection_lag_max_seconds": max(lags, default=0.0),
+        "projections_caught_up_after_seconds": time.perf_counter() - caught_up,
+    }
+    await services.close()
+    return figures
+
+
+async def _watch_lag(services: Services, lags: list[float]) -> None:
+    while True:
+        await asyncio.sleep(0.25)
+        lags.append(max(each.lag_seconds for each in await services.reads.projections()))
+
+
+async def over_http(url: str, actions: Path, executions: int, in_flight: int) -> Figures:
+    """The same through a server of its own process; this process is the client."""
+    async with _server(url, actions) as (host, port, process):
+        await _post(host, port, "/api/v1/workflows", DEFINITION, 1, 1)
+        path = "/api/v1/workflows/bench/execute"
+        body: JsonObject = {"input_data": INPUT}
+        await _post(host, port, path, body, 20, 1)
+        before, started = _cpu_seconds(process), time.perf_counter()
+        latencies = await _post(host, port, path, body, executions, in_flight)
+        took = time.perf_counter() - started
+        return {
+            "executions_per_second": len(latencies) / took,
+            "p50_ms": percentile(latencies, 0.5),
+            "p99_ms": percentile(latencies, 0.99),
+            "server_cpu_us_per_execution": (_cpu_seconds(process) - before) / len(latencies) * 1e6,
+        }
+
+
+@asynccontextmanager
+async def _server(url: str, actions: Path) -> AsyncIterator[tuple[str, int, int]]:
+    command = Path(sys.executable).parent / "flowledger"
+    process = await asyncio.create_subprocess_exec(
+        str(command),
+        "serve",
+        "--port",
+        "0",
+        "--database",
+        url,
+        env={**os.environ, "FLOWLEDGER_ACTIONS": str(actions), "FLOWLEDGER_LOG_LEVEL": "warning"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the server has no output")
+        line = (await process.stdout.readline()).decode()
+        address = next(word for word in line.split() if word.startswith("http://"))
+        parts = urlsplit(address)
+        yield parts.hostname or "127.0.0.1", parts.port or 80, process.pid
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _post(
+    host: str, port: int, path: str, body: JsonObject, count: int, in_flight: int
+) -> list[float]:
+    """Latencies in ms of `count` POSTs over `in_flight` kept-alive connections."""
+    payload = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Prefer: wait=10\r\nContent-Length: {len(payload)}\r\n\r\n"
+    ).encode()
+    latencies: list[float] = []
+
+    async def client(share: int) -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        for _ in range(share):
+            started = time.perf_counter()
+            writer.write(head + payload)
+            answer = await _answer(reader)
+            latencies.append((time.perf_counter() - started) * 1000)
+            if path.endswith("execute") and b'"status":"COMPLETED"' not in answer.replace(
+                b" ", b""
+            ):
+                raise RuntimeError(f"not completed: {answer[:300]!r}")
+        writer.close()
+
+    await asyncio.gather(*(client(count // in_flight) for _ in range(in_flight)))
+    return latencies
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    status = int(head.split(b" ", 2)[1])
+    length = next(
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length")
+    )
+    body = await reader.readexactly(length)
+    if status >= 300:
+        raise RuntimeError(f"{status}: {body[:500]!r}")
+    return body
+
+
+def _cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Measure on the chosen back ends and print the report."""
+    options = read_options(__doc__ or "", arguments)
+    report = Report("executions", options)
+    many, few = (1_280, 100) if options.quick else (12_800, 500)
+    with databases() as bases, tempfile.TemporaryDirectory() as folder:
+        actions = Path(folder) / "bench_actions.py"
+        actions.write_text(ACTIONS)
+        for backend in options.backends:
+            for _ in range(options.repetitions):
+                for in_flight, count in ((IN_FLIGHT, many), (1, few)):
+                    for name, measure in (("in process", in_process), ("HTTP", over_http)):
+                        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                            work = measure(bases.fresh(backend), actions, count, in_flight)
+                            figures = runner.run(work)
+                        report.add(f"{backend}, {name}, {in_flight} in flight", figures)
+    report.show()
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What every benchmark shares: arguments, databases, repetitions, the report."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.postgres_server import PostgresServer, running_postgres
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`quick` ends within a minute; `repetitions` are whole runs of each measurement."""
+
+    quick: bool
+    json: bool
+    backends: tuple[str, ...]
+    repetitions: int
+
+
+def read_options(description: str, arguments: Sequence[str] | None = None) -> Options:
+    """The command line that all benchmarks understand."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small counts; ends within a minute")
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--backend", choices=("sqlite", "postgresql"), action="append")
+    parser.add_argument("--repetitions", type=int, default=None)
+    given = parser.parse_args(arguments)
+    backends = tuple(given.backend or ("sqlite", "postgresql"))
+    return Options(
+        given.quick, given.json, backends, given.repetitions or (1 if given.quick else 3)
+    )
+
+
+class Databases:
+    """Fresh databases for measurements; the PostgreSQL server is started when one is asked for."""
+
+    def __init__(self, resources: ExitStack) -> None:
+        self._resources = resources
+        self._server: PostgresServer | None = None
+        self._folder = Path(resources.enter_context(tempfile.TemporaryDirectory()))
+        self._count = 0
+
+    def fresh(self, backend: str) -> str:
+        """The URL of an empty database."""
+        self._count += 1
+        if backend == "sqlite":
+            return f"sqlite:///{self._folder / f'bench{self._count}.db'}"
+        if self._server is None:
+            self._server = self._resources.enter_context(running_postgres())
+        return self._server.create_database()
+
+
+@contextmanager
+def databases() -> Iterator[Databases]:
+    """Databases that are gone afterwards."""
+    with ExitStack() as resources:
+        yield Databases(resources)
+
+
+@dataclass(slots=True)
+class Report:
+    """Figures by back end and measurement, each with min, median and max over the repetitions."""
+
+    name: str
+    options: Options
+    rows: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def add(self, row: str, figures: Figures) -> None:
+        """One repetition of one measurement."""
+        for figure, value in figures.items():
+            self.rows.setdefault(row, {}).setdefault(figure, []).append(value)
+
+    def median(self, row: str, figure: str) -> float:
+        """The median of a figure over the repetitions."""
+        return statistics.median(self.rows[row][figure])
+
+    def show(self) -> None:
+        """Print the table and, if asked for, the JSON object as the last line."""
+        out = sys.stdout
+        for row, figures in self.rows.items():
+            out.write(f"\n{row}\n")
+            for figure, values in figures.items():
+                low, mid, high = min(values), statistics.median(values), max(values)
+                out.write(f"  {figure:<34} {mid:>12,.2f}   ({low:,.2f} .. {high:,.2f})\n")
+        for name, value in self.notes.items():
+            out.write(f"\n{name}: {value}\n")
+        if self.options.json:
+            out.write("\n" + json.dumps(self.as_json()) + "\n")
+
+    def as_json(self) -> dict[str, object]:
+        """The report for programs."""
+        measured = {
+            row: {
+                figure: {
+                    "min": min(values),
+                    "median": statistics.median(values),
+                    "max": max(values),
+                }
+                for figure, values in figures.items()
+            }
+            for row, figures in self.rows.items()
+        }
+        machine = {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "architecture": platform.machine(),
+        }
+        return {
+            "benchmark": self.name,
+            "quick": self.options.quick,
+            "repetitions": self.options.repetitions,
+            "machine": machine,
+            "figures": measured,
+            **self.notes,
+        }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
