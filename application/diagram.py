@@ -1,0 +1,341 @@
+"""The flow of a definition, or of an execution with its live states, as nodes and edges.
+
+One graph serves every rendering: `diagram_mermaid.py`, `diagram_dot.py` (and from it SVG), and
+`graph_json` here. Node ids are made up (`start`, `s1`, `s2` ..., `end`, `stop`), never taken from a
+user. There is no "now": the graph of a version never changes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from application.views import milliseconds_between
+from domain.definition import (
+    STEPS_MAX,
+    ActionStep,
+    ConditionalStep,
+    Definition,
+    HumanTaskStep,
+    Step,
+    WaitStep,
+    child_path,
+)
+from domain.errors import FlowledgerError
+from domain.execution import ExecutionState, StepState
+from domain.json_values import JsonObject
+from domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED, STEP_ENDED, status_of
+
+START: Final = "start"
+END: Final = "end"
+STOP: Final = "stop"
+_NOT_TAKEN: Final = "branch_not_taken"
+
+Travel = Literal["plain", "taken", "pending", "skipped"]
+"""Whether the execution went along an edge: `plain` without an execution, `pending` while nobody
+knows, `skipped` never in this attempt."""
+
+
+class DiagramTooLarge(FlowledgerError):
+    """The flow has more steps than anybody can read in one picture."""
+
+    code = "diagram_too_large"
+
+
+class DiagramNotRendered(FlowledgerError):
+    """The picture could not be drawn in the time and size allowed; the text forms still work."""
+
+    code = "diagram_not_rendered"
+
+
+class SvgRenderer(Protocol):
+    """Draws DOT text as SVG. It blocks: call it in a thread."""
+
+    def __call__(self, dot: str) -> str:
+        """The `<svg>` element; raises DiagramNotRendered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A box. `kind` is start, end, or the step's: action, human_task, wait, conditional.
+
+    `condition` is the text a conditional tests. Without an execution `status` is "" and everything
+    after it is empty; with one it is the step's status, or NOT_REACHED once the execution has ended
+    without it. `tries` counts the tries of all attempts, `due_at` is when a wait or the next try
+    comes, `current` marks where it stands: the step itself, not the conditional around it.
+    """
+
+    id: str
+    kind: str
+    path: str
+    name: str
+    action: str
+    condition: str | None = None
+    status: str = ""
+    sub_status: str | None = None
+    current: bool = False
+    attempt: int = 0
+    try_no: int = 0
+    tries: int = 0
+    due_at: datetime | None = None
+    duration_ms: int | None = None
+    error_class: str | None = None
+    error_code: str | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An arrow between node ids. `label`: then, else, failed, cancelled, "" for what comes next."""
+
+    source: str
+    target: str
+    label: str
+    travel: Travel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A flow. `execution_id`, `status` and `attempt` are None for a definition alone.
+
+    `partial` says that it completed although steps that are not critical failed.
+    """
+
+    name: str
+    workflow_version: int | None
+    execution_id: str | None
+    status: str | None
+    attempt: int | None
+    partial: bool
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+
+def graph_of(
+    definition: Definition,
+    state: ExecutionState | None = None,
+    tries: Mapping[str, int] | None = None,
+) -> Graph:
+    """The flow of `definition`; with `state` as that execution went through it.
+
+    `tries` maps a step's path to how many tries it had in all attempts, where the caller knows it.
+    Raises DiagramTooLarge.
+    """
+    if len(definition.steps) > STEPS_MAX:
+        raise DiagramTooLarge(
+            f"The flow has {len(definition.steps)} steps; a diagram shows at most {STEPS_MAX}. "
+            "Read the steps as a list."
+        )
+    flow = _Flow(definition, state, tries or {})
+    return Graph(
+        name=definition.name,
+        workflow_version=None if state is None else state.workflow_version,
+        execution_id=None if state is None else str(state.id),
+        status=None if state is None else state.status,
+        attempt=None if state is None else state.attempt,
+        partial=state is not None and state.partial,
+        nodes=tuple(flow.nodes()),
+        edges=tuple(flow.edges()),
+    )
+
+
+def graph_json(graph: Graph) -> JsonObject:
+    """The graph as JSON values; times as RFC 3339 text."""
+    built: JsonObject = msgspec.json.decode(msgspec.json.encode(graph))
+    return built
+
+
+class _Flow:
+    """A definition and perhaps an execution, walked in the order in which people read steps."""
+
+    def __init__(
+        self, definition: Definition, state: ExecutionState | None, tries: Mapping[str, int]
+    ) -> None:
+        self.definition = definition
+        self.state = state
+        self.tries = tries
+        self.order = list(dict.fromkeys(_reading_order(definition)))
+        self.ids = {step_id: f"s{number}" for number, step_id in enumerate(self.order, start=1)}
+        self.paths = {step_id: _path_of(definition, step_id) for step_id in self.order}
+
+    def nodes(self) -> Iterator[Node]:
+        yield Node(id=START, kind="start", path="", name="start", action="")
+        for step_id in self.order:
+            yield self._step_node(step_id)
+        completed = self.state is not None and self.state.state == COMPLETED
+        status = "" if self.state is None else COMPLETED if completed else "PENDING"
+        yield Node(id=END, kind="end", path="", name="end", action="", status=status)
+        if self.state is not None and self.state.state in (FAILED, CANCELLED):
+            error = self.state.error
+            yield Node(
+                id=STOP,
+                kind="end",
+                path="",
+                name="end",
+                action="",
+                status=self.state.state,
+                error_class=error.error_class if error else None,
+                error_code=error.code if error else None,
+            )
+
+    def edges(self) -> Iterator[Edge]:
+        first = self.definition.start_step
+        yield Edge(START, self.ids[first], "", self._travel(True, first))
+        for step_id in self.order:
+            step = self.definition.steps[step_id]
+            following = self._following(step)
+            if isinstance(step, ConditionalStep):
+                for label, child in (("then", step.then_step), ("else", step.else_step)):
+                    yield self._branch(step_id, label, child or following)
+            else:
+                ended = (found := self._found(step_id)) is not None and found.state in STEP_ENDED
+                travel = "skipped" if self._passed_by(step_id) else self._travel(ended, following)
+                yield Edge(self.ids[step_id], self._id(following), "", travel)
+        yield from self._stops()
+
+    def _step_node(self, step_id: str) -> Node:
+        declared, path, state = self.definition.steps[step_id], self.paths[step_id], self.state
+        kind, action = _kind_and_action(declared)
+        node = Node(
+            id=self.ids[step_id],
+            kind=kind,
+            path=path,
+            name=step_id,
+            action=action,
+            condition=declared.gate.condition.text
+            if isinstance(declared, ConditionalStep)
+            else None,
+        )
+        if state is None:
+            return node
+        step = state.steps.get(path)
+        if step is None and self._passed_by(step_id):
+            return replace(node, status=SKIPPED, why=_NOT_TAKEN)
+        if step is None:
+            return replace(node, status="NOT_REACHED" if state.terminal else "PENDING")
+        return replace(
+            node,
+            status=status_of(step.state),
+            sub_status=_sub_status(step),
+            current=path in state.live and step.state not in STEP_ENDED and step.branch is None,
+            attempt=step.attempt,
+            try_no=step.try_no,
+            tries=max(self.tries.get(path, 0), step.try_no),
+            due_at=step.due_at,
+            duration_ms=milliseconds_between(step.started_at, step.ended_at),
+            error_class=step.error.error_class if step.error else None,
+            error_code=step.error.code if step.error else None,
+            why=step.why,
+        )
+
+    def _branch(self, step_id: str, label: str, target: str | None) -> Edge:
+        found = self._found(step_id)
+        branch = None if found is None else found.branch
+        if self._passed_by(step_id) or (branch is not None and branch != label):
+            travel: Travel = "skipped"
+        else:
+            travel = self._travel(branch == label, target)
+        return Edge(self.ids[step_id], self._id(target), label, travel)
+
+    def _stops(self) -> Iterator[Edge]:
+        """From where the execution failed or was cancelled to the end it came to."""
+        if self.state is None or self.state.state not in (FAILED, CANCELLED):
+            return
+        label = "failed" if self.state.state == FAILED else "cancelled"
+        for source in self._stopped_at():
+            yield Edge(source, STOP, label, "taken")
+
+    def _stopped_at(self) -> list[str]:
+        state = self.state
+        if state is None:
+            return []
+        if state.state == FAILED:
+            where = "" if state.error is None else state.error.path
+            failed = [self.ids[each] for each in self.order if self.paths[each] == where]
+            return failed or [self._last_ended()]
+        cancelled = {path for path, step in state.steps.items() if step.state == CANCELLED}
+        around = {path.rpartition("/")[0] for path in cancelled}
+        inner = [self.ids[each] for each in self.order if self.paths[each] in cancelled - around]
+        return inner or [self._last_ended()]
+
+    def _last_ended(self) -> str:
+        ended = [
+            (found.ended_at, number)
+            for number, step_id in enumerate(self.order)
+            if (found := self._found(step_id)) is not None
+            and found.ended_at is not None
+            and not self._passed_by(step_id)
+        ]
+        return self.ids[self.order[max(ended)[1]]] if ended else START
+
+    def _travel(self, left: bool, target: str | None) -> Travel:
+        """Whether the execution came to `target` (None: the end), if it `left` the source."""
+        if self.state is None:
+            return "plain"
+        if target is None:
+            return "taken" if left and self.state.state == COMPLETED else "pending"
+        return "taken" if left and self._found(target) is not None else "pending"
+
+    def _passed_by(self, step_id: str) -> bool:
+        """Whether the step lies on a branch that was not taken."""
+        while step_id:
+            found = self._found(step_id)
+            if found is not None and found.state == SKIPPED and found.why == _NOT_TAKEN:
+                return True
+            step_id = self.definition.steps[step_id].parent
+        return False
+
+    def _found(self, step_id: str) -> StepState | None:
+        return None if self.state is None else self.state.steps.get(self.paths[step_id])
+
+    def _following(self, step: Step) -> str | None:
+        """Where the walk goes on after `step`: a branch rejoins where its conditional does."""
+        while step.next_step is None and step.parent:
+            step = self.definition.steps[step.parent]
+        return step.next_step
+
+    def _id(self, step_id: str | None) -> str:
+        return END if step_id is None else self.ids[step_id]
+
+
+def _reading_order(definition: Definition) -> Iterator[str]:
+    for step_id in definition.main_line():
+        yield from _with_children(definition, step_id)
+    yield from definition.steps
+
+
+def _with_children(definition: Definition, step_id: str) -> Iterator[str]:
+    yield step_id
+    step = definition.steps[step_id]
+    if isinstance(step, ConditionalStep):
+        for child in (step.then_step, step.else_step):
+            if child is not None:
+                yield from _with_children(definition, child)
+
+
+def _path_of(definition: Definition, step_id: str) -> str:
+    parent = definition.steps[step_id].parent
+    return child_path(_path_of(definition, parent), step_id) if parent else step_id
+
+
+def _kind_and_action(declared: Step) -> tuple[str, str]:
+    match declared:
+        case ActionStep():
+            return "action", declared.action
+        case HumanTaskStep():
+            return "human_task", "create_task"
+        case WaitStep():
+            return "wait", "wait"
+        case ConditionalStep():
+            return "conditional", "conditional"
+
+
+def _sub_status(step: StepState) -> str | None:
+    """The recovery sub-state; of a running step what it waits for: timer or person."""
+    if step.state != RUNNING:
+        return step.state.partition(".")[2] or None
+    if step.due_at is not None:
+        return "waiting_for_time"
+    return "waiting_for_person" if step.task_id is not None else None

@@ -1,0 +1,191 @@
+"""Executions in every state a diagram or an explanation has to show, made by the real decisions."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from domain.decisions import Outcome, Request, cancel, request, settle
+from domain.definition import Definition, compile_definition
+from domain.definition_reader import DefinitionReader
+from domain.draft import Draft
+from domain.events import Meta
+from domain.execution import ExecutionState
+from domain.json_values import Json, JsonObject
+from domain.planner import advance
+
+START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+ID = UUID("019c0000-0000-7000-8000-000000000001")
+
+
+def defined(name: str, steps: Sequence[JsonObject], **fields: Json) -> Definition:
+    """A definition from steps in order, the first one first. Not validated: any name may pass."""
+    raw: JsonObject = {"name": name, "start_step": steps[0]["id"], **fields}
+    normalised = DefinitionReader().read(
+        {**raw, "steps": {str(each["id"]): each for each in steps}}
+    )
+    assert normalised is not None
+    return compile_definition(normalised)
+
+
+def action(step_id: str, following: str | None, **fields: Json) -> JsonObject:
+    step: JsonObject = {
+        "id": step_id,
+        "type": "action",
+        "action": "call_api",
+        "next_step": following,
+    }
+    return {**step, "config": {"url": "https://example.org"}, **fields}
+
+
+class Run:
+    """An execution driven by hand; time moves by `after` seconds before each outcome."""
+
+    def __init__(self, definition: Definition, given: JsonObject | None = None) -> None:
+        wanted = Request(
+            workflow_id=f"wf-{definition.name}-3",
+            workflow_name=definition.name,
+            workflow_version=3,
+            definition_id=ID,
+            sha256="0" * 64,
+            steps_total=len(definition.steps),
+            input=given or {},
+        )
+        self.definition = definition
+        self.now = START
+        self.state, _ = request(ID, wanted, self._meta())
+
+    def begin(self) -> "Run":
+        draft = self._draft()
+        advance(self.definition, draft, self.now)
+        self.state = draft.state
+        return self
+
+    def pass_time(self, seconds: float) -> "Run":
+        self.now += timedelta(seconds=seconds)
+        return self.begin()
+
+    def succeed(self, path: str, output: object = None, after: float = 0.35) -> "Run":
+        return self._settle(path, after, output=output)
+
+    def fail(
+        self, path: str, code: str = "http_status", kind: str = "transient", after: float = 1.2
+    ) -> "Run":
+        message = "The service answered 503 Service Unavailable."
+        return self._settle(path, after, error_class=kind, code=code, message=message)
+
+    def cancel(self, reason: str | None = "wrong file") -> "Run":
+        draft = self._draft()
+        cancel(draft, reason)
+        self.state = draft.state
+        return self
+
+    def _settle(self, path: str, after: float, **ended: object) -> "Run":
+        self.now += timedelta(seconds=after)
+        step = self.state.steps[path]
+        draft = self._draft()
+        outcome = Outcome(path, step.attempt, step.try_no, 1, **ended)  # type: ignore[arg-type]  # of the test's choice
+        assert settle(draft, self.definition, outcome, self.now)
+        self.state = draft.state
+        return self
+
+    def _draft(self) -> Draft:
+        return Draft(self.state, self._meta())
+
+    def _meta(self) -> Meta:
+        return Meta(self.now, "test", "alice")
+
+
+def linear() -> Definition:
+    """Six steps; `load` has automatic re-tries, `notify` may fail."""
+    retry: JsonObject = {"on_error": "retry", "retry": {"attempts": 3, "base_delay_ms": 2_000}}
+    return defined(
+        "import-orders",
+        [
+            action("fetch_orders", "check_schema"),
+            action(
+                "check_schema", "transform", action="set_variables", config={"values": {"a": 1}}
+            ),
+            action("transform", "load", action="set_variables", config={"values": {"a": 1}}),
+            action("load", "cool_down", **retry),
+            {"id": "cool_down", "type": "wait", "duration_ms": 60_000, "next_step": "notify"},
+            action("notify", None, action="send_notification", critical=False),
+        ],
+    )
+
+
+def branching() -> Definition:
+    """A conditional with a conditional inside its `else`, one without `else`, and a human task."""
+    return defined(
+        "approve-order",
+        [
+            action("read_order", "is_large", action="set_variables"),
+            conditional("is_large", "amount > 1000", "ask_boss", "is_known", "book"),
+            action("ask_boss", None, action="create_task", config={"title": "OK?", "wait": True}),
+            conditional("is_known", "known == true", "greet", None, None),
+            action("greet", None, action="send_notification"),
+            action("book", None),
+        ],
+    )
+
+
+def conditional(
+    step_id: str, expression: str, then: str | None, other: str | None, following: str | None
+) -> JsonObject:
+    return {
+        "id": step_id,
+        "type": "conditional",
+        "condition": {"expression": f"${{workflow.input.{expression.replace(' ', '} ', 1)}"},
+        "if_true_step": then,
+        "if_false_step": other,
+        "next_step": following,
+    }
+
+
+def long_line(steps: int = 30) -> Definition:
+    return defined(
+        "long-line",
+        [
+            action(f"step_{number:02}", f"step_{number + 1:02}" if number < steps else None)
+            for number in range(1, steps + 1)
+        ],
+    )
+
+
+def retrying() -> Run:
+    run = Run(linear()).begin()
+    for path in ("fetch_orders", "check_schema", "transform"):
+        run.succeed(path)
+    return run.fail("load").pass_time(2).fail("load")
+
+
+def failed() -> Run:
+    return retrying().pass_time(4).fail("load", "http_client_error", "permanent")
+
+
+def cancelled() -> Run:
+    return retrying().cancel()
+
+
+def completed() -> Run:
+    run = retrying().pass_time(4).succeed("load").pass_time(60)
+    return run.fail("notify", "smtp_refused", "permanent")
+
+
+def waiting_for_person() -> Run:
+    return Run(branching(), {"amount": 5_000, "known": True}).begin().succeed("read_order")
+
+
+def small_order(known: bool = False) -> Run:
+    return Run(branching(), {"amount": 5, "known": known}).begin().succeed("read_order")
+
+
+EXAMPLES: Mapping[str, tuple[Definition, ExecutionState | None]] = {
+    "definition": (branching(), None),
+    "retrying": (linear(), retrying().state),
+    "failed": (linear(), failed().state),
+    "cancelled": (linear(), cancelled().state),
+    "completed": (linear(), completed().state),
+    "person": (branching(), waiting_for_person().state),
+    "branch": (branching(), small_order().succeed("book").state),
+    "long": (long_line(), Run(long_line()).begin().succeed("step_01").state),
+}
