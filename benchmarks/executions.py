@@ -1,7 +1,9 @@
-"""Whole executions: three no-op steps each, every projection running, from the request to COMPLETED.
+"""Whole executions: three no-op steps each, every projection running, from the request to
+COMPLETED.
 
-In process (`Requests.execute`, then the state) and over HTTP (one POST with `Prefer: wait=10`), with
-1 and 64 in flight. Also the projections' lag while it runs and how long they need to catch up.
+In process (`Requests.execute`, then the state) and over HTTP (one POST with `Prefer: wait=10`),
+with 1 and 64 in flight. Also the projections' lag while it runs and how long they need to catch
+up.
 """
 
 import asyncio
