@@ -12,7 +12,14 @@ from domain.conditions import BadCondition
 from domain.credentials import literal_credentials
 from domain.definition import PRIORITIES, compile_gate
 from domain.definition_reader import ActionCatalog, DefinitionReader, Mistake
-from domain.json_values import Json, JsonObject, NotStorable, check_storable, pointer_join
+from domain.json_values import (
+    BODY_BYTES_MAX,
+    Json,
+    JsonObject,
+    NotStorable,
+    check_storable,
+    pointer_join,
+)
 from domain.references import BadReferences, Reference, compile_template
 from domain.step_graph import StepGraph
 
@@ -52,13 +59,12 @@ def validate(
             found += _actions(graph, actions)
             found += literal_credentials(dict(graph.steps))
         found += _schema(normalised["input_schema"], check_schema)
-        found += _storable(normalised)
-    return Verdict(normalised, _as_written(found, reader), _as_written(warnings, reader))
+    written = _as_written(found, reader) + tuple(_storable(raw))
+    return Verdict(normalised, tuple(dict.fromkeys(written)), _as_written(warnings, reader))
 
 
 def _as_written(found: list[Mistake], reader: DefinitionReader) -> tuple[Mistake, ...]:
-    written = (each._replace(pointer=reader.places.written(each.pointer)) for each in found)
-    return tuple(dict.fromkeys(written))
+    return tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in found)
 
 
 def _schema(schema: Json, check_schema: Callable[[Json], str | None]) -> Iterator[Mistake]:
@@ -67,9 +73,10 @@ def _schema(schema: Json, check_schema: Callable[[Json], str | None]) -> Iterato
         yield Mistake("/input_schema", "bad_schema", problem)
 
 
-def _storable(normalised: JsonObject) -> Iterator[Mistake]:
+def _storable(raw: Json) -> Iterator[Mistake]:
+    """The normalised form adds defaults only, so what was sent decides."""
     try:
-        check_storable(normalised)
+        check_storable(raw, bytes_max=BODY_BYTES_MAX)
     except NotStorable as error:
         yield Mistake(error.pointer, error.code, error.message)
 

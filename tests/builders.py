@@ -1,0 +1,274 @@
+"""Definitions to run, and `Run`: an execution driven in memory through the real decisions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from domain import decisions
+from domain import events as ev
+from domain.decisions import Outcome, Request
+from domain.definition import Definition, compile_definition
+from domain.draft import Draft
+from domain.execution import ExecutionState, evolve, fold
+from domain.json_values import Json, JsonObject, sha256_of
+from domain.mistakes import Mistake
+from domain.planner import next_due, running_actions
+from domain.validation import validate
+
+# Any in this file is JSON that a test writes down, which has no narrower type than it looks.
+START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+EXECUTION_ID = UUID("019c0000-0000-7000-8000-000000000001")
+
+
+class Actions:
+    """A catalogue of three actions; the setting `bad` is a mistake in each."""
+
+    def names(self) -> frozenset[str]:
+        return frozenset({"call_api", "send_notification", "set_variables"})
+
+    def check(self, action: str, config: JsonObject, pointer: str) -> Iterable[Mistake]:
+        if "bad" in config:
+            yield Mistake(f"{pointer}/bad", "bad_value", f"{action} takes no bad.")
+
+
+# --- definitions ---
+
+
+def step(following: str | None = None, **fields: Any) -> JsonObject:
+    """An action step; `action="wait"` and such replace what it does."""
+    return {"action": "set_variables", "next_step": following, **fields}
+
+
+def wait(following: str | None = None, milliseconds: Json = 1_000, **fields: Any) -> JsonObject:
+    return {"type": "wait", "duration_ms": milliseconds, "next_step": following, **fields}
+
+
+def branch(
+    expression: str,
+    then: str | None,
+    other: str | None = None,
+    following: str | None = None,
+    **fields: Any,
+) -> JsonObject:
+    return {
+        "type": "conditional",
+        "condition": expression,
+        "then_step": then,
+        "else_step": other,
+        "next_step": following,
+        **fields,
+    }
+
+
+def task(following: str | None = None, *, waits: bool = True, **fields: Any) -> JsonObject:
+    config: JsonObject = {"title": "Sign it", "wait": waits}
+    return {"action": "create_task", "config": config, "next_step": following, **fields}
+
+
+def workflow(steps: Mapping[str, Any], **fields: Any) -> JsonObject:
+    """A definition that starts with the first of `steps`."""
+    return {"name": "orders", "start_step": next(iter(steps), ""), "steps": dict(steps), **fields}
+
+
+def linear(count: int, **fields: Any) -> JsonObject:
+    """A chain s1, s2, ... of action steps."""
+    names = [f"s{number}" for number in range(1, count + 1)]
+    following: list[str | None] = [*names[1:], None]
+    return workflow(
+        {name: step(after, **fields) for name, after in zip(names, following, strict=True)}
+    )
+
+
+def with_condition(expression: str = "${workflow.input.big}", **fields: Any) -> JsonObject:
+    """check -> (hi | lo) -> end."""
+    steps: JsonObject = {
+        "check": branch(expression, "hi", "lo", "end", **fields),
+        "hi": step(),
+        "lo": step(),
+        "end": step(),
+    }
+    return workflow(steps)
+
+
+def with_wait(milliseconds: Json = 5_000) -> JsonObject:
+    """first -> pause -> last."""
+    return workflow({"first": step("pause"), "pause": wait("last", milliseconds), "last": step()})
+
+
+def normalised(raw: Any) -> JsonObject:
+    """The stored form of a definition that must have no mistakes."""
+    verdict = validate(raw, Actions())
+    assert verdict.mistakes == ()
+    assert verdict.normalised is not None
+    return verdict.normalised
+
+
+def compiled(raw: Any) -> Definition:
+    return compile_definition(normalised(raw))
+
+
+# --- an execution in memory ---
+
+
+class Run:
+    """One execution, one worker, a clock that moves when told to. `events` is its whole log."""
+
+    def __init__(
+        self,
+        raw: Any,
+        given: Any = None,
+        *,
+        mode: str = "strict",
+        simulate: bool = False,
+        start_at: datetime | None = None,
+    ) -> None:
+        form = normalised(raw)
+        self.definition = compile_definition(form)
+        self.now = START
+        self.epoch = 1
+        self.commands = 0
+        wanted = Request(
+            workflow_id="wf-orders-1",
+            workflow_name="orders",
+            workflow_version=1,
+            definition_id=EXECUTION_ID,
+            sha256=sha256_of(form),
+            steps_total=len(self.definition.steps),
+            input=given or {},
+            atomic_mode=mode,
+            simulate=simulate,
+            start_at=start_at,
+        )
+        self.state, first = decisions.request(EXECUTION_ID, wanted, self.meta())
+        self.events: list[ev.Event] = [first]
+
+    def meta(self, actor: str = "ann") -> ev.Meta:
+        self.commands += 1
+        return ev.Meta(at=self.now, cmd=f"c{self.commands}", actor=actor)
+
+    def draft(self) -> Draft:
+        return Draft(self.state, self.meta())
+
+    def store(self, draft: Draft) -> list[str]:
+        """Keep what was decided; returns it told in short."""
+        assert draft.base_version == self.state.version
+        self.state = draft.state
+        self.events += draft.events
+        return [told(event.data) for event in draft.events]
+
+    def go(self) -> list[str]:
+        """The worker holds its tries and looks what is due."""
+        return self.resume(running_actions(self.definition, self.state))
+
+    def resume(self, held: Iterable[str] = ()) -> list[str]:
+        """A worker takes over; tries that are not `held` have lost theirs."""
+        draft = self.draft()
+        decisions.resume(draft, self.definition, held, self.epoch, self.now)
+        return self.store(draft)
+
+    def lose_worker(self) -> list[str]:
+        self.epoch += 1
+        return self.resume()
+
+    def pass_time(self, seconds: float) -> list[str]:
+        self.now += timedelta(seconds=seconds)
+        return self.go()
+
+    def pass_to_due(self) -> list[str]:
+        due = next_due(self.state)
+        assert due is not None
+        self.now = max(self.now, due)
+        return self.go()
+
+    def outcome(self, path: str, **fields: Any) -> Outcome:
+        """Of the present try of `path`."""
+        present = self.state.steps[path]
+        return Outcome(path, present.attempt, present.try_no, self.epoch, **fields)
+
+    def settle(self, outcome: Outcome) -> list[str]:
+        draft = self.draft()
+        decisions.settle(draft, self.definition, outcome, self.now)
+        return self.store(draft)
+
+    def succeed(self, path: str, output: Any = None) -> list[str]:
+        return self.settle(self.outcome(path, output=output))
+
+    def fail(
+        self, path: str, error_class: str = "transient", *, retryable: bool = True
+    ) -> list[str]:
+        return self.settle(
+            self.outcome(
+                path, error_class=error_class, code="boom", message="it broke", retryable=retryable
+            )
+        )
+
+    def cancel(self, reason: str | None = None) -> list[str]:
+        draft = self.draft()
+        decisions.cancel(draft, reason)
+        return self.store(draft)
+
+    def retry(self, resume_from: str | None = None) -> list[str]:
+        draft = self.draft()
+        decisions.retry(draft, self.definition, resume_from, "again")
+        return self.store(draft)
+
+    def complete_task(self, task_id: str, result: Json = None) -> list[str]:
+        draft = self.draft()
+        decisions.complete_human_task(draft, task_id, result)
+        return self.store(draft)
+
+    def succeed_all(self) -> "Run":
+        """Let every action succeed and every time pass until nothing moves any more."""
+        self.go()
+        while not self.state.terminal:
+            running = running_actions(self.definition, self.state)
+            if running:
+                self.succeed(running[0], {"ok": True})
+            elif next_due(self.state) is not None:
+                self.pass_to_due()
+            else:
+                break
+        return self
+
+    def statuses(self) -> dict[str, str]:
+        """Every step's state by path."""
+        return {path: step.state for path, step in sorted(self.state.steps.items())}
+
+    def as_of(self, version: int) -> ExecutionState:
+        state = fold(self.events[:version])
+        assert state is not None
+        return state
+
+
+def replay(events: Sequence[ev.Event]) -> list[ExecutionState]:
+    """The state after each event."""
+    states: list[ExecutionState] = []
+    for event in events:
+        states.append(evolve(states[-1] if states else None, event))
+    return states
+
+
+def told(data: ev.Payload) -> str:
+    """A fact in a few words: kind, path, and what a story turns on."""
+    kind = data.TOPIC.removeprefix("execution.").rpartition(".")[0]
+    match data:
+        case ev.StepStarted(path=path, try_no=try_no):
+            return f"{kind} {path} #{try_no}"
+        case ev.StepRedelivered(path=path, delivery=delivery):
+            return f"{kind} {path} x{delivery}"
+        case ev.StepFailed(path=path, code=code):
+            return f"{kind} {path} {code}"
+        case ev.StepSkipped(path=path, why=why):
+            return f"{kind} {path} {why}"
+        case ev.BranchTaken(path=path, branch=taken):
+            return f"{kind} {path} {taken}"
+        case ev.RetryScheduled(path=path, delay_ms=delay_ms):
+            return f"{kind} {path} {delay_ms}ms"
+        case ev.Completed(partial=partial):
+            return f"{kind} partial" if partial else kind
+        case ev.Failed(reason=reason):
+            return f"{kind} {reason}"
+        case ev.LateResultIgnored(path=path, outcome=outcome):
+            return f"{kind} {path} {outcome}"
+    return f"{kind} {getattr(data, 'path', '')}".rstrip()
