@@ -193,7 +193,8 @@ class Driver:
                 if not draft.events:
                     return await self._hand_back(run)
                 late = outcome is not None and run.state.terminal
-                queue = None if late else self._queue_write(run, draft.state, outcome)
+                effects = effects_of(run.definition, draft.state)
+                queue = None if late else self._queue_write(run, draft.state, effects, outcome)
                 run.expected = max(run.expected, draft.state.version)
                 try:
                     done = await self._ledger.append(draft, queue)
@@ -208,7 +209,8 @@ class Driver:
                 except NotReady:
                     await self._clock.sleep(BACK_OFF_SECONDS)
                     continue
-                return self._recorded(run, Entry(draft.state, done.position), outcome, queue)
+                entry = Entry(draft.state, done.position)
+                return self._recorded(run, entry, effects, outcome, queue)
             return ()
 
     def _decide(self, run: Run, outcome: Outcome | None) -> Draft:
@@ -227,15 +229,22 @@ class Driver:
         command = f"w{run.epoch}:{state.version}"
         return Draft(state, Meta(self._clock.now(), command, "worker", state.workspace_id))
 
-    def _queue_write(self, run: Run, state: ExecutionState, outcome: Outcome | None) -> QueueWrite:
+    def _queue_write(
+        self, run: Run, state: ExecutionState, effects: Sequence[Try], outcome: Outcome | None
+    ) -> QueueWrite:
         if state.terminal:
             return Finish(run.epoch)
-        busy = bool(effects_of(run.definition, state)) or bool(run.others(outcome))
+        busy = bool(effects) or bool(run.others(outcome))
         due = self._clock.now() if self._host.stopping and not busy else next_due(state)
         return Progress(run.epoch, due, release=not busy)
 
     def _recorded(
-        self, run: Run, entry: Entry, outcome: Outcome | None, queue: QueueWrite
+        self,
+        run: Run,
+        entry: Entry,
+        effects: Sequence[Try],
+        outcome: Outcome | None,
+        queue: QueueWrite,
     ) -> Sequence[Try]:
         run.assigned = run.others(outcome)
         self._adopt(run, entry)
@@ -249,9 +258,7 @@ class Driver:
                 self._host.claim_soon(queue.ready_at)
             return ()
         run.due = next_due(entry.state)
-        begun = [
-            each for each in effects_of(run.definition, entry.state) if each not in run.assigned
-        ]
+        begun = [each for each in effects if each not in run.assigned]
         run.assigned.update(begun)
         return begun
 
@@ -319,7 +326,10 @@ class Driver:
                 run.expected = max(run.expected, draft.state.version)
                 try:
                     done = await self._ledger.append(
-                        draft, self._queue_write(run, draft.state, None)
+                        draft,
+                        self._queue_write(
+                            run, draft.state, effects_of(run.definition, draft.state), None
+                        ),
                     )
                 except (VersionConflict, StaleLease, NotReady):
                     run.progress.pop(what, None)

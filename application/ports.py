@@ -1,13 +1,16 @@
 """What the use cases need from the outside: the log, the work queue, a clock, a change feed.
 
 Two implementations each (SQLite and PostgreSQL), held to one contract suite in `tests/contracts/`.
+Values are `msgspec` structs: several are made for each append, and a frozen dataclass costs more
+than the rest of them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 from domain.events import Event, Recorded
 
@@ -28,8 +31,7 @@ class Clock(Protocol):
 # --- the five writes of the work queue (a row per open execution) ---
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueue:
+class Enqueue(Struct, frozen=True):
     """(a) A request or a retry: the execution has work from `ready_at` on.
 
     `lease` hands it to this process's worker at once.
@@ -41,8 +43,7 @@ class Enqueue:
     lease: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(Struct, frozen=True):
     """(b) Somebody without the lease wrote: the row's version moves and it is ready now.
 
     The lease stays.
@@ -51,8 +52,7 @@ class Touch:
     ready_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """(c) The lease holder wrote.
 
     `ready_at` None means nothing is due; `release` drops the lease in the same write.
@@ -63,15 +63,13 @@ class Progress:
     release: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """(d) The lease holder ended it: the row goes."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """(d) for a writer without the lease that ended an execution (cancel).
 
     The row goes whoever holds it.
@@ -81,8 +79,7 @@ class Discard:
 QueueWrite = Enqueue | Touch | Progress | Finish | Discard | None
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """One command's events for one stream, and what they do to its queue row.
 
     One transaction, all or nothing.
@@ -93,8 +90,7 @@ class Append:
     queue: QueueWrite = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(Struct, frozen=True):
     """`position` of the last event.
 
     `epoch` of the lease an `Enqueue(lease=True)` took, else None.
@@ -164,8 +160,7 @@ class EventLog(Protocol):
         """How full the append queue is, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A leased queue row. `version` is the stream version at the claim."""
 
     execution_id: UUID
@@ -173,8 +168,7 @@ class Claim:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStatistics:
+class QueueStatistics(Struct, frozen=True):
     """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is
     none.
     """

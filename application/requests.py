@@ -89,7 +89,7 @@ class Requests:
         state, number = await self._workflows.find(caller.workspace_id, workflow_ref)
         if state.status != "active":
             raise WorkflowInactive(
-                f"Workflow {state.name!r} is {state.status}; activate it with PUT and status active."
+                f"Workflow {state.name!r} is {state.status}; PUT status active to allow it again."
             )
         wanted = _of_workflow(state, version or number)
         self._check_input(state.numbered(wanted.workflow_version).definition, options)

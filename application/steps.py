@@ -5,8 +5,9 @@ The worker hands a configuration (references resolved, secrets not) and a `StepC
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
+
+from msgspec import Struct
 
 from domain.json_values import Json, JsonObject
 
@@ -29,8 +30,7 @@ class SecretUse(NamedTuple):
     """`NAME` of `${secret.NAME}`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepContext:
+class StepContext(Struct, frozen=True, kw_only=True):
     """What a step may know about the execution it works for."""
 
     execution_id: str
@@ -63,15 +63,13 @@ class StepContext:
     """Where the definition itself names secrets inside this configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True):
     """The step did its work; `output` is storable JSON."""
 
     output: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The step did not do its work, or nobody knows whether it did."""
 
     code: str

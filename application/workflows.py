@@ -77,7 +77,7 @@ class Workflows:
         if verdict.mistakes or verdict.normalised is None:
             count = len(verdict.mistakes)
             raise InvalidDefinition(
-                f"The definition has {count} mistake{'s' if count != 1 else ''}; nothing is stored.",
+                f"The definition has {count} mistake{'s'[: count - 1]}; nothing is stored.",
                 verdict.mistakes,
             )
         return verdict.normalised, verdict.warnings

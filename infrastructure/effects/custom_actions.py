@@ -11,11 +11,12 @@ import re
 import sys
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
+
+from msgspec import structs
 
 from application.steps import ConfigMistake, StepContext
 from domain.json_values import Json, JsonObject
@@ -66,7 +67,7 @@ class CustomAction:
         # Copies: a function may change what it gets, and both are shared with other steps.
         config = _copy(config)
         if context.workflow_input:
-            context = replace(context, workflow_input=_copy(context.workflow_input))
+            context = structs.replace(context, workflow_input=_copy(context.workflow_input))
         if self._is_async:
             output = self._function(config, context)
         else:
@@ -76,7 +77,7 @@ class CustomAction:
             def report_in_loop(value: Json) -> None:
                 loop.call_soon_threadsafe(report, value)
 
-            context = replace(context, progress=report_in_loop)
+            context = structs.replace(context, progress=report_in_loop)
             output = await self._blocking.run(partial(self._function, config, context))
         return await output if inspect.isawaitable(output) else output
 

@@ -4,8 +4,9 @@ import asyncio
 import re
 import traceback
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import PurePath
+
+from msgspec import structs
 
 from application.steps import (
     ERROR_CLASSES,
@@ -64,7 +65,7 @@ class ActionRegistry:
         except StepFailure as failure:
             return _failed(failure)
         report = context.progress
-        context = replace(context, progress=lambda value: report(mask.json(value)))
+        context = structs.replace(context, progress=lambda value: report(mask.json(value)))
         return _masked(await _outcome(handler, config, context), mask)
 
 
@@ -160,7 +161,7 @@ def _masked(outcome: StepOutcome, mask: Mask) -> StepOutcome:
         case Succeeded(output):
             return Succeeded(mask.json(output))
         case Failed():
-            return replace(
+            return structs.replace(
                 outcome,
                 message=mask.text(outcome.message),
                 output=mask.json(outcome.output),
