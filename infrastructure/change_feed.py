@@ -76,16 +76,16 @@ class LogChangeFeed:
         """Somebody else stored something: read on without waiting for the next second."""
         self._look_now.set()
 
-    async def run(self) -> None:
-        """Watch the log until cancelled. Streams that moved before the first look are not told."""
+    async def begin(self) -> None:
+        """Take the present end of the log as the start: every later change is told."""
         loop = asyncio.get_running_loop()
-        first = True
+        self._seen = await loop.run_in_executor(self._threads, self._tail.head)
+
+    async def run(self) -> None:
+        """Watch the log until cancelled; after `begin`."""
         while True:
             with suppress(StoreUnavailable):  # the next look comes by itself
-                head = await loop.run_in_executor(self._threads, self._tail.head)
-                if first:
-                    first, self._seen = False, head
-                await self._catch_up(head)
+                await self._catch_up()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._look_now.wait()
@@ -94,9 +94,10 @@ class LogChangeFeed:
     def _unsubscribe(self, key: int) -> None:
         self._subscribers.pop(key, None)
 
-    async def _catch_up(self, head: int) -> None:
+    async def _catch_up(self) -> None:
         """Read what lies between the positions that this process stored itself."""
         loop = asyncio.get_running_loop()
+        head = await loop.run_in_executor(self._threads, self._tail.head)
         while True:
             while self._own and self._own[0][0] <= self._seen + 1:
                 self._seen = max(self._seen, self._own.popleft()[1])

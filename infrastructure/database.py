@@ -90,7 +90,8 @@ class Store:
         self.committer.admission = reason
 
     async def start(self) -> None:
-        """Begin to watch for changes of other processes and to keep the clock right."""
+        """Watch from now on for changes of other processes, and keep the clock right."""
+        await self.feed.begin()
         self._tasks = [asyncio.create_task(work()) for work in self.background]
         for task in self._tasks:
             task.add_done_callback(_report_failure)
