@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from application.diagram_style import printable, time_text
+from application.ports import QueueRow
 from application.views import WaitView, waiting_on
 from domain.decisions import VERBS, allowed_actions, retry
 from domain.definition import Definition, step_id_of
@@ -20,15 +21,6 @@ from domain.lifecycle import CANCELLED, COMPLETED, FAILED, SKIPPED, STEP_ENDED
 
 NAMES_MAX: Final = 12
 MESSAGE_MAX: Final = 300
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRow:
-    """The execution's row in the work queue. `ready_at` None means nothing is due by itself."""
-
-    leased: bool
-    lease_until: datetime | None
-    ready_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

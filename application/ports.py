@@ -179,6 +179,14 @@ class QueueStatistics(Struct, frozen=True):
     oldest_age_seconds: float
 
 
+class QueueRow(Struct, frozen=True):
+    """An execution's row in the work queue. `ready_at` None means nothing is due by itself."""
+
+    leased: bool
+    lease_until: datetime | None
+    ready_at: datetime | None
+
+
 class WorkQueue(Protocol):
     """The index over the log of what still has something to do. Times are database times."""
 
@@ -199,6 +207,9 @@ class WorkQueue(Protocol):
 
     async def next_due(self) -> datetime | None:
         """When the earliest row without a live lease gets ready, None when there is none."""
+
+    async def row(self, execution_id: UUID) -> QueueRow | None:
+        """The row of one execution; None when it has nothing left to do."""
 
     async def statistics(self) -> QueueStatistics:
         """Figures for operators."""

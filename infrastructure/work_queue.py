@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from application.ports import Claim, QueueStatistics, StoreUnavailable
+from application.ports import Claim, QueueRow, QueueStatistics, StoreUnavailable
 from infrastructure.event_store.queue_writes import (
     NOTHING_DUE,
     from_microseconds,
@@ -74,6 +74,10 @@ SELECT least(
         WHERE lease_owner IS NOT NULL AND lease_until <= flowledger_now())
 )
 """
+_PG_ROW = """
+SELECT lease_owner IS NOT NULL AND lease_until > flowledger_now(), lease_until, ready_at
+FROM work_queue WHERE execution_id = %s
+"""
 _PG_STATISTICS = """
 SELECT count(execution_id),
     count(*) FILTER (WHERE lease_until <= n.now AND (ready_at <= n.now OR lease_owner IS NOT NULL)),
@@ -130,6 +134,10 @@ class PostgresWorkQueue:
     async def next_due(self) -> datetime | None:
         """See `application.ports.WorkQueue.next_due`."""
         return _due((await self._rows(_PG_NEXT_DUE, ()))[0][0])
+
+    async def row(self, execution_id: UUID) -> QueueRow | None:
+        """See `application.ports.WorkQueue.row`."""
+        return _row(await self._rows(_PG_ROW, (execution_id,)))
 
     async def statistics(self) -> QueueStatistics:
         """See `application.ports.WorkQueue.statistics`."""
@@ -237,6 +245,15 @@ class SQLiteWorkQueue:
         """See `application.ports.WorkQueue.next_due`."""
         return _due(await self._run(self._next_due))
 
+    async def row(self, execution_id: UUID) -> QueueRow | None:
+        """See `application.ports.WorkQueue.row`."""
+        statement = (
+            "SELECT lease_owner IS NOT NULL AND lease_until > ?, lease_until, ready_at"
+            " FROM work_queue WHERE execution_id = ?"
+        )
+        parameters = (self._now(), execution_id.hex)
+        return _row(await self._run(lambda c: c.execute(statement, parameters).fetchall()))
+
     async def statistics(self) -> QueueStatistics:
         """See `application.ports.WorkQueue.statistics`."""
         depth, ready, leased, age = await self._run(
@@ -305,3 +322,11 @@ def _due(microseconds: int | None) -> datetime | None:
     if microseconds is None or microseconds == NOTHING_DUE:
         return None
     return from_microseconds(microseconds)
+
+
+def _row(rows: list[Any]) -> QueueRow | None:
+    if not rows:
+        return None
+    leased, lease_until, ready_at = rows[0]
+    until = from_microseconds(lease_until) if leased else None
+    return QueueRow(bool(leased), until, _due(ready_at))

@@ -326,3 +326,17 @@ async def test_statistics_count_rows_by_what_they_wait_for(open_ledger: OpenStor
     ready = await store.queue.statistics()
     assert (ready.depth, ready.ready, ready.leased) == (3, 1, 1)
     assert ready.oldest_age_seconds > 3600
+
+
+async def test_a_row_tells_lease_and_due_time(store: Store) -> None:
+    waiting, (leased, _) = request(ready_at=FAR_AHEAD), await begun(store)
+    await store.log.append(waiting)
+
+    free, held = await store.queue.row(waiting.stream_id), await store.queue.row(leased)
+
+    assert free is not None
+    assert (free.leased, free.lease_until, free.ready_at) == (False, None, FAR_AHEAD)
+    assert held is not None
+    assert held.leased
+    assert held.lease_until is not None
+    assert await store.queue.row(uuid4()) is None
