@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from domain.json_values import Json, JsonObject
+from domain.mistakes import Mistake
 
 ErrorClass = Literal["permanent", "transient", "timeout", "unknown"]
 """Why a step failed: `permanent` fails again, `transient` may pass, `unknown` is tried again."""
@@ -111,15 +112,6 @@ class StepFailure(Exception):
         self.detail = detail
 
 
-class ConfigMistake(NamedTuple):
-    """A mistake in a step's configuration, found when the workflow is registered."""
-
-    pointer: str
-    """RFC 6901 pointer into the definition."""
-    code: str
-    message: str
-
-
 class StepHandler(Protocol):
     """One action: the work of a step, done in this process."""
 
@@ -136,7 +128,7 @@ class StepHandler(Protocol):
         """
         ...
 
-    def check(self, config: JsonObject, pointer: str) -> Iterable[ConfigMistake]:
+    def check(self, config: JsonObject, pointer: str) -> Iterable[Mistake]:
         """Yields every mistake in a configuration as written; `pointer` is where it stands.
 
         Values that hold a reference are not judged: nobody knows them yet.
@@ -151,7 +143,7 @@ class Actions(Protocol):
         """The actions a definition may use."""
         ...
 
-    def check(self, action: str, config: JsonObject, pointer: str) -> tuple[ConfigMistake, ...]:
+    def check(self, action: str, config: JsonObject, pointer: str) -> tuple[Mistake, ...]:
         """Every mistake in the configuration of a step; `unknown_action` names the known ones."""
         ...
 

@@ -42,6 +42,8 @@ class JsonSchemas:
         key = canonical_bytes(schema)
         known = self._compiled.get(key)
         if known is None:
+            if not isinstance(schema, dict | bool):
+                raise ValueError("a JSON Schema is an object, true or false")
             known = jsonschema_rs.Draft202012Validator(
                 schema, retriever=_refuse, validate_formats=True
             )

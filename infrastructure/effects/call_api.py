@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 import httpx2
 import msgspec
 
-from application.steps import ConfigMistake, StepContext, StepFailure
+from application.steps import StepContext, StepFailure
 from domain.json_values import Json, JsonObject, NotStorable, read_json
+from domain.mistakes import Mistake
 from infrastructure.effects.config_fields import (
     ANY,
     INTEGER,
@@ -126,7 +127,7 @@ class CallApi:
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
 
-    def check(self, config: JsonObject, pointer: str) -> Iterator[ConfigMistake]:
+    def check(self, config: JsonObject, pointer: str) -> Iterator[Mistake]:
         return mistakes_as_written(FIELDS, config, pointer)
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:

@@ -7,8 +7,9 @@ them are known, and the same rules raise.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from application.steps import ConfigMistake, StepFailure
+from application.steps import StepFailure
 from domain.json_values import Json, JsonObject, pointer_join
+from domain.mistakes import Mistake
 
 TEXT: tuple[type, ...] = (str,)
 INTEGER: tuple[type, ...] = (int,)
@@ -39,23 +40,21 @@ class Field:
 Fields = Mapping[str, Field]
 
 
-def mistakes_as_written(
-    fields: Fields, config: JsonObject, pointer: str
-) -> Iterator[ConfigMistake]:
+def mistakes_as_written(fields: Fields, config: JsonObject, pointer: str) -> Iterator[Mistake]:
     """Every mistake that is certain before references are resolved."""
     for name in config.keys() - fields.keys():
         known = ", ".join(sorted(fields))
-        yield ConfigMistake(
+        yield Mistake(
             pointer_join(pointer, name), "unknown_field", f"unknown field; the known ones: {known}"
         )
     for name, field in fields.items():
         if config.get(name) is None and type(None) not in field.kinds:
             if field.required:
-                yield ConfigMistake(pointer, "missing_field", f"{name!r} is missing")
+                yield Mistake(pointer, "missing_field", f"{name!r} is missing")
         elif name in config and not holds_reference(config[name]):
             found = _mistake(field, config[name])
             if found is not None:
-                yield ConfigMistake(pointer_join(pointer, name), *found)
+                yield Mistake(pointer_join(pointer, name), *found)
 
 
 def require_valid(fields: Fields, config: JsonObject) -> None:

@@ -18,8 +18,9 @@ from types import FunctionType, ModuleType
 
 from msgspec import structs
 
-from application.steps import ConfigMistake, StepContext
+from application.steps import StepContext
 from domain.json_values import Json, JsonObject
+from domain.mistakes import Mistake
 from infrastructure.effects.blocking_calls import BlockingCalls
 
 ENTRY_POINT_GROUP = "flowledger.actions"
@@ -60,7 +61,7 @@ class CustomAction:
         self._blocking = blocking
         self._is_async = inspect.iscoroutinefunction(function)
 
-    def check(self, config: JsonObject, pointer: str) -> Iterator[ConfigMistake]:
+    def check(self, config: JsonObject, pointer: str) -> Iterator[Mistake]:
         return iter(())  # only the function knows what it wants
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from application.steps import ConfigMistake, StepContext, StepFailure
+from application.steps import StepContext, StepFailure
 from domain.json_values import Json, JsonObject, pointer_join
+from domain.mistakes import Mistake
 from infrastructure.effects.blocking_calls import BlockingCalls
 from infrastructure.effects.config_fields import (
     ANY,
@@ -89,7 +90,7 @@ class SendNotification:
         self._mail_server = mail_server
         self._now = now
 
-    def check(self, config: JsonObject, pointer: str) -> Iterator[ConfigMistake]:
+    def check(self, config: JsonObject, pointer: str) -> Iterator[Mistake]:
         yield from mistakes_as_written(FIELDS, config, pointer)
         channel = config.get("channel") or "log"
         if not isinstance(channel, str) or holds_reference(channel):
@@ -97,10 +98,10 @@ class SendNotification:
         for name in _REQUIRED.get(channel, ()):
             if config.get(name) is None:
                 text = f"{name!r} is missing; the channel {channel} needs it"
-                yield ConfigMistake(pointer, "missing_field", text)
+                yield Mistake(pointer, "missing_field", text)
         for name in ("message", "recipient", "subject") if channel == "log" else ():
             if "${secret." in str(config.get(name)):
-                yield ConfigMistake(
+                yield Mistake(
                     pointer_join(pointer, name), "secret_in_log", "a secret must not be logged"
                 )
 

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from application.steps import (
     ERROR_CLASSES,
-    ConfigMistake,
     ErrorClass,
     Failed,
     StepContext,
@@ -20,6 +19,7 @@ from application.steps import (
     Succeeded,
 )
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
+from domain.mistakes import Mistake
 from infrastructure.effects.secrets import Mask, Secrets
 
 MESSAGE_LENGTH_MAX = 2_000
@@ -43,11 +43,11 @@ class ActionRegistry:
     def names(self) -> frozenset[str]:
         return self._names
 
-    def check(self, action: str, config: JsonObject, pointer: str) -> tuple[ConfigMistake, ...]:
+    def check(self, action: str, config: JsonObject, pointer: str) -> tuple[Mistake, ...]:
         handler = self._handlers.get(action)
         if handler is None:
             known = ", ".join(sorted(self._names))
-            return (ConfigMistake(pointer, "unknown_action", f"the known actions are: {known}"),)
+            return (Mistake(pointer, "unknown_action", f"the known actions are: {known}"),)
         return tuple(handler.check(config, pointer))
 
     async def perform(self, action: str, config: JsonObject, context: StepContext) -> StepOutcome:

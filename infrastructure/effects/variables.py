@@ -5,8 +5,9 @@ Config: `{variables: {name: value, ...}}`, or `{name, value}` for one. Output: t
 
 from collections.abc import Iterator, Mapping
 
-from application.steps import ConfigMistake, StepContext
+from application.steps import StepContext
 from domain.json_values import Json, JsonObject
+from domain.mistakes import Mistake
 from infrastructure.effects.config_fields import (
     ANY,
     OBJECT,
@@ -29,7 +30,7 @@ class SetVariables:
     def __init__(self, name: str = "set_variables") -> None:
         self.name = name
 
-    def check(self, config: JsonObject, pointer: str) -> Iterator[ConfigMistake]:
+    def check(self, config: JsonObject, pointer: str) -> Iterator[Mistake]:
         return mistakes_as_written(ONE if "name" in config else MANY, config, pointer)
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:

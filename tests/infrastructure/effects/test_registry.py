@@ -7,7 +7,6 @@ import pytest
 
 from application.steps import (
     Actions,
-    ConfigMistake,
     Failed,
     SecretUse,
     StepContext,
@@ -16,6 +15,7 @@ from application.steps import (
     Succeeded,
 )
 from domain.json_values import Json, JsonObject
+from domain.mistakes import Mistake
 from infrastructure.effects.call_api import CallApi
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.outbound_addresses import OutboundAllow
@@ -37,8 +37,8 @@ class Probe:
     def __init__(self, work: Callable[[JsonObject, StepContext], Awaitable[Json]]) -> None:
         self._work = work
 
-    def check(self, config: JsonObject, pointer: str) -> Iterator[ConfigMistake]:
-        yield ConfigMistake(pointer, "probe", "")
+    def check(self, config: JsonObject, pointer: str) -> Iterator[Mistake]:
+        yield Mistake(pointer, "probe", "")
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:
         return await self._work(config, context)
@@ -65,7 +65,7 @@ def raises(error: BaseException) -> Callable[[], Json]:
 def test_names_and_mistakes_go_by_action() -> None:
     actions = registry(lambda config, context: asyncio.sleep(0))
     assert actions.names() == {"probe", "set_variables"}
-    assert actions.check("probe", {}, "/c") == (ConfigMistake("/c", "probe", ""),)
+    assert actions.check("probe", {}, "/c") == (Mistake("/c", "probe", ""),)
     unknown = actions.check("absent", {}, "/c")
     assert [mistake.code for mistake in unknown] == ["unknown_action"]
     assert "probe, set_variables" in unknown[0].message
