@@ -1,0 +1,62 @@
+"""The HTTP application: every route, refusal and frame, over one set of services."""
+
+from functools import partial
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi_swagger import patch_fastapi  # type: ignore[import-untyped]  # ships no types
+
+from interfaces.bootstrap import Services
+from interfaces.http import (
+    diagrams,
+    events,
+    execute,
+    executions,
+    explanations,
+    health,
+    human_tasks,
+    runs,
+    statistics,
+    stream,
+    workflows,
+)
+from interfaces.http.errors import add_handlers
+from interfaces.http.frame import Frame
+from interfaces.http.openapi import describe
+from interfaces.http.stream import OpenStreams
+
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    execute.router,
+    executions.router,
+    stream.router,
+    events.router,
+    explanations.router,
+    diagrams.router,
+    human_tasks.router,
+    workflows.router,
+    statistics.router,
+    runs.router,
+    health.router,
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application; who opened `services` closes them after it."""
+    app = FastAPI(
+        title="Flowledger",
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.services = services
+    app.state.streams = OpenStreams()
+    for router in _ROUTERS:
+        # Not include_router: an included router is matched twice for each request.
+        app.router.routes.extend(router.routes)
+    patch_fastapi(app)  # /docs from files of this install, without a content delivery network
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way
+    add_handlers(app)
+    app.add_middleware(Frame)
+    return app

@@ -1,0 +1,66 @@
+"""Around every request: its id, HEAD as GET without a body, and an answer whatever goes wrong."""
+
+import logging
+import re
+from typing import Any, Final
+from uuid import uuid4
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from interfaces.http.problems import problem
+
+HEAD_REQUEST: Final = "flowledger.head"
+REQUEST_ID: Final = "flowledger.request_id"
+LOG: Final = logging.getLogger("flowledger.http")
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class Frame:
+    """ASGI middleware; written without the framework's base class because it is on every path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        own: dict[str, Any] = {**scope, REQUEST_ID: request_id}  # an ASGI scope
+        head = scope["method"] == "HEAD"
+        if head:
+            own |= {"method": "GET", HEAD_REQUEST: True}
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            await self._app(own, receive, answer)
+        except ClientDisconnect:
+            return
+        except Exception:
+            LOG.exception("request_failed", extra={"facts": {"request_id": request_id}})
+            if started:
+                raise
+            detail = "Something went wrong that should not; the log has it under this request_id."
+            await problem(Request(own, receive), "internal_error", detail)(own, receive, answer)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode("ascii"))
+    return uuid4().hex

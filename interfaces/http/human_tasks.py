@@ -1,0 +1,78 @@
+"""Tasks that executions give to people."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from interfaces.http.body import StrictRoute, check_payload
+from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
+from interfaces.http.executions import commanded
+from interfaces.http.lists import MinPosition, Page, PageSize, reached
+from interfaces.http.present import API, json_answer, page_body
+from interfaces.http.serving import ID_PATTERN, services_of
+from interfaces.http.shapes import ExecutionShape, HumanTaskPage
+
+router = APIRouter(prefix=API, tags=["human tasks"], route_class=StrictRoute)
+
+TaskId = Annotated[str, Path(pattern=ID_PATTERN, description="`id` of a human task.")]
+
+
+class Completion(BaseModel):
+    """What came of it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"result": {"approved": True}}]},
+    )
+
+    result: Any = Field(None, description="Any JSON, at most 256 KB; the output of the step.")
+
+
+@router.get(
+    "/human-tasks",
+    response_model=HumanTaskPage,
+    responses=answers("projection_behind", model=HumanTaskPage),
+)
+async def list_human_tasks(
+    request: Request,
+    status: Literal["TODO", "DONE", "CANCELLED"] | None = None,
+    execution_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    page: Page = 1,
+    page_size: PageSize = 20,
+    min_position: MinPosition = None,
+) -> Response:
+    """Tasks, the oldest open one first."""
+    services = services_of(request)
+    await reached(services, min_position)
+    found = await services.reads.human_tasks(
+        WORKSPACE, status=status, execution_id=execution_id, page=page, page_size=page_size
+    )
+    return json_answer(page_body(found, found.items))
+
+
+@router.post(
+    "/human-tasks/{task_id}/complete",
+    response_model=ExecutionShape,
+    responses=body_answers(
+        "not_found",
+        "illegal_transition",
+        "concurrent_update",
+        "precondition_failed",
+        "idempotency_key_reused",
+        model=ExecutionShape,
+        headers=COMMAND_HEADERS,
+        description="Done; the execution that waited goes on.",
+    ),
+)
+async def complete_human_task(
+    request: Request, task_id: TaskId, caller: CallerOf, body: Completion
+) -> Response:
+    """Say that a task is done, and with which result."""
+    check_payload(body.result, await request.body(), "/result")
+    answer = await services_of(request).control.complete_human_task(caller, task_id, body.result)
+    return commanded(request, answer, status=200)

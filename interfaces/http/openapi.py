@@ -1,0 +1,43 @@
+"""The description of the interface (OpenAPI 3.1), made from the routes."""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from interfaces.http.problems import Problem
+
+DESCRIPTION: Final = """
+Run workflows and read their ledger.
+
+* **Commands** answer `202` (`200` when it is done) with the whole execution, its `ETag` and its
+  `position`. Send an `Idempotency-Key` with every POST and repeat it freely.
+* **Reading one** execution is always current. `If-None-Match` answers `304`; `Prefer: wait=N` waits
+  up to 30 s for its end, or with `If-None-Match` for its next change. How often to poll is in
+  `Retry-After`; the event stream is better.
+* **Lists** come from tables that follow within moments; `min_position` waits for your own write.
+* **Problems** are `application/problem+json` (RFC 9457). `errors` points at each mistake; `code`
+  is stable and explained at `/problems/{code}`.
+* **Bodies** are JSON in UTF-8: at most 1 MB, 64 levels, 10,000 members; no repeated members,
+  no NaN. Unknown members and unknown query parameters are refused.
+"""
+_REF: Final = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, made once per app."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=version("flowledger"),
+            openapi_version="3.1.0",
+            description=DESCRIPTION,
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            routes=app.routes,
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        problem = Problem.model_json_schema(by_alias=True, ref_template=_REF)
+        schemas |= problem.pop("$defs", {}) | {"Problem": problem}
+        app.openapi_schema = document
+    return app.openapi_schema

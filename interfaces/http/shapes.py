@@ -1,0 +1,261 @@
+"""The answers as OpenAPI knows them, made from the views: no list of fields is kept twice.
+
+They describe; `present.py` writes the bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
+
+from application.explain import Explanation, VerbEffect, Waiting
+from application.reads import HumanTaskView, ProjectionView, StatisticsView, WorkflowView
+from application.views import ErrorView, ExecutionView, ProgressView, StepView, WaitView
+from domain.json_values import JsonObject
+from interfaces.http.examples import (
+    EVENT,
+    EXECUTION,
+    HUMAN_TASK,
+    PROJECTION,
+    STATISTICS,
+    STEP,
+    WORKFLOW,
+)
+from interfaces.http.problems import Problem
+
+Model = type[BaseModel]
+_made: dict[type, Model] = {}
+
+
+def _model(name: str, members: Mapping[str, Any], example: JsonObject | None = None) -> Model:
+    extra = {"examples": [example]} if example is not None else None
+    config = ConfigDict(json_schema_extra=cast("Any", extra))  # pydantic's own alias is narrower
+    required: dict[str, Any] = {key: (kind, ...) for key, kind in members.items()}
+    made: Model = create_model(name, __config__=config, **required)
+    return made
+
+
+def _shape(
+    view: type,
+    name: str,
+    *,
+    renamed: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+    example: JsonObject | None = None,
+) -> Model:
+    """The model of a view; every member is there in every answer."""
+    new_names = renamed or {}
+    members = {new_names.get(each.name, each.name): _member(each.type) for each in fields(view)}
+    _made[view] = _model(name, members | dict(more or {}), example)
+    return _made[view]
+
+
+def _member(annotation: Any) -> Any:
+    """A view's annotation with JSON values left open and views replaced by their models."""
+    if isinstance(annotation, str):  # `Json` refers to itself by name
+        return Any
+    if annotation in _made:
+        return _made[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return Union[tuple(NoneType if each is NoneType else _member(each) for each in arguments)]  # noqa: UP007 - the members are only known now
+    if origin is dict or origin is Mapping:
+        return dict[str, _member(arguments[1])]  # type: ignore[misc]  # a run-time type
+    if origin is Sequence:
+        return list[_member(arguments[0])]  # type: ignore[misc]  # a run-time type
+    return annotation
+
+
+def page_of(item: Model, name: str) -> Model:
+    """The envelope of every list."""
+    members = {
+        "items": list[item],  # type: ignore[valid-type]  # a run-time type
+        "total": int,
+        "page": int,
+        "page_size": int,
+        "total_pages": int,
+        "next_cursor": str | None,
+    }
+    return _model(name, members)
+
+
+def _list_of(item: Model, name: str) -> Model:
+    """A whole list."""
+    return _model(name, {"items": list[item], "total": int})  # type: ignore[valid-type]  # a run-time type
+
+
+ErrorShape: Final = _shape(ErrorView, "ExecutionError", renamed={"error_class": "class"})
+ProgressShape: Final = _shape(ProgressView, "Progress")
+WaitShape: Final = _shape(WaitView, "WaitingOn")
+_LINEAGE: Final = {
+    "parent": dict[str, Any] | None,
+    "forked_from": dict[str, Any] | None,
+    "links": dict[str, str],
+}
+ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINEAGE, example=EXECUTION)
+StepShape: Final = _shape(StepView, "StepExecution", more={"id": str}, example=STEP)
+WorkflowShape: Final = _shape(WorkflowView, "Workflow", example=WORKFLOW)
+HumanTaskShape: Final = _shape(HumanTaskView, "HumanTask", example=HUMAN_TASK)
+StatisticsShape: Final = _shape(StatisticsView, "Statistics", example=STATISTICS)
+ProjectionShape: Final = _shape(ProjectionView, "Projection", example=PROJECTION)
+
+
+class EventShape(BaseModel):
+    """An event; `data` has the fields of its topic (docs/reference/events)."""
+
+    model_config = ConfigDict(title="Event", json_schema_extra={"examples": [EVENT]})
+
+    position: int = Field(description="Place in the global log; grows, may have gaps.")
+    version: int = Field(description="Place within the execution (or workflow), from 1.")
+    stream_id: str = Field(description="The execution, or the workflow for `workflow.*` topics.")
+    topic: str
+    type: str
+    recorded_at: datetime
+    actor: str
+    command_id: str
+    correlation_id: str | None
+    causation_id: str | None
+    workspace_id: str
+    reason: str | None
+    data: dict[str, Any]  # JSON
+
+
+class EventPage(BaseModel):
+    """Events in order. `next_after` goes into the next request; None when this is all by now."""
+
+    items: list[EventShape]
+    next_after: int | None
+
+
+class MistakeShape(BaseModel):
+    """One thing wrong with a definition, or one remark."""
+
+    pointer: Annotated[
+        str, Field(description="RFC 6901 pointer into the definition as it was sent.")
+    ]
+    code: str
+    message: str
+
+
+WaitingShape: Final = _shape(Waiting, "WaitingSentence")
+VerbShape: Final = _shape(VerbEffect, "VerbEffect")
+ExplanationShape: Final = _shape(Explanation, "Explanation")
+
+ExecutionPage: Final = page_of(ExecutionShape, "ExecutionPage")
+WorkflowPage: Final = page_of(WorkflowShape, "WorkflowPage")
+HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
+StepList: Final = _list_of(StepShape, "StepList")
+ProjectionList: Final = _list_of(ProjectionShape, "ProjectionList")
+RunCommandShape: Final = _shape(
+    ExecutionView,
+    "RunCommand",
+    more=_LINEAGE
+    | {
+        "message": str,
+        "new_run_id": str,
+        "original_run_id": str,
+        "retry_count": int,
+        "timestamp": datetime,
+    },
+)
+PublishedShape: Final = _shape(
+    WorkflowView, "PublishedWorkflow", more={"warnings": list[MistakeShape]}
+)
+
+
+class RetiredShape(BaseModel):
+    """What became of it."""
+
+    message: str
+    timestamp: datetime
+    data: WorkflowShape  # type: ignore[valid-type]  # a run-time type
+
+
+class VerdictShape(BaseModel):
+    """What publishing would say."""
+
+    valid: bool
+    errors: list[MistakeShape]
+    warnings: list[MistakeShape]
+
+
+class BatchAnswer(BaseModel):
+    """`execution` when it was taken, else `problem`."""
+
+    status: int
+    execution: ExecutionShape | None = None  # type: ignore[valid-type]  # a run-time type
+    problem: Problem | None = None
+    replayed: bool = False
+
+
+class BatchShape(BaseModel):
+    """One answer per item, in order."""
+
+    items: list[BatchAnswer]
+
+
+class StepArray(RootModel[list[StepShape]]):  # type: ignore[valid-type]  # a run-time type
+    """Step executions, bare."""
+
+
+class LogLines(RootModel[list[str]]):
+    """Lines of text."""
+
+
+class AliveShape(BaseModel):
+    """It answers."""
+
+    status: str
+
+
+class CheckShape(BaseModel):
+    """One check."""
+
+    ok: bool
+    detail: str
+
+
+class ReadyShape(BaseModel):
+    """Whether it takes work, and why not."""
+
+    ready: bool
+    checks: dict[str, CheckShape]
+
+
+class VersionShape(BaseModel):
+    """A build."""
+
+    name: str
+    version: str
+    python: str
+
+
+class KindShape(BaseModel):
+    """A kind of problem."""
+
+    code: str
+    title: str
+    status: int
+    advice: str
+
+
+DEFINITION_SCHEMA: Final[JsonObject] = {
+    "type": "object",
+    "description": "A workflow definition; docs/reference/definitions says what steps may hold. "
+    "`POST /workflows/validate` names every mistake.",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "description": {"type": ["string", "null"]},
+        "start_step": {"type": "string"},
+        "steps": {"type": "object", "additionalProperties": {"type": "object"}},
+        "actions": {"type": "array", "items": {"type": "object"}},
+        "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "input_schema": {"type": ["object", "boolean", "null"]},
+        "output": {},
+    },
+}
+"""The outline; the rules are those of `domain/validation.py`."""

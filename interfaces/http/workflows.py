@@ -1,0 +1,226 @@
+"""Publish, read, revise and retire workflows."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from application.workflows import Published
+from domain.json_values import Json, JsonObject
+from domain.mistakes import Mistake
+from domain.workflow import WorkflowState
+from interfaces.http.body import DefinitionRoute
+from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.conditional import etag, is_current
+from interfaces.http.documented import answers, body_answers
+from interfaces.http.examples import DEFINITION
+from interfaces.http.lists import MinPosition, Page, PageSize, reached
+from interfaces.http.present import (
+    API,
+    json_answer,
+    page_body,
+    slice_of,
+    workflow_body,
+    workflow_view,
+)
+from interfaces.http.serving import WorkflowId, services_of
+from interfaces.http.shapes import (
+    DEFINITION_SCHEMA,
+    PublishedShape,
+    RetiredShape,
+    VerdictShape,
+    WorkflowPage,
+    WorkflowShape,
+)
+
+router = APIRouter(prefix=API, tags=["workflows"], route_class=DefinitionRoute)
+
+Definition = Annotated[Any, Body(examples=[DEFINITION], json_schema_extra=DEFINITION_SCHEMA)]
+WorkflowSort = Literal[
+    "name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "version", "-version"
+]
+SortBy = Literal["name", "created_at", "updated_at", "version"]
+
+
+class WorkflowChanges(BaseModel):
+    """Changed members of the definition, which make a new version; `status` alone makes none."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"description": "Now with a report."}]}
+    )
+
+    status: Literal["active", "inactive"] | None = None
+
+
+@router.post(
+    "/workflows",
+    status_code=201,
+    response_model=PublishedShape,
+    responses=body_answers(
+        "malformed_yaml",
+        "invalid_definition",
+        "concurrent_update",
+        "idempotency_key_reused",
+        model=PublishedShape,
+        status=(201,),
+        headers=("Location", "ETag", "Idempotency-Replayed"),
+        description="Published.",
+    ),
+)
+async def publish_workflow(request: Request, caller: CallerOf, definition: Definition) -> Response:
+    """Publish a definition, in JSON or YAML: version 1, or the next version of the name."""
+    published = await services_of(request).workflows.publish(caller, definition)
+    return _published(published, status=201)
+
+
+@router.get(
+    "/workflows",
+    response_model=WorkflowPage,
+    responses=answers("projection_behind", model=WorkflowPage),
+)
+async def list_workflows(
+    request: Request,
+    status: Literal["active", "inactive", "deleted"] | None = None,
+    name: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
+    sort: WorkflowSort = "name",
+    sort_by: SortBy | None = None,
+    sort_order: Literal["asc", "desc"] = "asc",
+    page: Page = 1,
+    page_size: PageSize = 20,
+    min_position: MinPosition = None,
+) -> Response:
+    """The newest version of each workflow. `sort_by`, `sort_order`: the older form of `sort`."""
+    services = services_of(request)
+    await reached(services, min_position)
+    order = sort if sort_by is None else f"{'-' if sort_order == 'desc' else ''}{sort_by}"
+    found = await services.reads.workflows(
+        WORKSPACE, status=status, name=name, sort=order, page=page, page_size=page_size
+    )
+    return json_answer(page_body(found, found.items))
+
+
+@router.post(
+    "/workflows/validate",
+    response_model=VerdictShape,
+    responses=body_answers("malformed_yaml", model=VerdictShape, description="The verdict."),
+)
+async def validate_workflow(request: Request, definition: Definition) -> Response:
+    """What publishing would say; nothing is stored. 200 also when the definition is wrong."""
+    verdict = services_of(request).workflows.validate(definition)
+    return json_answer(
+        {
+            "valid": not verdict.mistakes,
+            "errors": _remarks(verdict.mistakes),
+            "warnings": _remarks(verdict.warnings),
+        }
+    )
+
+
+@router.get(
+    "/workflows/{workflow_id}",
+    response_model=WorkflowShape,
+    responses=answers("not_found", model=WorkflowShape, headers=("ETag",))
+    | {304: {"description": "`If-None-Match` names the present version."}},
+)
+async def get_workflow(request: Request, workflow_id: WorkflowId) -> Response:
+    """A workflow in its newest version, or the version that the id names."""
+    state, number = await services_of(request).workflows.find(WORKSPACE, workflow_id)
+    return _workflow(request, state, number)
+
+
+@router.put(
+    "/workflows/{workflow_id}",
+    response_model=PublishedShape,
+    responses=body_answers(
+        "not_found",
+        "malformed_yaml",
+        "invalid_definition",
+        "concurrent_update",
+        "precondition_failed",
+        "illegal_transition",
+        model=PublishedShape,
+        headers=("ETag", "Location"),
+    ),
+)
+async def revise_workflow(
+    request: Request, workflow_id: WorkflowId, caller: CallerOf, body: WorkflowChanges
+) -> Response:
+    """Publish a new version with these changes; the versions before stay readable."""
+    changes: JsonObject = body.model_dump(exclude_unset=True)
+    published = await services_of(request).workflows.revise(caller, workflow_id, changes)
+    return _published(published, status=200)
+
+
+@router.delete(
+    "/workflows/{workflow_id}",
+    response_model=RetiredShape,
+    responses=answers("not_found", "concurrent_update", "precondition_failed", model=RetiredShape),
+)
+async def retire_workflow(request: Request, workflow_id: WorkflowId, caller: CallerOf) -> Response:
+    """Take a workflow out of use; what runs goes on, and its history stays."""
+    services = services_of(request)
+    before, number = await services.workflows.find(WORKSPACE, workflow_id)
+    caller.check_version(before.version)
+    state = await services.workflows.set_status(caller, before.name, "deleted")
+    body = {
+        "message": f"Workflow {state.name} is deleted.",
+        "timestamp": state.updated_at,
+        "data": workflow_view(state, number),
+    }
+    return json_answer(body)
+
+
+@router.get(
+    "/workflows/{workflow_id}/versions",
+    response_model=WorkflowPage,
+    responses=answers("not_found", model=WorkflowPage),
+)
+async def list_versions(
+    request: Request, workflow_id: WorkflowId, page: Page = 1, page_size: PageSize = 20
+) -> Response:
+    """All versions, newest first."""
+    state, _ = await services_of(request).workflows.find(WORKSPACE, workflow_id)
+    numbers = range(len(state.versions), 0, -1)
+    found = slice_of(numbers, page, page_size)
+    return json_answer(page_body(found, (workflow_view(state, each) for each in found.items)))
+
+
+@router.get(
+    "/workflows/{workflow_id}/versions/{number}",
+    response_model=WorkflowShape,
+    responses=answers("not_found", model=WorkflowShape, headers=("ETag",))
+    | {304: {"description": "`If-None-Match` names the present version."}},
+)
+async def get_version(
+    request: Request, workflow_id: WorkflowId, number: Annotated[int, Path(ge=1, le=1_000_000)]
+) -> Response:
+    """One version."""
+    state, _ = await services_of(request).workflows.find(WORKSPACE, workflow_id)
+    state.numbered(number)
+    return _workflow(request, state, number)
+
+
+def _workflow(request: Request, state: WorkflowState, number: int) -> Response:
+    headers = {"ETag": etag(state.version)}
+    if is_current(request, state.version):
+        return Response(status_code=304, headers=headers)
+    return json_answer(workflow_view(state, number), headers=headers)
+
+
+def _published(published: Published, *, status: int) -> Response:
+    state = published.state
+    view = workflow_view(state, published.number)
+    headers = {"ETag": etag(state.version), "Location": f"{API}/workflows/{state.id}"}
+    if published.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    body = workflow_body(view) | {"warnings": _remarks(published.warnings)}
+    return json_answer(body, status=status, headers=headers)
+
+
+def _remarks(mistakes: Sequence[Mistake]) -> list[dict[str, Json]]:
+    return [
+        {"pointer": each.pointer, "code": each.code, "message": each.message} for each in mistakes
+    ]
