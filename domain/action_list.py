@@ -20,24 +20,23 @@ def steps_of_actions(
     actions: list[Json], mistakes: list[Mistake]
 ) -> Iterator[tuple[str, str, JsonObject]]:
     """(id, pointer of the action, step) of each action that has an id of its own."""
-    ids = [_id(action, index) for index, action in enumerate(actions)]
-    seen: set[str] = set()
-    for index, (action, step_id) in enumerate(zip(actions, ids, strict=True)):
+    kept: dict[str, Fields] = {}
+    for index, action in enumerate(actions):
         written = f"/actions/{index}"
         if not isinstance(action, dict):
             message = "An action is a JSON object with a type."
             mistakes.append(Mistake(written, "not_an_object", message))
             continue
         fields = Fields(action, written, mistakes)
-        if step_id in seen:
+        step_id = _id(fields, index)
+        if step_id in kept:
             fields.refuse("duplicate_id", f"The id {step_id!r} is used twice.", "id")
-            continue
-        seen.add(step_id)
-        if not isinstance(action.get("id", ""), str):
-            fields.refuse("bad_identifier", "id is text.", "id")
+        else:
+            kept[step_id] = fields
+    following = (*list(kept)[1:], None)
+    for (step_id, fields), after in zip(kept.items(), following, strict=True):
         fields.refuse_others(_FIELDS)
-        following = ids[index + 1] if index + 1 < len(ids) else None
-        yield step_id, written, _step(fields, following)
+        yield step_id, fields.pointer, _step(fields, after)
 
 
 def note_places(pointer: str, written: str, places: Places) -> None:
@@ -47,9 +46,12 @@ def note_places(pointer: str, written: str, places: Places) -> None:
         places.note(f"{pointer}/{field}", f"{written}/{name}")
 
 
-def _id(action: Json, index: int) -> str:
-    given = action.get("id") if isinstance(action, dict) else None
-    return given if isinstance(given, str) else f"action-{index}"
+def _id(action: Fields, index: int) -> str:
+    given = action.raw.get("id", f"action-{index}")
+    if isinstance(given, str):
+        return given
+    action.refuse("bad_identifier", "id is text.", "id")
+    return f"action-{index}"
 
 
 def _step(action: Fields, following: str | None) -> JsonObject:

@@ -176,7 +176,7 @@ def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
     `order`, the main line, resolves `step.N`. Raises BadCondition.
     """
     if "expression" in source:
-        return Gate(parse_condition(str(source["expression"])), source)
+        return Gate(parse_condition(str(source["expression"]), order), source)
     condition = operator_condition(
         str(source["field"]), str(source["operator"]), source.get("value"), order
     )
