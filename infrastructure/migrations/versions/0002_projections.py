@@ -1,4 +1,4 @@
-"""The projections: their tables, the public views over them, how far each has come, what stopped one.
+"""The projections: tables, public views over them, how far each has come, what stopped one.
 
 Written out as it was released; the code's own idea of the tables is held to it by a test. Times are
 timestamptz on PostgreSQL and ISO 8601 text with microseconds and Z on SQLite.

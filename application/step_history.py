@@ -1,0 +1,112 @@
+"""Every try of every step, from the events of an execution.
+
+One fold for the steps of one execution and for their table.
+
+A try's row is final once the try has ended. A re-try that is scheduled is a row of its own from
+then on (RECOVERING, no start yet), so the newest row of a path always shows what the step does now.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from msgspec import structs
+
+from application.views import StepView, step_view
+from domain import events as ev
+from domain.definition import step_id_of
+from domain.execution import ExecutionState, StepState, evolve
+from domain.lifecycle import CANCELLED, RETRYING
+
+_CHANGE_THEIR_STEP: Final = frozenset(
+    {
+        ev.StepStarted,
+        ev.StepRedelivered,
+        ev.StepProgressed,
+        ev.StepCompleted,
+        ev.StepSkipped,
+        ev.BranchTaken,
+        ev.RetryScheduled,
+        ev.HumanTaskCreated,
+    }
+)
+_END_OTHERS: Final = frozenset({ev.StepFailed, ev.Cancelled, ev.Failed})
+
+
+class StepMove(NamedTuple):
+    """What one event did to one step; `before` is None at its first try in an attempt."""
+
+    path: str
+    before: StepState | None
+    after: StepState
+
+
+class TryKey(NamedTuple):
+    """A try of a step within an execution."""
+
+    attempt: int
+    path: str
+    try_no: int
+
+
+def step_moves(
+    before: ExecutionState, data: ev.Payload, after: ExecutionState
+) -> tuple[StepMove, ...]:
+    """The steps which an event changed, by path; the event leads from `before` to `after`."""
+    kind = type(data)
+    if kind in _CHANGE_THEIR_STEP:
+        path: str = data.path  # type: ignore[attr-defined]  # every payload of that set has one
+        return (StepMove(path, before.steps.get(path), after.steps[path]),)
+    if kind in _END_OTHERS:
+        own: str = getattr(data, "path", "")
+        return tuple(
+            StepMove(path, earlier, step)
+            for path in sorted(before.live | {own})
+            if (step := after.steps.get(path)) is not None
+            and step is not (earlier := before.steps.get(path))
+        )
+    return ()
+
+
+def try_of(move: StepMove) -> tuple[TryKey, StepState]:
+    """The try that a move is about, and what it looks like."""
+    path, before, step = move
+    waits = step.state == RETRYING
+    was_waiting = step.state == CANCELLED and before is not None and before.state == RETRYING
+    if waits or was_waiting:
+        step = structs.replace(
+            step,
+            try_no=step.try_no + 1,
+            delivery=0,
+            started_at=None,
+            input=None,
+            output=None,
+            error=None,
+            progress=None,
+        )
+    return TryKey(step.attempt, path, step.try_no), step
+
+
+def step_history(
+    events: Iterable[ev.Event], names: Mapping[str, str] | None = None
+) -> tuple[StepView, ...]:
+    """Every try in order of its first event.
+
+    `events` are one execution's from version 1 on, `names` by step id.
+    """
+    names = names or {}
+    tries: dict[TryKey, StepState] = {}
+    state: ExecutionState | None = None
+    for event in events:
+        before, state = state, evolve(state, event)
+        if before is not None:
+            tries.update(try_of(move) for move in step_moves(before, event.data, state))
+    if state is None:
+        return ()
+    return tuple(_views(str(state.id), tries, names))
+
+
+def _views(
+    execution_id: str, tries: Mapping[TryKey, StepState], names: Mapping[str, str]
+) -> Iterator[StepView]:
+    for key, step in tries.items():
+        yield step_view(execution_id, key.path, step, names.get(step_id_of(key.path)))

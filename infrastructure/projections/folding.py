@@ -1,0 +1,288 @@
+"""From events to what projections write.
+
+The states of live executions and workflows, and what a batch changed in them.
+
+Everything here is a function of the log alone: a state that is not in memory is folded again from
+its stream, and the same batches give the same changes in a live server, a rebuild and a
+verification.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from application.step_history import StepMove, TryKey, step_moves, try_of
+from domain import execution, workflow
+from domain.events import Event, Recorded
+from domain.execution import ExecutionState, StepState
+from domain.lifecycle import STEP_ENDED
+from domain.workflow import WorkflowState
+from infrastructure.projections.tables import ProjectedTable
+
+EXECUTIONS: Final = "execution."
+WORKFLOWS: Final = "workflow."
+STATES_KEPT_MAX: Final = 20_000
+
+
+class OutOfOrder(Exception):
+    """An event does not follow the one before it in its stream.
+
+    The log has a hole or a reader is wrong.
+    """
+
+
+class Undecodable(NamedTuple):
+    """A row of the log that this release cannot read."""
+
+    position: int
+    topic: str
+    stream: UUID
+    error: Exception
+
+
+class Stay(NamedTuple):
+    """Time spent in one leaf state, by an execution (`path` "") or a step.
+
+    `left_at` None while it lasts.
+    """
+
+    path: str
+    attempt: int
+    state: str
+    entered_version: int
+    entered_at: datetime
+    left_at: datetime | None
+    position: int
+
+
+@dataclass(slots=True)
+class ExecutionChange:
+    """What a batch did to one execution.
+
+    The state before (None when it is new) and after it, and the details between.
+
+    Positions are those of the last event that changed the thing.
+    """
+
+    before: ExecutionState | None
+    after: ExecutionState
+    position: int
+    tries: dict[TryKey, tuple[StepState, int]] = field(default_factory=dict)
+    stays: dict[tuple[str, int], Stay] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class WorkflowChange:
+    """The same for a workflow."""
+
+    before: WorkflowState | None
+    after: WorkflowState
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that changed between two positions."""
+
+    executions: Sequence[ExecutionChange]
+    workflows: Sequence[WorkflowChange]
+
+
+class Projection(Protocol):
+    """A table and the pure fold that fills it.
+
+    `streams` is the topic prefix of the events it looks at, `EXECUTIONS` or `WORKFLOWS`.
+    """
+
+    @property
+    def table(self) -> ProjectedTable:
+        """The table; its name and version are the projection's."""
+
+    @property
+    def streams(self) -> str:
+        """Topic prefix."""
+
+    def rows(self, batch: Batch) -> Sequence[Struct]:
+        """The rows to write for a batch, one for each key."""
+
+
+@dataclass(slots=True)
+class _Execution:
+    state: ExecutionState
+    entered: dict[str, Stay]
+    change: ExecutionChange | None = None
+
+
+class States:
+    """The states of executions and workflows at one position of the log.
+
+    `history` gives the events of the named streams up to the present position, in order of version.
+    Executions that have ended leave the memory with the batch in which they end, unless
+    `keep_ended`.
+    """
+
+    def __init__(
+        self,
+        history: Callable[[Sequence[UUID]], Iterable[Recorded]],
+        *,
+        streams: frozenset[str],
+        kept_max: int = STATES_KEPT_MAX,
+        keep_ended: bool = False,
+    ) -> None:
+        self._history = history
+        self._streams = streams
+        self._kept_max = kept_max
+        self._keep_ended = keep_ended
+        self._executions: OrderedDict[UUID, _Execution] = OrderedDict()
+        self._workflows: OrderedDict[UUID, WorkflowState] = OrderedDict()
+
+    def forget(self) -> None:
+        """Drop everything, as after a batch that was not stored."""
+        self._executions.clear()
+        self._workflows.clear()
+
+    def apply(self, events: Sequence[Recorded | Undecodable]) -> Batch:
+        """Fold a batch. After any exception `forget` must be called before the next one."""
+        wanted = [each for each in events if _topic(each).startswith(tuple(self._streams))]
+        readable = list(_readable(wanted))
+        self._load(readable)
+        executions: list[_Execution] = []
+        workflows: dict[UUID, WorkflowChange] = {}
+        for recorded in readable:
+            if recorded.event.data.TOPIC.startswith(WORKFLOWS):
+                self._apply_workflow(recorded, workflows)
+            else:
+                entry = self._apply_execution(recorded)
+                if entry is not None:
+                    executions.append(entry)
+        return Batch(list(self._taken(executions)), list(workflows.values()))
+
+    def _apply_workflow(self, recorded: Recorded, changes: dict[UUID, WorkflowChange]) -> None:
+        event = recorded.event
+        before = self._workflows.get(event.execution_id)
+        _check_order(before.version if before else 0, event)
+        after = workflow.evolve(before, event)
+        self._workflows[after.id] = after
+        change = changes.get(after.id)
+        if change is None:
+            changes[after.id] = WorkflowChange(before, after, recorded.position)
+        else:
+            change.after, change.position = after, recorded.position
+
+    def _apply_execution(self, recorded: Recorded) -> _Execution | None:
+        """The execution, when this is its first event of the batch."""
+        position, event = recorded.position, recorded.event
+        entry = self._executions.get(event.execution_id)
+        before = entry.state if entry is not None else None
+        _check_order(before.version if before else 0, event)
+        after = execution.evolve(before, event)
+        first = None
+        if entry is None:
+            entry = self._executions[event.execution_id] = _Execution(after, {})
+        if entry.change is None:
+            entry.change = ExecutionChange(before, after, position)
+            first = entry
+        change = entry.change
+        change.after = entry.state = after
+        change.position = position
+        moves = step_moves(before, event.data, after) if before is not None else ()
+        for move in moves:
+            key, step = try_of(move)
+            change.tries[key] = (step, position)
+        for stay in _stays(entry.entered, recorded, before, after, moves):
+            change.stays[(stay.path, stay.entered_version)] = stay
+        return first
+
+    def _load(self, events: Sequence[Recorded]) -> None:
+        """Fold from the log what the batch continues and memory does not hold."""
+        begun: set[UUID] = set()
+        missing: dict[UUID, None] = {}
+        for recorded in events:
+            event = recorded.event
+            stream = event.execution_id
+            if event.version == 1:
+                begun.add(stream)
+            elif (
+                stream not in begun
+                and stream not in self._executions
+                and stream not in self._workflows
+            ):
+                missing[stream] = None
+        if not missing:
+            return
+        for recorded in self._history(list(missing)):
+            if recorded.event.data.TOPIC.startswith(WORKFLOWS):
+                self._apply_workflow(recorded, {})
+            else:
+                self._apply_execution(recorded)
+        for stream in missing:
+            entry = self._executions.get(stream)
+            if entry is not None:
+                entry.change = None
+
+    def _taken(self, entries: Sequence[_Execution]) -> Iterator[ExecutionChange]:
+        for entry in entries:
+            change, entry.change = entry.change, None
+            if change is None:
+                continue
+            yield change
+            if change.after.terminal and not self._keep_ended:
+                del self._executions[change.after.id]
+            else:
+                self._executions.move_to_end(change.after.id)
+        while len(self._executions) > self._kept_max:
+            self._executions.popitem(last=False)
+        while len(self._workflows) > self._kept_max:
+            self._workflows.popitem(last=False)
+
+
+def _topic(each: Recorded | Undecodable) -> str:
+    return each.topic if isinstance(each, Undecodable) else each.event.data.TOPIC
+
+
+def _readable(events: Iterable[Recorded | Undecodable]) -> Iterator[Recorded]:
+    for each in events:
+        if isinstance(each, Undecodable):
+            raise each.error
+        yield each
+
+
+def _check_order(version: int, event: Event) -> None:
+    if event.version != version + 1:
+        raise OutOfOrder(
+            f"event {event.version} of {event.execution_id} follows version {version};"
+            " verify the log before anything else"
+        )
+
+
+def _stays(
+    entered: dict[str, Stay],
+    recorded: Recorded,
+    before: ExecutionState | None,
+    after: ExecutionState,
+    moves: Sequence[StepMove],
+) -> Iterator[Stay]:
+    if before is None or before.state != after.state:
+        yield from _stay(entered, recorded, "", after.attempt, after.state)
+    for path, earlier, step in moves:
+        if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
+            yield from _stay(entered, recorded, path, step.attempt, step.state)
+
+
+def _stay(
+    entered: dict[str, Stay], recorded: Recorded, path: str, attempt: int, state: str
+) -> Iterator[Stay]:
+    """The stay that ends and the one that begins; an ended step stays nowhere."""
+    at, position = recorded.event.meta.at, recorded.position
+    ended = entered.pop(path, None)
+    if ended is not None:
+        yield ended._replace(left_at=at, position=position)
+    if path == "" or state not in STEP_ENDED:
+        begun = Stay(path, attempt, state, recorded.event.version, at, None, position)
+        entered[path] = begun
+        yield begun

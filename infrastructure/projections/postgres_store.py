@@ -1,0 +1,140 @@
+"""Projections on PostgreSQL.
+
+One connection which leads, reads the log with a pinned plan, and writes.
+
+That it is one connection is what fences: a process that loses the leader's lock loses the
+connection it writes on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from msgspec import Struct
+
+from application.ports import StoreUnavailable
+from infrastructure.event_store.postgres import PINNED_PLAN, connect
+from infrastructure.projections.sessions import Session
+from infrastructure.projections.tables import Dialect, ProjectedTable, encode_json
+
+LEADER_LOCK: Final = 7017281934620003
+LOCK_SECONDS: Final = 10.0
+STATEMENT_SECONDS: Final = 120.0
+
+T = TypeVar("T")
+
+
+class PostgresSession:
+    """Statements on one connection, prepared, with binary results."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """See Session."""
+        # A cursor for each: within a pipeline, one would take the results of statements before.
+        cursor = self._connection.cursor(binary=True)
+        cursor.execute(_placed(statement), tuple(parameters), prepare=bool(parameters))
+        # Not asked of the cursor, which in a pipeline does not know before it has waited.
+        answers = statement.startswith("SELECT") or " RETURNING " in statement
+        return cursor.fetchall() if answers else []
+
+    def upsert(self, table: ProjectedTable, rows: Sequence[Struct], suffix: str = "") -> None:
+        """See Session; one statement, the rows are one JSON parameter."""
+        if rows:
+            document = encode_json(rows).decode()
+            cursor = self._connection.cursor()
+            cursor.execute(table.postgresql_upsert(suffix), (document,), prepare=True)
+
+
+class PostgresProjectionStore:
+    """See ProjectionStore. Connects when it is first needed, and anew after a loss."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection | None = None
+        self._session: PostgresSession | None = None
+        self._leads = False
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """See ProjectionStore."""
+        with self._reached() as connection:
+            yield self._on(connection)
+
+    def write(self, work: Callable[[Session], T]) -> T:
+        """See ProjectionStore.
+
+        Statements are sent without waiting for the answers of those before.
+        """
+        with self._reached() as connection, connection.pipeline(), connection.transaction():
+            return work(self._on(connection))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """See ProjectionStore."""
+        with self._reached() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield self._on(connection)
+
+    def lead(self) -> bool:
+        """See ProjectionStore."""
+        with self._reached() as connection:
+            if not self._leads:
+                row = connection.execute(
+                    "SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)
+                ).fetchone()
+                self._leads = bool(row and row[0])
+            return self._leads
+
+    def led(self, connection: sa.Connection) -> bool:
+        """See ProjectionStore."""
+        found = connection.execute(
+            sa.text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                " AND ((classid::bigint << 32) | objid::bigint) = :key AND objsubid = 1"
+            ),
+            {"key": LEADER_LOCK},
+        )
+        return bool(found.scalar_one())
+
+    def close(self) -> None:
+        """See ProjectionStore."""
+        connection, self._connection, self._session = self._connection, None, None
+        self._leads = False
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    @contextmanager
+    def _reached(self) -> Iterator[psycopg.Connection]:
+        try:
+            if self._connection is None:
+                self._connection = connect(
+                    self._dsn,
+                    lock_seconds=LOCK_SECONDS,
+                    answer_seconds=STATEMENT_SECONDS,
+                    statements=PINNED_PLAN,
+                )
+            yield self._connection
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self.close()
+            raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+    def _on(self, connection: psycopg.Connection) -> PostgresSession:
+        if self._session is None:
+            self._session = PostgresSession(connection)
+        return self._session
+
+
+@cache
+def _placed(statement: str) -> bytes:
+    return statement.replace("%", "%%").replace("?", "%s").encode()

@@ -1,0 +1,228 @@
+"""The Reads port over the projection tables; blocking queries run in threads."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from application.ports import StoreUnavailable
+from application.reads import (
+    ExecutionQuery,
+    HumanTaskView,
+    Page,
+    ProjectionView,
+    StatisticsView,
+    WorkflowView,
+)
+from application.views import ExecutionView
+from domain.lifecycle import COMPLETED, FAILED, STATUSES
+from infrastructure.projections import (
+    human_tasks,
+    workflow_definitions,
+    workflow_runs,
+    workflow_statistics,
+)
+from infrastructure.projections.execution_list import list_executions
+from infrastructure.projections.human_tasks import task_view
+from infrastructure.projections.progress_report import lowest_position, projection_views
+from infrastructure.projections.runner import ProjectionRunner
+from infrastructure.projections.sessions import ProjectionStore
+from infrastructure.projections.workflow_definitions import workflow_view
+
+POLL_SECONDS: Final = 0.025
+WORKFLOW_SORTS: Final = ("name", "created_at", "updated_at", "version")
+_OPEN_FIRST: Final = {"TODO": 0, "DONE": 1, "CANCELLED": 2}
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class ProjectionReads:
+    """See `application.reads.Reads`. Raises StoreUnavailable when the database does not answer."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        store: ProjectionStore,
+        now: Callable[[], datetime],
+        *,
+        runner: ProjectionRunner | None = None,
+        threads: int = 4,
+    ) -> None:
+        """`runner` is this process's, when it has one.
+
+        A wait for a position then needs no query.
+        """
+        self._engine = engine
+        self._store = store
+        self._now = now
+        self._runner = runner
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reads")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    async def executions(self, query: ExecutionQuery) -> Page[ExecutionView]:
+        """See Reads; sorts by one of `execution_list.SORTS`."""
+        return await self._read(lambda connection: list_executions(connection, query))
+
+    async def workflows(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        name: str | None,
+        sort: str,
+        page: int,
+        page_size: int,
+    ) -> Page[WorkflowView]:
+        """See Reads; deleted ones are listed only when `status` asks for them."""
+        table = workflow_definitions.TABLE.selectable
+        column = sort.removeprefix("-")
+        if column not in WORKFLOW_SORTS:
+            raise ValueError(f"there is no sort order {column!r}")
+        conditions = [table.c.workspace_id == workspace_id, table.c.newest.is_(sa.true())]
+        conditions.append(
+            table.c.status == status if status is not None else table.c.status != "deleted"
+        )
+        if name is not None:
+            conditions.append(table.c.name == name)
+        direction = sa.desc if sort.startswith("-") else sa.asc
+        statement = sa.select(table).where(*conditions)
+        order = [direction(table.c[column]), table.c.name]
+        return await self._page(statement, order, page, page_size, workflow_view)
+
+    async def human_tasks(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        execution_id: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[HumanTaskView]:
+        """See Reads."""
+        table = human_tasks.TABLE.selectable
+        conditions = [table.c.workspace_id == workspace_id]
+        if status is not None:
+            conditions.append(table.c.status == status)
+        if execution_id is not None:
+            run_id = f"run-{execution_id.removeprefix('run-')}"
+            conditions.append(table.c.run_id == run_id)
+        order: list[Any] = [table.c.created_at, table.c.id]
+        if status is None:
+            order.insert(0, sa.case(_OPEN_FIRST, value=table.c.status, else_=3))
+        return await self._page(
+            sa.select(table).where(*conditions), order, page, page_size, task_view
+        )
+
+    async def statistics(self, workspace_id: str, workflow_name: str | None) -> StatisticsView:
+        """See Reads."""
+        return await self._read(
+            lambda connection: _statistics(connection, workspace_id, workflow_name)
+        )
+
+    async def projections(self) -> Sequence[ProjectionView]:
+        """See Reads."""
+        return await self._read(
+            lambda connection: projection_views(
+                connection, self._now(), led=self._store.led(connection)
+            )
+        )
+
+    async def wait_for(self, position: int, timeout_seconds: float) -> bool:
+        """See Reads; in a process that does not lead it asks the database every 25 ms."""
+        runner = self._runner
+        if runner is not None and runner.position >= position:
+            return True
+        if runner is not None and runner.leading:
+            return await runner.reached(position, timeout_seconds)
+        until = time.monotonic() + timeout_seconds
+        while await self._read(lowest_position) < position:
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
+    async def _page(
+        self,
+        statement: sa.Select[Any],
+        order: Sequence[Any],
+        page: int,
+        page_size: int,
+        view: Callable[[Mapping[str, Any]], Item],
+    ) -> Page[Item]:
+        def read(connection: sa.Connection) -> Page[Item]:
+            counted = sa.select(sa.func.count()).select_from(statement.subquery())
+            total = int(connection.execute(counted).scalar_one())
+            shown = statement.order_by(*order).offset((page - 1) * page_size).limit(page_size)
+            items = [view(dict(row)) for row in connection.execute(shown).mappings()]
+            return Page(items, total, page, page_size, -(-total // page_size), None)
+
+        return await self._read(read)
+
+    async def _read(self, query: Callable[[sa.Connection], T]) -> T:
+        def run() -> T:
+            try:
+                with self._engine.connect() as connection:
+                    return query(connection)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+                raise StoreUnavailable(f"the database does not answer: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _statistics(
+    connection: sa.Connection, workspace_id: str, workflow_name: str | None
+) -> StatisticsView:
+    table = workflow_statistics.TABLE.selectable
+    summed = sa.select(
+        table.c.status,
+        sa.func.sum(table.c.executions),
+        sa.func.sum(table.c.durations),
+        sa.func.sum(table.c.duration_ms_sum),
+    ).where(table.c.workspace_id == workspace_id)
+    if workflow_name is not None:
+        summed = summed.where(table.c.workflow_name == workflow_name)
+    by_status = dict.fromkeys(STATUSES, 0)
+    durations = duration_ms_sum = 0
+    for status, executions, count, milliseconds in connection.execute(summed.group_by("status")):
+        by_status[status] = int(executions)
+        durations += int(count)
+        duration_ms_sum += int(milliseconds)
+    judged = by_status[COMPLETED] + by_status[FAILED]
+    return StatisticsView(
+        workflow_name=workflow_name,
+        total=sum(by_status.values()),
+        by_status=by_status,
+        success_rate=by_status[COMPLETED] / judged if judged else None,
+        mean_duration_ms=duration_ms_sum / durations if durations else None,
+        p95_duration_ms=_p95(connection, workspace_id, workflow_name, durations),
+    )
+
+
+def _p95(
+    connection: sa.Connection, workspace_id: str, workflow_name: str | None, durations: int
+) -> int | None:
+    """The smallest duration that 95 % of the completed executions do not exceed, from the slow end
+    of the index.
+    """
+    if durations == 0:
+        return None
+    runs = workflow_runs.TABLE.selectable
+    slower = durations - -(-95 * durations // 100)
+    statement = sa.select(runs.c.duration_ms).where(
+        runs.c.workspace_id == workspace_id,
+        runs.c.status == sa.literal_column("'COMPLETED'"),  # as in the index, to be matched with it
+        runs.c.duration_ms.is_not(None),
+    )
+    if workflow_name is not None:
+        statement = statement.where(runs.c.workflow_name == workflow_name)
+    ordered = statement.order_by(runs.c.duration_ms.desc()).offset(slower).limit(1)
+    found = connection.execute(ordered).scalar()
+    return None if found is None else int(found)

@@ -1,0 +1,132 @@
+"""Fills a projection's table anew beside the live one and puts it in its place, while a server may
+be running.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+from msgspec import Struct
+
+from domain.events import Recorded
+from infrastructure.event_store.codec import Codec
+from infrastructure.projections.checkpoints import Checkpoint, read_checkpoint
+from infrastructure.projections.folding import Projection, States, Undecodable
+from infrastructure.projections.lanes import EVENTS_PER_BATCH_MAX
+from infrastructure.projections.log_reading import LogReading
+from infrastructure.projections.sessions import ProjectionStore, Session
+from infrastructure.projections.tables import REBUILT, ProjectedTable
+
+Report = Callable[[int, int], None]
+"""Called with the position reached and the head of the log."""
+
+
+class RebuildTakenOver(Exception):
+    """Another rebuild of the same projection has begun; that one goes on, this one has ended."""
+
+
+class Rebuild:
+    """One rebuild of one projection.
+
+    `run` may be interrupted at any time: the live table is untouched until the switch.
+    """
+
+    def __init__(
+        self, store: ProjectionStore, projection: Projection, codec: Codec | None = None
+    ) -> None:
+        self._store = store
+        self._projection = projection
+        self._codec = codec or Codec()
+        self._position = 0
+        self._states = States(self._history, streams=frozenset((projection.streams,)))
+
+    def run(self, report: Report = lambda position, head: None) -> int:
+        """Rebuild, switch, and return the position the new table stands at.
+
+        A paused projection runs again afterwards. Raises RebuildTakenOver, StoreUnavailable, or
+        what an event did to the fold.
+        """
+        self._store.write(self._begin)
+        while True:
+            with self._store.reading() as session:
+                log = LogReading(session, self._codec)
+                events = log.after(self._position, EVENTS_PER_BATCH_MAX)
+                head = log.head()
+            if not events:
+                break
+            rows = self._fold(events)
+            self._fill(rows, events[-1].position)
+            report(self._position, head)
+        self._store.write(self._switch)
+        report(self._position, self._position)
+        return self._position
+
+    def _begin(self, session: Session) -> None:
+        table = self._projection.table
+        checkpoint = read_checkpoint(session, self._projection, lock=True)
+        session.execute(f"DROP TABLE IF EXISTS {table.stored}{REBUILT}")
+        for statement in table.create_statements(
+            session.dialect, REBUILT, checkpoint.generation + 1
+        ):
+            session.execute(statement)
+        self._set_progress(session, 0)
+
+    def _fold(self, events: Sequence[Recorded | Undecodable]) -> Sequence[Struct]:
+        return self._projection.rows(self._states.apply(events))
+
+    def _fill(self, rows: Sequence[Struct], position: int) -> None:
+        def work(session: Session) -> None:
+            self._owned(session)
+            session.upsert(self._projection.table, rows, REBUILT)
+            self._set_progress(session, position)
+
+        self._store.write(work)
+        self._position = position
+
+    def _switch(self, session: Session) -> None:
+        """With the live runner held at its checkpoint: take the last events, then change places."""
+        checkpoint = self._owned(session)
+        table = self._projection.table
+        log = LogReading(session, self._codec)
+        head = log.head()
+        while events := log.after(self._position, EVENTS_PER_BATCH_MAX, head):
+            session.upsert(table, self._fold(events), REBUILT)
+            self._position = events[-1].position
+        _change_places(session, table)
+        session.execute(
+            "UPDATE projection_checkpoints SET position = ?, state = 'running', generation = ?,"
+            " rebuild_position = NULL WHERE name = ? AND version = ?",
+            (self._position, checkpoint.generation + 1, table.name, table.version),
+        )
+        session.execute(
+            "DELETE FROM projection_failures WHERE name = ? AND version = ?",
+            (table.name, table.version),
+        )
+
+    def _owned(self, session: Session) -> Checkpoint:
+        checkpoint = read_checkpoint(session, self._projection, lock=True)
+        if checkpoint.rebuild_position != self._position:
+            raise RebuildTakenOver(
+                f"another rebuild of {self._projection.table.name} has begun; wait for its end"
+            )
+        return checkpoint
+
+    def _set_progress(self, session: Session, position: int) -> None:
+        table = self._projection.table
+        session.execute(
+            "UPDATE projection_checkpoints SET rebuild_position = ? WHERE name = ? AND version = ?",
+            (position, table.name, table.version),
+        )
+
+    def _history(self, streams: Sequence[UUID]) -> Iterator[Recorded]:
+        with self._store.reading() as session:
+            yield from LogReading(session, self._codec).histories(streams, self._position)
+
+
+def _change_places(session: Session, table: ProjectedTable) -> None:
+    """The rebuilt table gets the live name; the view, on PostgreSQL with its grants, follows."""
+    if session.dialect == "sqlite":  # which rewrites views when a table below them is renamed
+        session.execute(f"DROP VIEW {table.name}")
+    session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
+    session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")
+    session.execute(table.view_statement(replace=session.dialect == "postgresql"))
+    session.execute(f"DROP TABLE {table.stored}_old")

@@ -1,0 +1,64 @@
+"""What projections need of a database, the same on both back ends.
+
+Statements, transactions, snapshots, one leader.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from msgspec import Struct
+
+from infrastructure.projections.tables import Dialect, ProjectedTable
+
+T = TypeVar("T")
+
+
+class Session(Protocol):
+    """A connection in the hands of one thread. Statements mark parameters with `?`."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The back end."""
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
+
+    def upsert(self, table: ProjectedTable, rows: Sequence[Struct], suffix: str = "") -> None:
+        """Write whole rows over those with the same key.
+
+        An error may come as late as the commit.
+        """
+
+
+class ProjectionStore(Protocol):
+    """Connections for one runner, rebuild or verification.
+
+    Every call may raise StoreUnavailable.
+    """
+
+    @property
+    def dialect(self) -> Dialect:
+        """The back end."""
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """Reads outside a transaction, each of which sees what is committed then."""
+
+    def write(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one transaction."""
+
+    def snapshot(self) -> AbstractContextManager[Session]:
+        """Reads which all see the database at one moment."""
+
+    def lead(self) -> bool:
+        """Be the one runner of the cluster, now and until the connection is lost.
+
+        False while another is.
+        """
+
+    def led(self, connection: sa.Connection) -> bool:
+        """Whether any process leads; from any thread."""
+
+    def close(self) -> None:
+        """Close the connections, which ends the lead."""

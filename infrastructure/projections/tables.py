@@ -1,0 +1,319 @@
+"""What a projection's table is.
+
+Columns from a row type, the SQL to make, fill and publish it on both back ends.
+
+A table `workflow_runs_v1` is the store, the view `workflow_runs` over it is what people query.
+While a projection is rebuilt, a second table with the suffix `_r` is filled beside the first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from domain.json_values import Json
+
+Dialect = Literal["postgresql", "sqlite"]
+REBUILT: Final = "_r"
+"""Suffix of the table that a rebuild fills."""
+
+encode_json = msgspec.json.Encoder().encode
+
+_SQL_TYPES: Final[dict[str, tuple[str, str]]] = {
+    "text": ('text COLLATE "C"', "TEXT"),
+    "integer": ("bigint", "INTEGER"),
+    "boolean": ("boolean", "INTEGER"),
+    "timestamp": ("timestamptz", "TEXT"),
+    "json": ("json", "TEXT"),
+    "jsonb": ("jsonb", "TEXT"),
+}
+_RECORD_TYPES: Final = {"text": "text"}
+_PYTHON_KINDS: Final = {str: "text", int: "integer", bool: "boolean", datetime: "timestamp"}
+
+
+class StoredTime(TypeDecorator[datetime]):
+    """An aware UTC time.
+
+    Timestamptz on PostgreSQL, ISO 8601 text with microseconds and Z on SQLite.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        """The column type of the back end."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        """To the driver."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return time_text(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """From the driver."""
+        if value is None:
+            return None
+        return (
+            value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromisoformat(value)
+        )
+
+
+class StoredJson(TypeDecorator[Json]):
+    """A JSON value: json or jsonb on PostgreSQL, text on SQLite; null is SQL's NULL."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Json, dialect: sa.Dialect) -> Any:
+        """To the driver."""
+        return None if value is None else encode_json(value).decode()
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Json:
+        """From the driver, which has decoded PostgreSQL's already."""
+        if isinstance(value, str) and dialect.name != "postgresql":
+            decoded: Json = msgspec.json.decode(value)
+            return decoded
+        known: Json = value
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index.
+
+    `columns` and `where` are SQL, `postgresql` for one that only PostgreSQL can make.
+    """
+
+    name: str
+    columns: str
+    where: str | None = None
+    using: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; `kind` is text, integer, boolean, timestamp, json or jsonb."""
+
+    name: str
+    kind: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class ProjectedTable:
+    """A table that a projection fills, with the view over it.
+
+    `row` declares the columns in order. `stream` is the key column that tells the event stream of a
+    row. Columns in `summed` are added to what is stored, all others overwrite it. `public` are the
+    view's columns: names, or SQL with its name.
+    """
+
+    name: str
+    version: int
+    row: type[Struct]
+    key: tuple[str, ...]
+    public: tuple[str | tuple[str, str], ...]
+    json: frozenset[str] = frozenset()
+    jsonb: frozenset[str] = frozenset()
+    summed: frozenset[str] = frozenset()
+    indexes: tuple[Index, ...] = ()
+    stream: str | None = None
+    narrow: bool = False
+    """Small rows: on SQLite the table is its primary key (WITHOUT ROWID)."""
+
+    @property
+    def stored(self) -> str:
+        """Name of the live table."""
+        return f"{self.name}_v{self.version}"
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns in order, from the row type."""
+        return tuple(self._column(each) for each in msgspec.structs.fields(self.row))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(column.name for column in self.columns)
+
+    def _column(self, declared: msgspec.structs.FieldInfo) -> Column:
+        name = declared.name
+        if name in self.jsonb or name in self.json:
+            return Column(name, "jsonb" if name in self.jsonb else "json", nullable=True)
+        args = getattr(declared.type, "__args__", None)
+        nullable = args is not None and type(None) in args
+        plain = next(each for each in args if each is not type(None)) if args else declared.type
+        return Column(name, _PYTHON_KINDS[plain], nullable)
+
+    def create_statements(self, dialect: Dialect, suffix: str, generation: int) -> list[str]:
+        """The table and its indexes.
+
+        An index's name carries the generation, for names are unique in a schema.
+        """
+        side = 0 if dialect == "postgresql" else 1
+        columns = [
+            f"{column.name} {_SQL_TYPES[column.kind][side]}{'' if column.nullable else ' NOT NULL'}"
+            for column in self.columns
+        ]
+        columns.append(f"PRIMARY KEY ({', '.join(self.key)})")
+        options = " WITHOUT ROWID" if dialect == "sqlite" and self.narrow else ""
+        if (
+            dialect == "postgresql"
+        ):  # the key's index is named after the table, which a rebuild renames
+            columns[-1] = f"CONSTRAINT {self.stored}_key_g{generation} {columns[-1]}"
+        made = [f"CREATE TABLE {self.stored}{suffix} ({', '.join(columns)}){options}"]
+        for index in self.indexes:
+            if index.using is not None and dialect != "postgresql":
+                continue
+            method = f" USING {index.using}" if index.using else ""
+            where = f" WHERE {index.where}" if index.where else ""
+            made.append(
+                f"CREATE INDEX {self.stored}_{index.name}_g{generation}"
+                f" ON {self.stored}{suffix}{method} ({index.columns}){where}"
+            )
+        return made
+
+    def view_statement(self, *, replace: bool = False) -> str:
+        """The public view over the live table."""
+        verb = "CREATE OR REPLACE VIEW" if replace else "CREATE VIEW"
+        listed = (
+            each if isinstance(each, str) else f"{each[1]} AS {each[0]}" for each in self.public
+        )
+        return f"{verb} {self.name} AS SELECT {', '.join(listed)} FROM {self.stored}"  # noqa: S608 - names of the code
+
+    @cached_property
+    def _statements(self) -> dict[tuple[str, int], Any]:
+        """Upserts made so far, by suffix and rows."""
+        return {}
+
+    def postgresql_upsert(self, suffix: str) -> bytes:
+        """One statement for any number of rows, which are one JSON parameter (%s)."""
+        known: bytes | None = self._statements.get((suffix, 0))
+        if known is not None:
+            return known
+        record = ", ".join(f"{column.name} {_record_type(column)}" for column in self.columns)
+        columns = ", ".join(self.names)
+        made = self._statements[(suffix, 0)] = (
+            f"INSERT INTO {self.stored}{suffix} AS t ({columns})"  # noqa: S608 - names of the code
+            f" SELECT {columns} FROM json_to_recordset(%s::json) AS given({record})"
+            f" {self._on_conflict()}"
+        ).encode()
+        return made
+
+    def sqlite_upsert(self, suffix: str, rows: int) -> str:
+        """One statement for `rows` rows, whose values are its parameters one after the other."""
+        known: str | None = self._statements.get((suffix, rows))
+        if known is not None:
+            return known
+        one = f"({', '.join('?' * len(self.columns))})"
+        values = ", ".join([one] * rows)
+        made = self._statements[(suffix, rows)] = (
+            f"INSERT INTO {self.stored}{suffix} AS t ({', '.join(self.names)}) VALUES {values}"  # noqa: S608 - as above
+            f" {self._on_conflict()}"
+        )
+        return made
+
+    def _on_conflict(self) -> str:
+        assignments = ", ".join(
+            f"{name} = t.{name} + excluded.{name}"
+            if name in self.summed
+            else f"{name} = excluded.{name}"
+            for name in self.names
+            if name not in self.key
+        )
+        return f"ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {assignments}"
+
+    @cached_property
+    def _conversions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        times = [i for i, column in enumerate(self.columns) if column.kind == "timestamp"]
+        values = [i for i, column in enumerate(self.columns) if column.kind in ("json", "jsonb")]
+        return tuple(times), tuple(values)
+
+    def sqlite_values(self, row: Struct) -> list[Any]:
+        """The row as SQLite stores it."""
+        values = list(msgspec.structs.astuple(row))
+        times, documents = self._conversions
+        for i in times:
+            if values[i] is not None:
+                values[i] = time_text(values[i])
+        for i in documents:
+            if values[i] is not None:
+                values[i] = encode_json(values[i]).decode()
+        return values
+
+    def comparable(self, row: Struct) -> tuple[Any, ...]:
+        """The row in the form in which `comparison_columns` reads stored rows."""
+        values = self.sqlite_values(row)
+        for i, column in enumerate(self.columns):
+            if column.kind == "jsonb" and values[i] is not None:
+                values[i] = msgspec.json.decode(values[i])
+        return tuple(values)
+
+    def comparison_columns(self, dialect: Dialect) -> str:
+        """Select list that reads rows alike on both back ends: times and JSON as text."""
+        if dialect == "sqlite":
+            return ", ".join(self.names)
+        as_text = {
+            "json": "{0}::text",
+            "jsonb": "{0}::text",
+            "timestamp": """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
+        }
+        return ", ".join(
+            as_text.get(column.kind, "{0}").format(column.name) for column in self.columns
+        )
+
+    def read_comparable(self, stored: Sequence[Any]) -> tuple[Any, ...]:
+        """A row selected with `comparison_columns`, ready to be compared."""
+        values = list(stored)
+        for i, column in enumerate(self.columns):
+            if column.kind == "jsonb" and values[i] is not None:
+                values[i] = msgspec.json.decode(values[i])
+        return tuple(values)
+
+    @cached_property
+    def selectable(self) -> sa.Table:
+        """For queries."""
+        return sa.Table(
+            self.stored,
+            sa.MetaData(),
+            *(
+                sa.Column(
+                    column.name, _alchemy_type(column.kind), primary_key=column.name in self.key
+                )
+                for column in self.columns
+            ),
+        )
+
+
+def time_text(at: datetime) -> str:
+    """ISO 8601 in UTC, always with microseconds, so that text sorts like time."""
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _record_type(column: Column) -> str:
+    return _RECORD_TYPES.get(column.kind, _SQL_TYPES[column.kind][0])
+
+
+def _alchemy_type(kind: str) -> TypeEngine[Any]:
+    match kind:
+        case "text":
+            return sa.Text()
+        case "integer":
+            return sa.BigInteger()
+        case "boolean":
+            return sa.Boolean()
+        case "timestamp":
+            return StoredTime()
+        case _:
+            return StoredJson()
