@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
@@ -41,19 +41,15 @@ def check_store(url: str, *, sqlite_synchronous: str, environment: Mapping[str, 
         raise UnsafeStore(problems)
 
 
-def check_durability(connection: "psycopg.Connection[Any]") -> list[str]:
-    """What is unsafe in the settings that this PostgreSQL connection has."""
-    problems = []
-    for name, (unsafe, consequence) in _SERVER_SETTINGS.items():
-        row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
-        value = str(row[0]) if row else ""
-        if value in unsafe:
-            problems.append(
-                f"PostgreSQL runs with {name}={value}: {consequence}. "
-                f"Set it back: ALTER SYSTEM SET {name} = 'on'; SELECT pg_reload_conf(); and look "
-                "for settings of this role or database in pg_db_role_setting."
-            )
-    return problems
+def unsafe_settings(settings: Mapping[str, str]) -> list[str]:
+    """What is unsafe among these PostgreSQL settings, each with what to set."""
+    return [
+        f"PostgreSQL runs with {name}={settings[name]}: {consequence}. "
+        f"Set it back: ALTER SYSTEM SET {name} = 'on'; SELECT pg_reload_conf(); and look for "
+        "settings of this role or database in pg_db_role_setting."
+        for name, (unsafe, consequence) in _SERVER_SETTINGS.items()
+        if settings.get(name) in unsafe
+    ]
 
 
 def _environment_problems(environment: Mapping[str, str]) -> Iterator[str]:
@@ -81,7 +77,11 @@ def _durability_problems(address: Address, sqlite_synchronous: str) -> list[str]
             return []
         case PostgresAddress(dsn):
             with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as server:
-                return check_durability(server)
+                rows = server.execute(
+                    "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)",
+                    (list(_SERVER_SETTINGS),),
+                ).fetchall()
+            return unsafe_settings(dict(rows))
 
 
 def _schema_problems(url: str, address: Address) -> Iterator[str]:

@@ -41,7 +41,7 @@ class LedgerLog:
     ) -> None:
         self._codec = codec
         self._committer = committer
-        self._reader = reader
+        self.reader = reader
         self._threads = threads
 
     async def append(self, append: Append) -> Appended:
@@ -61,7 +61,7 @@ class LedgerLog:
     ) -> Sequence[Recorded]:
         """Events of one stream, in order of version."""
         return await self._in_thread(
-            lambda: self._decoded(self._reader.stream_rows(stream_id, after_version, limit))
+            lambda: self._decoded(self.reader.stream_rows(stream_id, after_version, limit))
         )
 
     async def read_all(self, *, after: int = 0, limit: int = 500) -> Sequence[Recorded]:
@@ -70,11 +70,11 @@ class LedgerLog:
 
     def read_batch(self, after: int, limit: int) -> list[Recorded]:
         """The same, blocking: for threads of their own, such as a projection feed."""
-        return self._decoded(self._reader.rows_after(after, limit))
+        return self._decoded(self.reader.rows_after(after, limit))
 
     async def head(self) -> int:
         """The highest position stored, 0 for an empty log."""
-        return await self._in_thread(self._reader.head)
+        return await self._in_thread(self.reader.head)
 
     def saturation(self) -> float:
         """How full the append queue is, 0 to 1."""

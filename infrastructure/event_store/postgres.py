@@ -19,6 +19,7 @@ from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, Vers
 from infrastructure.event_store.group_commit import Pending, RolledBack, Written
 from infrastructure.event_store.log import LogRow
 from infrastructure.event_store.postgres_wire import (
+    AnswerLate,
     AnswerLost,
     NotSent,
     PreparedCall,
@@ -226,6 +227,9 @@ class PostgresWriter:
                 self._last_error = str(error)
             except AnswerLost as error:
                 self._drop()
+                if isinstance(error, AnswerLate):
+                    # Those who waited behind this batch shall not wait for a connection as well.
+                    self._postpone(str(error))
                 raise UnknownOutcome(
                     f"the connection to PostgreSQL was lost before the answer: {error}"
                 ) from error
@@ -268,13 +272,16 @@ class PostgresWriter:
             )
             self._call = PreparedCall(connection, APPEND, self._answer_seconds)
         except (psycopg.Error, Refused) as error:
-            pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
-            self._failures += 1
-            self._next_attempt = time.monotonic() + pause
-            self._last_error = str(error).strip()
+            self._postpone(str(error).strip())
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}") from error
         self._failures = 0
         return self._call
+
+    def _postpone(self, cause: str) -> None:
+        pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]
+        self._failures += 1
+        self._next_attempt = time.monotonic() + pause
+        self._last_error = cause
 
     def _drop(self) -> None:
         if self._call is not None:

@@ -44,6 +44,10 @@ class AnswerLost(Exception):
     """The statement was sent and no answer came: it may be stored."""
 
 
+class AnswerLate(AnswerLost):
+    """The connection stands and the server is silent."""
+
+
 def uuid_array(values: Sequence[UUID]) -> bytes:
     """A `uuid[]` parameter in binary form."""
     return _array_header(OID_UUID, len(values)) + b"".join(
@@ -134,8 +138,8 @@ class PreparedCall:
         self._connection.close()
 
     def _notice_closure(self) -> None:
-        """A server that went away while nothing was sent left its farewell on the socket."""
-        if self._readable.poll(0):
+        """A server that went away while nothing was sent left a farewell and an end of file."""
+        while self._readable.poll(0):
             self._libpq.consume_input()
         if self._libpq.status != pq.ConnStatus.OK:
             raise psycopg.OperationalError("the server closed the connection")
@@ -169,7 +173,7 @@ class PreparedCall:
     def _wait(self, poll: select.poll, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
-            raise AnswerLost(f"no answer within {self._answer_seconds_max:g} s")
+            raise AnswerLate(f"no answer within {self._answer_seconds_max:g} s")
 
 
 def _refusal(result: pq.abc.PGresult) -> Refused:

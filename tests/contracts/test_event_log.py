@@ -1,6 +1,7 @@
 """The contract of `application.ports.EventLog`, on SQLite and PostgreSQL."""
 
 import asyncio
+import threading
 from uuid import uuid4
 
 import pytest
@@ -162,23 +163,24 @@ async def test_a_large_append_and_large_values_are_stored(store: Store) -> None:
 
 async def test_a_full_queue_refuses_new_work_first(open_ledger: OpenStore) -> None:
     store = await open_ledger(appends_max=10)
-    running = [append() for _ in range(10)]
-    waiting = [asyncio.ensure_future(store.log.append(each)) for each in running]
-    outcomes = await asyncio.gather(
-        *waiting,
-        store.log.append(request()),
-        store.log.append(append()),
-        return_exceptions=True,
-    )
+    busy, gate = threading.Event(), threading.Event()
+    store.committer.run_job(lambda: busy.set() or gate.wait())
+    await asyncio.to_thread(busy.wait)
+    waiting = [asyncio.ensure_future(store.log.append(request())) for _ in range(8)]
+    await asyncio.sleep(0)  # they reach the queue
 
-    assert not [outcome for outcome in outcomes[:10] if isinstance(outcome, Exception)]
-    stored = len(await store.log.read_all())
-    assert stored == sum(1 for outcome in outcomes if not isinstance(outcome, Exception))
-    assert all(
-        isinstance(outcome, Overloaded) and outcome.retry_after_seconds > 0
-        for outcome in outcomes
-        if isinstance(outcome, Exception)
-    )
+    assert store.log.saturation() == 0.8
+    with pytest.raises(Overloaded) as refusal:
+        await store.log.append(request())
+    assert refusal.value.retry_after_seconds > 0
+    waiting += [asyncio.ensure_future(store.log.append(append())) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="full"):
+        await store.log.append(append())
+
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert len(await store.log.read_all()) == 10
 
 
 async def test_admission_stops_new_executions_only(store: Store) -> None:

@@ -1,0 +1,181 @@
+"""What callers are told when PostgreSQL, or the way to it, fails: real sockets, really cut."""
+
+import asyncio
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from application.ports import StoreUnavailable, Touch, UnknownOutcome
+from infrastructure.database import Store
+from tests.contracts.appends import LONG_AGO, append, request
+from tests.infrastructure.event_store.conftest import OpenAt, Proxy
+from tests.infrastructure.event_store.cutting_proxy import Fault
+
+pytestmark = pytest.mark.anyio
+
+APPEND_LOCK = "7017281934620001"
+
+
+def stored(url: str) -> set[UUID]:
+    with psycopg.connect(url) as connection:
+        return {row[0] for row in connection.execute("SELECT originator_id FROM ledger_events")}
+
+
+async def append_until_stored(store: Store) -> None:
+    while True:
+        try:
+            await store.log.append(append())
+        except StoreUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_stored"), [(Fault.REQUEST_LOST, False), (Fault.ANSWER_LOST, True)]
+)
+async def test_a_lost_answer_is_an_unknown_outcome(
+    proxy: Proxy, postgres_url: str, open_at: OpenAt, *, fault: Fault, is_stored: bool
+) -> None:
+    relay, url = proxy
+    store = await open_at(url)
+    await store.log.append(append())
+    relay.fault = fault
+    one = append()
+
+    with pytest.raises(UnknownOutcome, match="before the answer"):
+        await store.log.append(one)
+
+    assert relay.hits == 1
+    assert (one.stream_id in stored(postgres_url)) is is_stored
+    await store.log.append(append())
+
+
+async def test_every_caller_of_a_lost_batch_is_told(
+    proxy: Proxy, postgres_url: str, open_at: OpenAt
+) -> None:
+    relay, url = proxy
+    store = await open_at(url)
+    await store.log.append(append())
+    relay.fault = Fault.ANSWER_LOST
+
+    outcomes = await asyncio.gather(
+        *(store.log.append(append()) for _ in range(50)), return_exceptions=True
+    )
+
+    unknown = [outcome for outcome in outcomes if isinstance(outcome, UnknownOutcome)]
+    assert unknown
+    assert len({id(outcome) for outcome in unknown}) == len(unknown)
+    assert len(stored(postgres_url)) == 51
+    assert relay.hits >= 1
+
+
+async def test_a_frozen_server_is_given_up(proxy: Proxy, open_at: OpenAt) -> None:
+    relay, url = proxy
+    store = await open_at(url, answer_seconds=0.3)
+    await store.log.append(append())
+    relay.fault = Fault.FROZEN
+
+    with pytest.raises(UnknownOutcome, match=r"no answer within 0\.3 s"):
+        await store.log.append(append())
+
+    relay.fault = Fault.NONE
+    await append_until_stored(store)
+
+
+async def test_an_outage_fails_fast_and_ends_by_itself(
+    proxy: Proxy, postgres_url: str, open_at: OpenAt
+) -> None:
+    relay, url = proxy
+    store = await open_at(url, answer_seconds=0.5)
+    await store.log.append(append())
+    relay.down = True
+    relay.cut_all()
+
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.log.append(append())
+    with pytest.raises(StoreUnavailable):
+        await store.log.read_all()
+    with pytest.raises(StoreUnavailable):
+        await store.queue.claim(1)
+    assert len(stored(postgres_url)) == 1
+
+    relay.down = False
+    await append_until_stored(store)
+    while True:
+        try:
+            assert len(await store.log.read_all()) == 2
+            assert await store.queue.claim(1) == []
+        except StoreUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+async def test_connections_that_ended_while_idle_are_replaced_unseen(
+    postgres_url: str, open_at: OpenAt
+) -> None:
+    store = await open_at(postgres_url)
+    await store.log.append(append())
+    await store.log.read_all()
+    with psycopg.connect(postgres_url) as connection:
+        ended = connection.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+    assert ended is not None
+    assert ended[0] >= 3
+
+    await store.log.append(append())
+    assert len(await store.log.read_all()) == 2
+
+
+async def test_a_held_append_lock_fails_the_append_for_certain(
+    postgres_url: str, open_at: OpenAt
+) -> None:
+    store = await open_at(postgres_url, lock_seconds=0.1)
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await store.log.append(append())
+        holder.rollback()
+    await store.log.append(append())
+    assert len(stored(postgres_url)) == 1
+
+
+async def test_a_deadlock_is_tried_again(postgres_url: str, open_at: OpenAt) -> None:
+    store = await open_at(postgres_url, lock_seconds=20.0)
+    one = request()
+    await store.log.append(one)
+    with (
+        psycopg.connect(postgres_url) as rival,
+        psycopg.connect(postgres_url, autocommit=True) as observer,
+    ):
+        rival.execute("SET deadlock_timeout = '60s'")  # the append is the one to notice
+        rival.execute("SELECT * FROM work_queue FOR UPDATE")
+        touching = asyncio.ensure_future(
+            store.log.append(append(one.stream_id, 2, queue=Touch(LONG_AGO)))
+        )
+        await asyncio.to_thread(wait_for_a_lock, observer)
+        # The append holds the lock of the log and waits for the row; this closes the circle.
+        await asyncio.to_thread(rival.execute, f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
+        rival.rollback()
+        await touching
+        assert deadlocks(observer) == 1
+    assert [entry.event.version for entry in await store.log.read_stream(one.stream_id)] == [1, 2]
+
+
+def wait_for_a_lock(connection: psycopg.Connection) -> None:
+    """Return once some session of the server waits for a lock."""
+    query = "SELECT count(*), pg_sleep(0.01) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while (row := connection.execute(query).fetchone()) is not None and row[0] == 0:
+        continue
+
+
+def deadlocks(connection: psycopg.Connection) -> int:
+    connection.execute("SELECT pg_stat_clear_snapshot()")
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    row = connection.execute(query).fetchone()
+    return row[0] if row else 0
