@@ -2,16 +2,16 @@
 step by step, as a stream.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from application.ledger import Entry, Ledger, not_ready
+from application.ledger import Entry, Ledger, execution_uuid, not_ready
 from application.ports import ChangeFeed, StoreUnavailable
 from application.step_history import step_history
 from application.views import ExecutionView, StepView, summarise
+from application.watchers import Enough, Watchers
 from application.workflows import Workflows
 from domain.definition import Definition
 from domain.definition_reader import Mistake
@@ -23,44 +23,13 @@ POLL_SECONDS: Final = 1.0
 PAGE: Final = 500
 
 
-class Watchers:
-    """Who waits for which execution to change, woken by the change feed."""
-
-    def __init__(self, feed: ChangeFeed) -> None:
-        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._end: Callable[[], None] = feed.subscribe(self._changed)
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._end()
-
-    def expect(self, execution_id: UUID) -> asyncio.Future[None]:
-        """A future that is done at the next change of the execution."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(execution_id, set()).add(future)
-        return future
-
-    def forget(self, execution_id: UUID, future: asyncio.Future[None]) -> None:
-        """Nobody waits on it any more."""
-        waiting = self._waiting.get(execution_id)
-        if waiting is not None:
-            waiting.discard(future)
-            if not waiting:
-                del self._waiting[execution_id]
-
-    def _changed(self, execution_id: UUID, version: int) -> None:
-        for future in self._waiting.pop(execution_id, ()):
-            if not future.done():
-                future.set_result(None)
-
-
 class History:
     """Reads of one execution; current in every process."""
 
     def __init__(self, ledger: Ledger, workflows: Workflows, feed: ChangeFeed) -> None:
         self._ledger = ledger
         self._workflows = workflows
-        self._watchers = Watchers(feed)
+        self._watchers = Watchers(feed, ledger.cache, ledger.clock)
 
     def close(self) -> None:
         """Stop listening to changes."""
@@ -133,7 +102,7 @@ class History:
         execution_id, seen = entry.state.id, after_version
         state = await self._state_at(execution_id, after_version)
         while True:
-            future = self._watchers.expect(execution_id)
+            future = self._watchers.expect(execution_id, _any_change)
             try:
                 async for recorded in self._all(execution_id, seen):
                     seen = recorded.event.version
@@ -141,56 +110,33 @@ class History:
                     yield recorded
                 if state is not None and state.terminal:
                     return
-                await self._at_most(POLL_SECONDS, future)
+                await self._watchers.wait(execution_id, future, POLL_SECONDS)
             finally:
                 self._watchers.forget(execution_id, future)
 
     # --- inside ---
 
     async def _wait(
-        self,
-        workspace_id: str,
-        execution_ref: str,
-        seconds: float,
-        enough: Callable[[ExecutionState], bool],
+        self, workspace_id: str, execution_ref: str, seconds: float, enough: Enough
     ) -> ExecutionView:
-        entry = await self._ledger.find(workspace_id, execution_ref)
-        execution_id = entry.state.id
-        clock = self._ledger.clock
+        clock, cache = self._ledger.clock, self._ledger.cache
+        execution_id = execution_uuid(workspace_id, execution_ref)
+        entry = cache.get(execution_id)
+        if entry is None or entry.state.workspace_id != workspace_id:
+            entry = await self._ledger.find(workspace_id, execution_ref)
         deadline = clock.now() + timedelta(seconds=seconds)
         while not enough(entry.state):
             left = (deadline - clock.now()).total_seconds()
             if left <= 0:
                 break
-            future = self._watchers.expect(execution_id)
-            try:
-                entry = self._ledger.cache.get(execution_id) or entry
-                if enough(entry.state):
-                    break
-                woken = await self._at_most(min(left, POLL_SECONDS), future)
-            finally:
-                self._watchers.forget(execution_id, future)
-            cached = self._ledger.cache.get(execution_id)
-            if woken and cached is not None and cached.state.version > entry.state.version:
-                entry = cached
+            future = self._watchers.expect(execution_id, enough)
+            woken = await self._watchers.wait(execution_id, future, min(left, POLL_SECONDS))
+            known = cache.get(execution_id)
+            if woken and known is not None and enough(known.state):
+                entry = known
             else:
                 entry = await self._ledger.find(workspace_id, execution_ref)
         return summarise(entry.state, entry.position)
-
-    async def _at_most(self, seconds: float, future: asyncio.Future[None]) -> bool:
-        """Whether `future` was done within `seconds`."""
-        clock = self._ledger.clock
-
-        def give_up() -> None:
-            if not future.done():
-                future.cancel()
-
-        end = clock.call_at(clock.now() + timedelta(seconds=seconds), give_up)
-        try:
-            await asyncio.wait((future,))
-        finally:
-            end()
-        return not future.cancelled()
 
     async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
         while True:
@@ -236,3 +182,7 @@ class History:
                 f"The execution did not exist at {as_of.isoformat()}; it was requested later."
             )
         return Entry(past, position)
+
+
+def _any_change(state: ExecutionState) -> bool:
+    return True

@@ -5,6 +5,7 @@ Publish, activate, deactivate, retire.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -25,6 +26,7 @@ NAMESPACE: Final = UUID("7f2f2f0e-3a0a-5d8e-9a54-0d5c1d6f4e11")
 """Root of every computed id of this product (uuid5)."""
 
 
+@lru_cache(maxsize=4_096)
 def workflow_uuid(workspace_id: str, name: str) -> UUID:
     """A workflow's stream: its name is unique within a workspace, so no look-up is needed."""
     return uuid5(NAMESPACE, f"workflow\n{workspace_id}\n{name}")

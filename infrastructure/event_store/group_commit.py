@@ -295,7 +295,8 @@ class GroupCommitter:
             else:
                 future.set_result(outcome)
         if delivery.recorded:
-            self._on_committed(delivery.recorded)
+            # After the callers: who hears of a change then finds it in their cache.
+            asyncio.get_running_loop().call_soon(self._on_committed, delivery.recorded)
 
 
 def _results(batch: list[Pending], written: Written) -> list[_Result]:
