@@ -1,6 +1,6 @@
 """A small shop service for the example workflow; needs nothing but Python.
 
-    python shop_service.py [--port 8090]
+    python shop.py [--port 8090]
 
 - `GET /orders` is the data file `orders.csv` as JSON: `{"count", "orders": [{column: text}]}`.
 - `POST /settlements` books the day's totals. Like a service that is just starting, it answers 503

@@ -1,0 +1,131 @@
+"""What `flowledger doctor` looks at, from the packages to a write; for each fault what to do."""
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from application.ports import StoreUnavailable
+from interfaces.cli_engine import read_settings, schema_versions, start
+from interfaces.cli_failures import CommandFailed
+
+if TYPE_CHECKING:
+    from interfaces.bootstrap import Services, Settings
+
+_PACKAGES: Final = ("domain", "application", "infrastructure", "interfaces")
+_WAITING_SECONDS_MAX: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was seen, and for a fault what to do."""
+
+    check: str
+    ok: bool
+    seen: str
+    advice: str = ""
+
+
+async def examine(database: str | None) -> AsyncIterator[Finding]:
+    """Every check in order; ends early when a later one could not be made."""
+    yield packages()
+    try:
+        settings = read_settings(database)
+    except CommandFailed as failed:
+        yield Finding("settings", False, failed.message, failed.next_step)
+        return
+    yield Finding("settings", True, f"the ledger is {_without_password(settings.database_url)}")
+    missing = _missing_file(settings.database_url)
+    if missing is not None:
+        yield missing
+        return
+    async for finding in _examine_store(settings):
+        yield finding
+
+
+def packages() -> Finding:
+    """Other distributions also ship packages of these names; ours must be the ones found."""
+    ours = Path(__file__).resolve().parent.parent
+    foreign = []
+    for name in _PACKAGES:
+        found = importlib.util.find_spec(name)
+        origin = found.origin if found is not None else None
+        if origin is None or Path(origin).resolve().parent.parent != ours:
+            foreign.append(f"{name} ({origin})")
+    if foreign:
+        advice = "Install flowledger into an environment of its own (a venv, or pipx)."
+        return Finding("packages", False, f"not ours: {', '.join(foreign)}", advice)
+    return Finding("packages", True, f"all from {ours}")
+
+
+def _missing_file(url: str) -> Finding | None:
+    """A look must not create the file."""
+    path = url.removeprefix("sqlite:///")
+    if path == url or Path(path).exists():
+        return None
+    seen = f"the file {path} does not exist yet"
+    if Path(path).absolute().parent.is_dir():
+        return Finding("database", True, f"{seen}; `flowledger serve` makes it")
+    return Finding("database", False, f"{seen}, nor its folder", "Make the folder.")
+
+
+async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
+    try:
+        present, newest = schema_versions(settings)
+    except CommandFailed as failed:
+        yield Finding("database", False, failed.message, failed.next_step)
+        return
+    yield Finding("database", True, "answers")
+    if present != newest:
+        seen = f"schema {present or 'none'}, this release needs {newest}"
+        yield Finding("schema", False, seen, "Run `flowledger migrate`.")
+        return
+    yield Finding("schema", True, f"{newest}, the newest")
+    async with AsyncExitStack() as stack:
+        try:
+            # Without slots: a look must not run anybody's work.
+            services = await start(settings.model_copy(update={"worker_slots": 0}))
+        except CommandFailed as failed:
+            yield Finding("start", False, failed.message, failed.next_step)
+            return
+        stack.push_async_callback(services.close)
+        yield Finding("durability", True, "what is acknowledged survives a crash")
+        yield await _write(services)
+        yield await _queue(services)
+        for projection in await services.reads.projections():
+            ok = projection.last_error is None
+            yield Finding(
+                f"table {projection.name}",
+                ok,
+                f"{projection.state}, {projection.lag_events} events behind"
+                + ("" if ok else f": {projection.last_error}"),
+                "" if ok else f"Run `flowledger projections rebuild {projection.name}`.",
+            )
+
+
+async def _write(services: "Services") -> Finding:
+    """Giving up leases that this process does not have is a write that changes nothing."""
+    try:
+        await services.store.queue.release_all()
+    except StoreUnavailable as error:
+        advice = "Look at the file's owner and permissions, the disk, and who else holds a lock."
+        return Finding("write", False, str(error), advice)
+    return Finding("write", True, "a transaction was committed")
+
+
+async def _queue(services: "Services") -> Finding:
+    figures = await services.store.queue.statistics()
+    age = figures.oldest_age_seconds
+    seen = f"{figures.depth} open executions, {figures.ready} ready, {figures.leased} being run"
+    if age > _WAITING_SECONDS_MAX:
+        advice = "Start a server, or give the running one more slots (FLOWLEDGER_WORKER_SLOTS)."
+        return Finding("work", False, f"{seen}; the oldest is ready for {age:.0f} s", advice)
+    return Finding("work", True, seen)
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"

@@ -1,0 +1,117 @@
+"""The engine inside a command: its settings, its start and stop, and what a failed start says."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from interfaces.cli_failures import CommandFailed, ExitCode
+
+if TYPE_CHECKING:  # half a second of imports that --help does not need
+    from interfaces.bootstrap import Services, Settings
+
+_STORE_PACKAGES: Final = frozenset({"application", "psycopg", "sqlalchemy", "sqlite3"})
+"""Where the errors of a store that does not answer come from."""
+
+_REFUSALS: Final = {
+    "UnsafeStore": ExitCode.NOT_READY,
+    "UnknownProjection": ExitCode.NOT_FOUND,
+    "RebuildTakenOver": ExitCode.CONFLICT,
+}
+
+
+def read_settings(database: str | None, **given: Any) -> "Settings":  # values of any setting
+    """Settings from the environment, and what the command line says instead (None: nothing)."""
+    from pydantic import ValidationError
+
+    from interfaces.bootstrap import Settings
+
+    if database is not None:
+        given["database_url"] = database_url(database)
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = "; ".join(f"{_setting_name(each['loc'])}: {each['msg']}" for each in error.errors())
+        raise CommandFailed(
+            ExitCode.INVALID,
+            f"A setting is wrong: {lines}.",
+            "docs/reference/settings.md lists every setting with its limits.",
+        ) from None
+
+
+def database_url(text: str) -> str:
+    """A URL as it is; the name of a file as the URL of that SQLite file."""
+    return text if "://" in text else f"sqlite:///{text}"
+
+
+def schema_versions(settings: "Settings") -> tuple[str | None, str]:
+    """The schema of the database (None: it has none yet) and that of this release."""
+    from interfaces.bootstrap import migrate
+
+    with start_failures():
+        return migrate.current(settings.database_url), migrate.head()
+
+
+def migrate_store(settings: "Settings") -> None:
+    """Bring the database to the schema of this release; creates an SQLite file."""
+    from interfaces.bootstrap import migrate
+
+    with start_failures():
+        migrate.upgrade(settings.database_url)
+
+
+@asynccontextmanager
+async def open_engine(database: str | None) -> "AsyncIterator[Services]":
+    """The services on the embedded file, working until the block ends."""
+    from interfaces.cli_logs import set_up_logs
+
+    settings = read_settings(database)
+    # The command speaks for itself; what goes wrong in a step stands in the history.
+    set_up_logs("critical", settings.log_format)
+    services = await start(settings)
+    try:
+        yield services
+    finally:
+        await services.close()
+
+
+async def start(settings: "Settings") -> "Services":
+    """`open_services`; raises `CommandFailed` when the start is refused."""
+    from interfaces.bootstrap import open_services
+
+    with start_failures():
+        return await open_services(settings)
+
+
+@contextmanager
+def start_failures() -> Iterator[None]:
+    """Turn the refusals of the store and of settings into `CommandFailed`; defects pass."""
+    try:
+        yield
+    except CommandFailed:
+        raise
+    except Exception as error:
+        failure = _as_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _as_failure(error: Exception) -> CommandFailed | None:
+    """Told by where the error's class lives, as this layer imports neither SQL nor effects."""
+    package = type(error).__module__.partition(".")[0]
+    first_line = (str(error) or type(error).__name__).strip().partition("\n")[0]
+    if package in _STORE_PACKAGES or isinstance(error, OSError):
+        return CommandFailed(
+            ExitCode.NOT_READY,
+            f"The database cannot be used: {first_line}.",
+            "Check --database or FLOWLEDGER_DATABASE_URL; `flowledger doctor` looks closer.",
+        )
+    if (code := _REFUSALS.get(type(error).__name__)) is not None:
+        return CommandFailed(code, str(error))
+    if package == "infrastructure" or isinstance(error, ValueError):
+        return CommandFailed(ExitCode.INVALID, str(error))
+    return None
+
+
+def _setting_name(location: tuple[int | str, ...]) -> str:
+    return "FLOWLEDGER_" + "_".join(str(part) for part in location).upper()

@@ -1,0 +1,94 @@
+"""Commands about the SQL tables: projections status, verify, rebuild.
+
+`verify` and `rebuild` work on the database itself, with or without a running server.
+"""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from interfaces.cli_engine import read_settings, start_failures
+from interfaces.cli_failures import CommandFailed, ExitCode
+from interfaces.cli_options import AsJson, Database, with_session
+from interfaces.cli_output import progress_bar, write_json, write_line, write_table
+from interfaces.cli_session import Session
+
+projections_app = typer.Typer(no_args_is_help=True, help="Check or rebuild the SQL tables.")
+
+
+@projections_app.command("status")
+@with_session
+async def status(session: Session) -> None:
+    """Show how far each projection is behind the log."""
+    found = (await session.get("/projections")).body
+    if session.as_json:
+        write_json(found)
+        return
+    columns = ("PROJECTION", "STATE", "POSITION", "HEAD", "BEHIND", "SECONDS", "LAST ERROR")
+    names = ("name", "state", "position", "head", "lag_events", "lag_seconds", "last_error")
+    write_table(columns, [[each[name] for name in names] for each in found["items"]])
+
+
+@projections_app.command("verify")
+def verify(
+    name: Annotated[str, typer.Argument(help="A projection, or all.")] = "all",
+    database: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare tables with the log, row by row.
+
+    The exit code is 1 when there is a difference; the first one of each table is named.
+    """
+    from interfaces.bootstrap import verify_projections
+
+    settings = read_settings(database)
+    with start_failures(), progress_bar("verify", silent=as_json) as report:
+        verdicts = asyncio.run(verify_projections(settings, name, report))
+    wrong = [verdict for verdict in verdicts if verdict.difference is not None]
+    if as_json:
+        write_json(
+            [
+                {
+                    "projection": verdict.name,
+                    "position": verdict.position,
+                    "rows": verdict.rows,
+                    "difference": None if verdict.difference is None else str(verdict.difference),
+                }
+                for verdict in verdicts
+            ]
+        )
+    else:
+        for verdict in verdicts:
+            seen = (
+                verdict.difference or f"equal, {verdict.rows} rows at position {verdict.position}"
+            )
+            write_line(f"{verdict.name}: {seen}")
+    if wrong:
+        names = ", ".join(verdict.name for verdict in wrong)
+        raise CommandFailed(
+            ExitCode.UNSUCCESSFUL,
+            f"Not what the log says: {names}.",
+            f"`flowledger projections rebuild {wrong[0].name}` makes it anew from the log.",
+        )
+
+
+@projections_app.command("rebuild")
+def rebuild(
+    name: Annotated[str, typer.Argument(help="A projection, or all.")],
+    database: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a table anew from the log, beside the live one.
+
+    Readers see the old table until the new one has caught up; then they are switched at once.
+    """
+    from interfaces.bootstrap import rebuild_projection
+
+    settings = read_settings(database)
+    with start_failures(), progress_bar(f"rebuild {name}", silent=as_json) as report:
+        position = asyncio.run(rebuild_projection(settings, name, report))
+    if as_json:
+        write_json({"projection": name, "position": position})
+    else:
+        write_line(f"Rebuilt {name}: it holds every event up to position {position}.")

@@ -1,0 +1,197 @@
+"""One way to talk to Flowledger: its REST interface, on a server or in this process.
+
+With an address the requests go to that server. Without one the whole application is started here
+on the embedded file, worker included, and the same requests go to it without a network.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from interfaces.cli_failures import CommandFailed, ExitCode
+
+if TYPE_CHECKING:  # the library takes 90 ms to import, which --help should not pay
+    import httpx2
+
+Body = dict[str, Any]
+"""A JSON object of the REST interface."""
+
+API = "/api/v1"
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+_EMBEDDED_ADDRESS = "http://flowledger.embedded"
+_SECONDS_MAX = 60
+_EXIT_CODES = {
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    412: ExitCode.CONFLICT,
+    429: ExitCode.NOT_READY,
+    502: ExitCode.NOT_READY,
+    503: ExitCode.NOT_READY,
+    504: ExitCode.NOT_READY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a command goes and as whom. `url` None is the embedded file `database`."""
+
+    url: str | None
+    database: str | None
+    actor: str | None
+    as_json: bool
+
+
+class Answer(NamedTuple):
+    """What came back; `body` is parsed JSON, or the text of another media type."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+class Session:
+    """Requests to one Flowledger; every refusal becomes a `CommandFailed`."""
+
+    def __init__(self, client: "httpx2.AsyncClient", target: Target) -> None:
+        self._client = client
+        self.as_json = target.as_json
+        self.is_embedded = target.url is None
+        self._headers = {"X-Actor": target.actor} if target.actor else {}
+
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """`path` is under `/api/v1`; 304 is an answer, too."""
+        return await self._send("GET", path, query, None, headers)
+
+    async def post(
+        self,
+        path: str,
+        body: Body,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return await self._send("POST", path, query, body, headers)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: Body | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
+        import httpx2
+
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            response = await self._client.request(
+                method,
+                API + path,
+                params=params,
+                json=body,
+                headers=self._headers | dict(headers or {}),
+            )
+        except httpx2.TransportError as error:
+            raise unreachable(str(self._client.base_url), error) from None
+        answer = _read(response)
+        if response.status_code >= 400:
+            raise refused(answer)
+        return answer
+
+
+def _read(response: "httpx2.Response") -> Answer:
+    is_json = "json" in response.headers.get("content-type", "")
+    try:
+        body: Any = response.json() if is_json and response.content else response.text
+    except ValueError:
+        body = response.text
+    return Answer(response.status_code, response.headers, body)
+
+
+def refused(answer: Answer) -> CommandFailed:
+    """A problem answer as the sentence and the exit code of the command."""
+    code = _EXIT_CODES.get(answer.status, ExitCode.INVALID)
+    if answer.status >= 500 and code is ExitCode.INVALID:
+        code = ExitCode.UNEXPECTED
+    problem = answer.body if isinstance(answer.body, dict) else {}
+    lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {answer.status}")]
+    for mistake in problem.get("errors") or ():
+        where = mistake.get("pointer") or mistake.get("field") or "(whole)"
+        lines.append(f"  {where}: {mistake.get('message')}")
+    return CommandFailed(code, "\n".join(lines), _next_step(code, problem))
+
+
+def _next_step(code: ExitCode, problem: Body) -> str:
+    match code:
+        case ExitCode.NOT_FOUND:
+            return "`flowledger list` and `flowledger workflow list` show what there is."
+        case ExitCode.CONFLICT if problem.get("current_status"):
+            allowed = ", ".join(problem.get("allowed_actions") or ()) or "nothing"
+            return f"It is {problem['current_status']}; possible now: {allowed}."
+        case ExitCode.CONFLICT:
+            return "Look at it again (`flowledger watch`), then decide."
+        case ExitCode.NOT_READY:
+            return "Try again in a moment; `flowledger doctor` says what is wrong if it stays so."
+        case ExitCode.UNEXPECTED:
+            number = problem.get("request_id")
+            return f"This is a defect; the server's log has more under request {number}."
+        case _:
+            return ""
+
+
+def unreachable(address: str, error: Exception) -> CommandFailed:
+    return CommandFailed(
+        ExitCode.NOT_READY,
+        f"No answer from {address.rstrip('/')} ({str(error) or type(error).__name__}).",
+        "Start a server with `flowledger serve`, or leave --url out to work on the embedded file.",
+    )
+
+
+def segment(reference: str) -> str:
+    """A user's text as one segment of a path."""
+    return quote(reference, safe="")
+
+
+@asynccontextmanager
+async def open_session(target: Target) -> AsyncIterator[Session]:
+    """A session; the embedded application is stopped cleanly at the end."""
+    import httpx2
+
+    async with AsyncExitStack() as stack:
+        if target.url is None:
+            transport = await stack.enter_async_context(_embedded(target.database))
+            address = _EMBEDDED_ADDRESS
+        else:
+            transport, address = None, _checked_address(target.url)
+        client = httpx2.AsyncClient(
+            base_url=address,
+            transport=transport,
+            timeout=_SECONDS_MAX,
+            trust_env=False,
+            follow_redirects=False,
+        )
+        yield Session(await stack.enter_async_context(client), target)
+
+
+def _checked_address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        message = f"--url {url!r} is not an address like http://127.0.0.1:8000."
+        raise CommandFailed(ExitCode.INVALID, message)
+    return url.rstrip("/").removesuffix(API)
+
+
+@asynccontextmanager
+async def _embedded(database: str | None) -> "AsyncIterator[httpx2.AsyncBaseTransport]":
+    import httpx2
+
+    from interfaces.cli_engine import open_engine
+    from interfaces.http.app import create_app
+
+    async with open_engine(database) as services:
+        yield httpx2.ASGITransport(app=create_app(services))

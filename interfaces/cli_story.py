@@ -1,0 +1,77 @@
+"""Events of an execution as sentences for people, e.g. `book failed: HTTP 503 (transient)`."""
+
+from collections.abc import Callable
+
+from interfaces.cli_output import short_duration
+from interfaces.cli_session import Body
+
+_MESSAGE_CHARACTERS_MAX = 160
+
+
+def sentence(event: Body) -> str:
+    """One event in a few words; one that this release does not know is named by its topic."""
+    tell = _SENTENCES.get(str(event.get("type")))
+    return tell(event.get("data") or {}) if tell else str(event.get("topic"))
+
+
+def _step(data: Body) -> str:
+    tries = data.get("try_no") or 1
+    return f"{data.get('path')}" + (f" (try {tries})" if tries > 1 else "")
+
+
+def _message(data: Body) -> str:
+    text = " ".join(str(data.get("message") or data.get("code") or "").split())
+    if len(text) > _MESSAGE_CHARACTERS_MAX:
+        text = text[: _MESSAGE_CHARACTERS_MAX - 3] + "..."
+    return text
+
+
+def _requested(data: Body) -> str:
+    version = data.get("workflow_version")
+    later = f", to start at {data['start_at']}" if data.get("start_at") else ""
+    return f"requested: {data.get('workflow_name')} version {version}{later}"
+
+
+def _branch(data: Body) -> str:
+    outcome = "true" if data.get("branch") == "then" else "false"
+    child = str(data.get("child") or "").rpartition("/")[2]
+    then = f"so {child} runs" if child else "nothing to run there"
+    return f"{data.get('path')}: the condition is {outcome}, {then}"
+
+
+def _skipped(data: Body) -> str:
+    return f"{data.get('path')} skipped ({str(data.get('why')).replace('_', ' ')})"
+
+
+def _retry(data: Body) -> str:
+    delay = short_duration(data.get("delay_ms"))
+    return f"{data.get('path')} will be tried again in {delay} (try {data.get('try_no')})"
+
+
+def _retried(data: Body) -> str:
+    names = ", ".join(data.get("reset") or ()) or "nothing"
+    return f"reopened as attempt {data.get('attempt')}; to run again: {names}"
+
+
+_SENTENCES: dict[str, Callable[[Body], str]] = {
+    "requested": _requested,
+    "started": lambda data: f"started, attempt {data.get('attempt')}",
+    "step_started": lambda data: f"{_step(data)} started ({data.get('action') or 'step'})",
+    "step_redelivered": lambda data: f"{_step(data)} handed to another worker",
+    "step_progressed": lambda data: f"{_step(data)}: {data.get('progress')}",
+    "step_completed": lambda data: f"{_step(data)} completed",
+    "step_failed": lambda data: (
+        f"{_step(data)} failed: {_message(data)} ({data.get('error_class')})"
+    ),
+    "step_skipped": _skipped,
+    "branch_taken": _branch,
+    "retry_scheduled": _retry,
+    "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
+    "human_task_completed": lambda data: f"{data.get('path')} was done by a person",
+    "cancel_requested": lambda data: f"cancel requested: {data.get('reason') or 'no reason given'}",
+    "cancelled": lambda data: "CANCELLED",
+    "completed": lambda data: "COMPLETED" + (" in part" if data.get("partial") else ""),
+    "failed": lambda data: f"FAILED: {_message(data)}",
+    "retried": _retried,
+    "late_result_ignored": lambda data: f"{_step(data)}: a late result was ignored",
+}

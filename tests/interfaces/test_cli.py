@@ -1,0 +1,331 @@
+"""Commands on the embedded file, in this process: what they print and how they end."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from interfaces.cli import run
+from interfaces.cli_failures import ExitCode
+
+GREETING = """
+name: greeting
+start_step: look
+steps:
+  look:
+    type: conditional
+    condition: ${workflow.input.brief} == true
+    if_true_step: short
+    if_false_step: long
+    next_step: tell
+  short: {action: set_variables, config: {variables: {text: "Hi ${workflow.input.name}"}}}
+  long: {action: set_variables, config: {variables: {text: "Dear ${workflow.input.name}"}}}
+  tell: {action: send_notification, config: {message: "${look.output.branch_output.text}"}}
+output: {said: "${look.output.branch_output.text}"}
+"""
+BROKEN = """
+name: broken
+start_step: first
+steps:
+  first:
+    action: set_variables
+    config: {variables: {}}
+    next_step: secnod
+  last:
+    action: no_such_action
+"""
+FAILING = """
+name: failing
+start_step: keep
+steps:
+  keep: {action: set_variables, config: {variables: {a: 1}}, next_step: call}
+  call: {action: call_api, config: {url: "http://127.0.0.1:1/"}}
+"""
+WAITING = "name: waiting\nstart_step: w\nsteps: {w: {type: wait, duration_ms: 600000}}"
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # what REST answered
+        return json.loads(self.out)
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs `flowledger ...` in an empty folder with four definitions."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("greeting", GREETING),
+        ("broken", BROKEN),
+        ("failing", FAILING),
+        ("waiting", WAITING),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+    def run_command(*arguments: str) -> Ended:
+        code = run(arguments)
+        out, err = capfd.readouterr()
+        return Ended(code, out, err)
+
+    return run_command
+
+
+def published(command: Command, name: str) -> None:
+    assert command("workflow", "publish", f"{name}.yaml").code == ExitCode.DONE
+
+
+def test_a_definition_is_checked_without_storing_it(command: Command) -> None:
+    valid = command("workflow", "validate", "greeting.yaml")
+    assert (valid.code, valid.out) == (ExitCode.DONE, "greeting.yaml is valid.\n")
+    assert command("workflow", "list", "--json").json["total"] == 0
+
+
+def test_every_mistake_is_told_with_its_line(command: Command) -> None:
+    for verb in ("validate", "publish"):
+        broken = command("workflow", verb, "broken.yaml")
+        assert broken.code == ExitCode.INVALID
+        assert "broken.yaml:8: /steps/first/next_step: " in broken.err
+        assert "broken.yaml:10: /steps/last/action: " in broken.err
+        assert "[unknown_action]" in broken.err
+        assert broken.out == ""
+    verdict = command("workflow", "validate", "broken.yaml", "--json")
+    assert verdict.code == ExitCode.INVALID
+    assert verdict.json["valid"] is False
+    assert {"/steps/first/next_step", "/steps/last/action"} <= {
+        error["pointer"] for error in verdict.json["errors"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x 1", "bad.yaml:1:4: anchors are not accepted"),
+        ("a: 1\na: 2", "bad.yaml:2:1: the key 'a' stands here twice"),
+        ("- 1", "bad.yaml:1: (the whole definition): a definition is a mapping"),
+        ("", "bad.yaml:1:1: the file holds no value"),
+    ],
+)
+def test_a_file_that_is_no_definition_is_told(
+    command: Command, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    for verb in ("validate", "publish"):
+        ended = command("workflow", verb, "bad.yaml")
+        assert ended.code == ExitCode.INVALID
+        assert said in ended.err
+
+
+def test_a_missing_file_is_told(command: Command) -> None:
+    ended = command("workflow", "publish", "none.yaml")
+    assert ended.code == ExitCode.NOT_FOUND
+    assert "There is no file none.yaml" in ended.err
+
+
+def test_publishing_makes_versions(command: Command) -> None:
+    first = command("workflow", "publish", "greeting.yaml")
+    assert first.out == "Published greeting version 1 (wf-greeting-1).\n"
+    assert command("workflow", "publish", "greeting.yaml", "--json").json["version"] == 2
+    shown = command("workflow", "show", "greeting", "--version", "1")
+    assert shown.out.startswith("greeting version 1, active\n")
+    assert '"start_step": "look"' in shown.out
+    listed = command("workflow", "list")
+    assert "greeting" in listed.out
+    assert listed.out.endswith("1 of 1\n")
+
+
+def test_execute_and_watch_to_the_end(command: Command) -> None:
+    published(command, "greeting")
+    ended = command("execute", "greeting", "--input", '{"name": "Ada"}', "--watch")
+    assert ended.code == ExitCode.DONE
+    assert 'output        {"said": "Dear Ada"}' in ended.out
+    assert "look: the condition is false, so long runs" in ended.err
+    assert "COMPLETED" in ended.err
+
+
+def test_input_comes_from_files_too(command: Command, tmp_path: Path) -> None:
+    published(command, "greeting")
+    (tmp_path / "in.yaml").write_text("name: Ada\nbrief: true\n")
+    (tmp_path / "in.json").write_text('{"name": "Ada", "brief": true}')
+    for given in ("@in.yaml", "@in.json"):
+        ended = command("execute", "greeting", "--input", given, "--watch", "--json")
+        assert ended.json["output"] == {"said": "Hi Ada"}
+        assert ended.err == ""
+    for wrong in ("[1]", "{", '{"a": NaN}', "@none.json"):
+        assert command("execute", "greeting", "--input", wrong).code in (2, 3)
+
+
+def test_options_of_an_execution_arrive(command: Command) -> None:
+    published(command, "waiting")
+    view = command(
+        *("execute", "waiting", "--json", "--actor", "alice", "--label", "team=a"),
+        *("--priority", "0", "--key", "k-1", "--delay", "60"),
+    ).json
+    assert (view["triggered_by"], view["labels"], view["priority"]) == ("alice", {"team": "a"}, 0)
+    assert view["status"] == "PENDING"
+    again = command(
+        *("execute", "waiting", "--json", "--actor", "alice", "--label", "team=a"),
+        *("--priority", "0", "--key", "k-1", "--delay", "60"),
+    ).json
+    assert again["id"] == view["id"]
+    listed = command("list", "--label", "team=a", "--status", "pending", "--json").json
+    assert [item["id"] for item in listed["items"]] == [view["id"]]
+    assert command("list", "--label", "team=b", "--json").json["total"] == 0
+
+
+def test_an_execution_on_the_file_waits_for_somebody_to_work(command: Command) -> None:
+    published(command, "waiting")
+    ended = command("execute", "waiting")
+    assert ended.code == ExitCode.DONE
+    assert "flowledger watch" in ended.err
+
+
+def test_a_failed_execution_ends_with_one_and_can_be_retried(command: Command) -> None:
+    published(command, "failing")
+    failed = command("execute", "failing", "--watch", "--json")
+    assert failed.code == ExitCode.UNSUCCESSFUL
+    view = failed.json
+    assert view["status"] == "FAILED"
+    assert f"flowledger retry {view['id']}" in failed.err
+    assert command("watch", view["id"]).code == ExitCode.UNSUCCESSFUL
+    retried = command("retry", view["id"], "--reason", "it is up again", "--watch", "--json")
+    assert retried.code == ExitCode.UNSUCCESSFUL
+    assert retried.json["attempt"] == 2
+    told = command("history", view["id"]).out
+    assert "reopened as attempt 2; to run again: call" in told
+    assert told.count("keep started") == 1
+
+
+def test_cancel_then_cancel_again_then_nothing_else(command: Command) -> None:
+    published(command, "waiting")
+    execution = command("execute", "waiting", "--json").json["id"]
+    cancelled = command("cancel", execution, "--reason", "not needed", "--json")
+    assert cancelled.json["status"] == "CANCELLED"
+    assert command("cancel", execution).code == ExitCode.DONE
+    published(command, "greeting")
+    done = command("execute", "greeting", "--watch", "--input", '{"name": "A"}', "--json").json[
+        "id"
+    ]
+    late = command("cancel", done)
+    assert late.code == ExitCode.CONFLICT
+    assert "It is COMPLETED; possible now: " in late.err
+
+
+def test_history_diagram_and_explain(command: Command, tmp_path: Path) -> None:
+    published(command, "greeting")
+    view = command("execute", "greeting", "--input", '{"name": "A"}', "--watch", "--json").json
+    events = command("history", view["id"], "--json").json["items"]
+    assert [event["version"] for event in events] == list(range(1, view["version"] + 1))
+    later = command("history", view["id"], "--after", "3", "--json").json["items"]
+    assert later == events[3:]
+    assert command("diagram", view["id"]).out.count("stateDiagram-v2") == 1
+    assert command("diagram", "greeting", "--workflow", "--format", "dot").out.startswith("digraph")
+    assert command("diagram", view["id"], "--format", "svg", "--output", "a.svg").out == ""
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    assert command("diagram", view["id"], "--json").json["nodes"]
+    assert command("diagram", view["id"], "--format", "gif").code == ExitCode.INVALID
+    assert "retry: " in command("explain", view["id"]).out
+    assert command("explain", view["id"], "--json").json["summary"]
+
+
+@pytest.mark.parametrize("verb", ["watch", "cancel", "retry", "history", "diagram", "explain"])
+def test_unknown_executions_are_told(command: Command, verb: str) -> None:
+    ended = command(verb, "no-such-thing")
+    assert ended.code == ExitCode.NOT_FOUND
+    assert ended.err.startswith("Error: ")
+    assert "flowledger list" in ended.err
+
+
+@pytest.mark.parametrize("name", ["none", "../up", "a/b", "a?b", "%2e%2e", "wf-none-1"])
+def test_unknown_workflows_are_told(command: Command, name: str) -> None:
+    assert command("workflow", "show", name).code in (ExitCode.NOT_FOUND, ExitCode.INVALID)
+    assert command("execute", name).code in (ExitCode.NOT_FOUND, ExitCode.INVALID)
+
+
+def test_projections_and_doctor(command: Command) -> None:
+    published(command, "greeting")
+    assert "workflow_runs" in command("projections", "status").out
+    told = command("doctor", "--json")
+    assert told.code == ExitCode.DONE
+    assert told.json["ok"] is True
+    assert {"packages", "schema", "write"} <= {each["check"] for each in told.json["checks"]}
+
+
+def test_doctor_makes_no_file(command: Command, tmp_path: Path) -> None:
+    ended = command("doctor", "--database", "new.db")
+    assert ended.code == ExitCode.DONE
+    assert "does not exist yet" in ended.out
+    assert not (tmp_path / "new.db").exists()
+    (tmp_path / "text.db").write_text("this is no database, but long enough to look like one" * 40)
+    bad = command("doctor", "--database", "text.db")
+    assert bad.code == ExitCode.UNSUCCESSFUL
+    assert "FAULT  database" in bad.out
+
+
+def test_migrate_twice(command: Command) -> None:
+    assert command("migrate", "--json").json["changed"] is True
+    assert command("migrate", "--json").json["changed"] is False
+    assert command("migrate").out.startswith("Nothing to do")
+
+
+def test_usage_errors_end_with_two(command: Command) -> None:
+    for arguments in (
+        ("execute",),
+        ("no-such-command",),
+        ("list", "--limit", "0"),
+        ("list", "--label", "x"),
+        ("list", "--url", "http://127.0.0.1:1", "--database", "a.db"),
+        ("list", "--url", "ftp://here"),
+        ("list", "--database", "mysql://here"),
+    ):
+        ended = command(*arguments)
+        assert ended.code == ExitCode.INVALID, arguments
+        assert ended.err
+        assert "Traceback" not in ended.err
+
+
+def test_no_server_is_told(command: Command) -> None:
+    ended = command("list", "--url", "http://127.0.0.1:1")
+    assert ended.code == ExitCode.NOT_READY
+    assert "No answer from http://127.0.0.1:1" in ended.err
+    assert "flowledger serve" in ended.err
+
+
+def test_verify_names_a_difference_and_rebuild_mends_it(command: Command, tmp_path: Path) -> None:
+    published(command, "greeting")
+    view = command("execute", "greeting", "--input", '{"name": "A"}', "--watch", "--json").json
+    command("list")  # the tables have caught up when a list is answered
+    equal = command("projections", "verify")
+    assert equal.code == ExitCode.DONE
+    assert "workflow_runs: equal, 1 rows" in equal.out
+    with closing(sqlite3.connect(tmp_path / "flowledger.db")) as database:
+        (table,) = database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'workflow_runs_v%'"
+        ).fetchone()
+        database.execute(f"UPDATE {table} SET status = 'FAILED'")
+        database.commit()
+    wrong = command("projections", "verify", "workflow_runs")
+    assert wrong.code == ExitCode.UNSUCCESSFUL
+    assert "expected 'COMPLETED', found 'FAILED'" in wrong.out
+    assert "flowledger projections rebuild workflow_runs" in wrong.err
+    assert command("projections", "verify", "--json").code == ExitCode.UNSUCCESSFUL
+    rebuilt = command("projections", "rebuild", "workflow_runs", "--json")
+    assert rebuilt.json["position"] >= view["position"]
+    assert command("projections", "verify").code == ExitCode.DONE
+    unknown = command("projections", "rebuild", "nothing")
+    assert unknown.code == ExitCode.NOT_FOUND
+    assert "there are workflow_runs" in unknown.err

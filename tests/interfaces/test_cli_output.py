@@ -1,0 +1,74 @@
+"""What people read: events as sentences, refusals with a next step, texts that cannot draw."""
+
+import pytest
+
+from domain.events import EXECUTION_PAYLOADS
+from interfaces.cli_failures import ExitCode
+from interfaces.cli_output import short_duration, short_time, visible, write_table
+from interfaces.cli_session import Answer, refused, segment
+from interfaces.cli_story import sentence
+
+
+def test_every_kind_of_event_has_a_sentence() -> None:
+    for payload in EXECUTION_PAYLOADS:
+        kind = payload.TOPIC.split(".")[1]
+        told = sentence(
+            {"topic": payload.TOPIC, "type": kind, "data": {"path": "p", "message": "m"}}
+        )
+        assert told != payload.TOPIC
+        assert "Traceback" not in told
+    assert sentence({"topic": "execution.new_thing.v1", "type": "new_thing"}) == (
+        "execution.new_thing.v1"
+    )
+
+
+def test_control_characters_are_made_visible() -> None:
+    assert visible("a\x1b[31mb\rc\u202ed\x00") == "a\\x1b[31mb\\rc\\u202ed\\x00"
+    assert visible("two\nlines", "\n") == "two\nlines"
+    assert visible(None) == ""
+
+
+def test_tables_show_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(("NAME",), [("[red]x[/red] :smile:",), ("\x1b]0;title\x07",)])
+    out = capsys.readouterr().out
+    assert "[red]x[/red] :smile:" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(None, ""), (7, "7 ms"), (999, "999 ms"), (1_500, "1.5 s"), (125_000, "2 min 5 s")],
+)
+def test_durations(milliseconds: int | None, text: str) -> None:
+    assert short_duration(milliseconds) == text
+
+
+def test_times() -> None:
+    assert short_time("2026-11-20T10:11:12.345678Z") == "2026-11-20 10:11:12.345Z"
+    assert short_time("2026-11-20T10:11:12Z") == "2026-11-20 10:11:12.000Z"
+    assert short_time(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, ExitCode.INVALID),
+        (404, ExitCode.NOT_FOUND),
+        (409, ExitCode.CONFLICT),
+        (412, ExitCode.CONFLICT),
+        (422, ExitCode.INVALID),
+        (429, ExitCode.NOT_READY),
+        (500, ExitCode.UNEXPECTED),
+        (503, ExitCode.NOT_READY),
+    ],
+)
+def test_statuses_have_exit_codes(status: int, code: ExitCode) -> None:
+    problem = {"detail": "no", "errors": [{"pointer": "/a", "message": "wrong"}]}
+    failure = refused(Answer(status, {}, problem))
+    assert failure.code is code
+    assert failure.message == "no\n  /a: wrong"
+    assert refused(Answer(status, {}, "<html>")).message == f"HTTP {status}"
+
+
+def test_references_stay_one_segment() -> None:
+    assert segment("../a?b#c/d e") == "..%2Fa%3Fb%23c%2Fd%20e"
