@@ -16,7 +16,8 @@ _SELECT: Final = (
 )
 _MOVE: Final = (
     "UPDATE projection_checkpoints SET position = ?"
-    " WHERE name IN (?names) AND position = ? AND state = 'running' RETURNING name"
+    " WHERE (name, version) IN (VALUES ?keys) AND position = ? AND state = 'running'"
+    " RETURNING name"
 )
 
 
@@ -66,13 +67,14 @@ def read_checkpoints(session: Session) -> dict[tuple[str, int], Checkpoint]:
 
 
 def read_checkpoint(session: Session, projection: Projection, *, lock: bool = False) -> Checkpoint:
-    """One checkpoint; `lock` keeps everybody else from moving it until the transaction ends."""
+    """One checkpoint, at the beginning of the log when there is none.
+
+    `lock` keeps everybody else from moving it until the transaction ends.
+    """
     locking = " FOR UPDATE" if lock and session.dialect == "postgresql" else ""
     rows = session.execute(f"{_SELECT} WHERE name = ? AND version = ?{locking}", _key(projection))
     if not rows:
-        raise LookupError(
-            f"there is no checkpoint of projection {projection.table.name}; start the server once"
-        )
+        return Checkpoint(*_key(projection), 0, RUNNING, 0, None)
     return Checkpoint(*rows[0])
 
 
@@ -81,11 +83,9 @@ def move(session: Session, projections: Sequence[Projection], before: int, after
 
     Raises CheckpointMoved when one stands elsewhere or is paused.
     """
-    names = ", ".join("?" * len(projections))
-    moved = session.execute(
-        _MOVE.replace("?names", names),
-        (after, *(projection.table.name for projection in projections), before),
-    )
+    keys = ", ".join(["(?, ?)"] * len(projections))
+    named = [part for projection in projections for part in _key(projection)]
+    moved = session.execute(_MOVE.replace("?keys", keys), (after, *named, before))
     if len(moved) != len(projections):
         raise CheckpointMoved(f"a projection does not stand at position {before} any more")
 

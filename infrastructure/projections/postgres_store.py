@@ -70,11 +70,14 @@ class PostgresProjectionStore:
             yield self._on(connection)
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """See ProjectionStore.
-
-        Statements are sent without waiting for the answers of those before.
-        """
+        """See ProjectionStore; statements do not wait for the answers of those before."""
         with self._reached() as connection, connection.pipeline(), connection.transaction():
+            return work(self._on(connection))
+
+    def restructure(self, work: Callable[[Session], T]) -> T:
+        """See ProjectionStore; without a pipeline, in which the driver loses its prepared
+        statements when tables are dropped."""
+        with self._reached() as connection, connection.transaction():
             return work(self._on(connection))
 
     @contextmanager

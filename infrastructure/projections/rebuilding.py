@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
-from infrastructure.projections.checkpoints import Checkpoint, read_checkpoint
+from infrastructure.projections.checkpoints import Checkpoint, create_missing, read_checkpoint
 from infrastructure.projections.folding import Projection, States, Undecodable
 from infrastructure.projections.lanes import EVENTS_PER_BATCH_MAX
 from infrastructure.projections.log_reading import LogReading
@@ -45,7 +45,7 @@ class Rebuild:
         A paused projection runs again afterwards. Raises RebuildTakenOver, StoreUnavailable, or
         what an event did to the fold.
         """
-        self._store.write(self._begin)
+        self._store.restructure(self._begin)
         while True:
             with self._store.reading() as session:
                 log = LogReading(session, self._codec)
@@ -56,12 +56,13 @@ class Rebuild:
             rows = self._fold(events)
             self._fill(rows, events[-1].position)
             report(self._position, head)
-        self._store.write(self._switch)
+        self._store.restructure(self._switch)
         report(self._position, self._position)
         return self._position
 
     def _begin(self, session: Session) -> None:
         table = self._projection.table
+        create_missing(session, (self._projection,))
         checkpoint = read_checkpoint(session, self._projection, lock=True)
         session.execute(f"DROP TABLE IF EXISTS {table.stored}{REBUILT}")
         for statement in table.create_statements(

@@ -46,7 +46,10 @@ class ProjectionStore(Protocol):
         """Reads outside a transaction, each of which sees what is committed then."""
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """Run `work` in one transaction."""
+        """Run `work`, which changes rows only, in one transaction."""
+
+    def restructure(self, work: Callable[[Session], T]) -> T:
+        """Run `work`, which may also make and drop tables, in one transaction."""
 
     def snapshot(self) -> AbstractContextManager[Session]:
         """Reads which all see the database at one moment."""

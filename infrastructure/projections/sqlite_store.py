@@ -78,6 +78,8 @@ class SQLiteProjectionStore:
         except TimeoutError as error:
             raise StoreUnavailable("SQLite's writing connection is busy for too long") from error
 
+    restructure = write
+
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """See ProjectionStore."""
