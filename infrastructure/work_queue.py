@@ -266,7 +266,10 @@ class SQLiteWorkQueue:
         self._on_time(self._now())
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        result = await asyncio.wrap_future(self._jobs.run(work))
+        try:
+            result = await asyncio.wrap_future(self._jobs.run(work))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"SQLite does not answer: {error}") from error
         self._on_time(self._now())
         return result
 

@@ -4,7 +4,6 @@ A stored state is one JSON text, `{"meta": {...}, "data": {...}, "private": {...
 the fields which the payload names in `PRIVATE`. Execution id, version and topic are columns.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -12,9 +11,10 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import FieldInfo
 
 from domain.events import PAYLOADS, Event, Meta, Payload, Recorded
-from domain.json_values import Json, JsonObject, check_storable
+from domain.json_values import JsonObject, check_storable
 
 Upcast = tuple[type[Payload], Callable[[JsonObject], JsonObject]]
 """The payload of today, and what turns the fields of the old topic into its fields."""
@@ -196,33 +196,15 @@ def _picker(indices: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
 
 
 def _part(payload: type[Payload], name: str, indices: list[int]) -> type[Struct]:
-    annotations: dict[str, Any] = {}
-    for owner in reversed(payload.__mro__):
-        annotations.update(inspect.get_annotations(owner))
-    names = payload.__struct_fields__
-    defaults = payload.__struct_defaults__
-    first_default = len(names) - len(defaults)
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for i in indices:
-        kind = _decodable(annotations[names[i]])
-        if i < first_default:
-            fields.append((names[i], kind))
-        else:
-            fields.append((names[i], kind, _default(defaults[i - first_default])))
-    return msgspec.defstruct(f"{payload.__name__}{name}", fields, frozen=True, gc=False)
+    fields = msgspec.structs.fields(payload)
+    return msgspec.defstruct(
+        f"{payload.__name__}{name}", [_field(fields[i]) for i in indices], frozen=True, gc=False
+    )
 
 
-def _default(default: object) -> Any:  # msgspec's own type for "a field with a factory"
-    factory = getattr(default, "factory", None)
-    return default if factory is None else msgspec.field(default_factory=factory)
-
-
-def _decodable(annotation: object) -> object:
-    """The type to decode a field as: the alias for JSON values refers to itself, msgspec cannot."""
-    if annotation == Json:
-        return Any
-    if annotation == JsonObject:
-        return dict[str, Any]
-    if annotation == JsonObject | None:
-        return dict[str, Any] | None
-    return annotation
+def _field(info: FieldInfo) -> tuple[str, Any] | tuple[str, Any, Any]:
+    if info.default_factory is not msgspec.NODEFAULT:
+        return info.name, info.type, msgspec.field(default_factory=info.default_factory)
+    if info.default is not msgspec.NODEFAULT:
+        return info.name, info.type, info.default
+    return info.name, info.type

@@ -150,33 +150,43 @@ class SQLiteWriter:
             for event, state in zip(pending.append.events, pending.states, strict=True):
                 rows += (event.execution_id.hex, event.version, event.data.TOPIC, state)
         columns = queue_columns([pending.append for pending in batch])
-        return self.transaction(lambda connection: self._store(connection, rows, columns))
+        try:
+            return self.transaction(lambda connection: self._store(connection, rows, columns))
+        except sqlite3.IntegrityError as error:
+            raise _meaning(error) from error
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"SQLite cannot write: {error}") from error
 
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction that nothing else writes beside.
 
-        Raises what `work` raises, VersionConflict for a repeated key, StoreUnavailable when
-        certainly nothing is stored, UnknownOutcome when the commit itself failed.
+        Raises what `work` raises, StoreUnavailable when another program holds the file, and
+        UnknownOutcome when the commit itself failed.
         """
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"SQLite cannot write: {error}") from error
+        try:
             result = work(connection)
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise _meaning(error) from error
+        except BaseException:
+            self._roll_back()
+            raise
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._roll_back()
             raise UnknownOutcome(f"SQLite could not finish the commit: {error}") from error
         return result
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # some errors end the transaction by themselves
+            self._connection.execute("ROLLBACK")
 
     def _store(
         self, connection: sqlite3.Connection, rows: list[object], columns: QueueColumns
@@ -313,11 +323,7 @@ def _hex(ids: list[UUID]) -> list[str]:
     return [execution_id.hex for execution_id in ids]
 
 
-def _meaning(error: BaseException) -> BaseException:
-    if isinstance(error, sqlite3.IntegrityError):
-        if error.sqlite_errorname in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_TRIGGER"}:
-            return VersionConflict("another writer stored one of these versions first")
-        return ValueError(f"SQLite refuses the events: {error}")
-    if isinstance(error, sqlite3.Error):
-        return StoreUnavailable(f"SQLite cannot write: {error}")
-    return error
+def _meaning(error: sqlite3.IntegrityError) -> Exception:
+    if error.sqlite_errorname in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_TRIGGER"}:
+        return VersionConflict("another writer stored one of these versions first")
+    return ValueError(f"SQLite refuses the events: {error}")
