@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from msgspec import structs
-
 from domain import events as ev
 from domain.definition import (
     PRIORITIES,
@@ -15,7 +13,7 @@ from domain.definition import (
     WaitStep,
 )
 from domain.execution import ExecutionState, StepState
-from domain.json_values import Json, JsonObject, NotStorable, check_storable
+from domain.json_values import PAYLOAD_BYTES_MAX, Json, JsonObject, NotStorable
 from domain.mistakes import SECONDS_MAX, is_number
 from domain.outcomes import bytes_of, deadline_of
 from domain.references import UnresolvedReference
@@ -33,21 +31,25 @@ def begin_step(
             detail = found.error or gate.condition.text
             yield ev.StepSkipped(path, state.attempt, after, "condition", detail)
             return
-    before = state.steps.get(path)
-    started = ev.StepStarted(
-        path=path,
-        attempt=state.attempt,
-        try_no=1 if before is None else before.try_no + 1,
-        action=_action_name(declared),
-        after=after,
-        due_at=None,
-        deadline_at=deadline_of(declared, now),
-        input=None,
-    )
+    given: Json = None
+    due_at, problem = None, None
     try:
         given = _input(declared, state, scope)
-        started = structs.replace(started, input=given, due_at=_due_at(declared, given, now))
+        due_at = _due_at(declared, given, now)
     except (UnresolvedReference, NotStorable, ValueError) as error:
+        given, problem = None, str(error)
+    before = state.steps.get(path)
+    started = ev.StepStarted(
+        path,
+        state.attempt,
+        1 if before is None else before.try_no + 1,
+        _action_name(declared),
+        after,
+        due_at,
+        deadline_of(declared, now),
+        given,
+    )
+    if problem is not None:
         yield started
         yield ev.StepFailed(
             path,
@@ -57,7 +59,7 @@ def begin_step(
             "permanent",
             "bad_step_input",
             False,
-            str(error),
+            problem,
             None,
         )
         return
@@ -100,14 +102,22 @@ def _action_name(declared: Step) -> str:
 def _input(declared: Step, state: ExecutionState, scope: StepScope) -> Json:
     match declared:
         case ActionStep():
-            return check_storable(declared.input.resolve(scope))
+            return _bounded(declared.input.resolve(scope))
         case HumanTaskStep():
-            return _checked_task(check_storable(declared.input.resolve(scope)))
+            return _checked_task(_bounded(declared.input.resolve(scope)))
         case WaitStep():
             duration = 0 if state.simulate else declared.duration_ms.resolve(scope)
             return {"duration_ms": _milliseconds(duration)}
         case ConditionalStep():
             return None
+
+
+def _bounded(given: Json) -> Json:
+    """What was resolved, if it is not too large. Its parts were checked when they came in."""
+    size = bytes_of(given)
+    if size > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"the input has {size} bytes; a step takes at most {PAYLOAD_BYTES_MAX}.")
+    return given
 
 
 def _milliseconds(value: Json) -> float:

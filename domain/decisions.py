@@ -26,7 +26,7 @@ from domain.lifecycle import (
     RUNNING,
     SKIPPED,
     follow,
-    triggers_from,
+    verbs_from,
 )
 from domain.outcomes import complete_step, fail_step, redeliver, with_recovery
 from domain.planner import advance, running_actions
@@ -90,8 +90,7 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
 
 def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
     """The verbs that are legal now, from the lifecycle table."""
-    possible = triggers_from(EXECUTION_TABLE, state.state)
-    return tuple(verb for verb in VERBS if verb in possible)
+    return verbs_from(state.state, VERBS)
 
 
 def cancel(draft: Draft, reason: str | None) -> None:

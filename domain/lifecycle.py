@@ -7,6 +7,7 @@ docs/explanation/architecture.md, "Two state machines".
 """
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -201,6 +202,12 @@ def follow(table: Table, state: str, trigger: str, facts: Facts | None = None) -
 def status_of(state: str) -> str:
     """The status people see: the part before the dot."""
     return state.partition(".")[0]
+
+
+@cache
+def verbs_from(state: str, verbs: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `verbs` that the execution machine allows from `state`, whatever guards say."""
+    return tuple(verb for verb in verbs if (state, verb) in EXECUTION_TABLE)
 
 
 def triggers_from(table: Table, state: str) -> tuple[str, ...]:

@@ -79,15 +79,16 @@ def next_due(state: ExecutionState) -> datetime | None:
     return min(due, default=None)
 
 
-def running_actions(definition: Definition, state: ExecutionState) -> tuple[str, ...]:
+def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
     """Paths of the live tries whose effect a worker has to perform."""
-    return tuple(
-        path
-        for path in state.live
-        if (step := state.steps.get(path)) is not None
-        and step.state == RUNNING
-        and isinstance(definition.steps[step_id_of(path)], ActionStep)
-    )
+    found = []
+    for path in state.live:
+        step = state.steps.get(path)
+        if step is None or step.state != RUNNING:
+            continue
+        if isinstance(definition.steps[step_id_of(path)], ActionStep):
+            found.append(path)
+    return found
 
 
 def _start(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
@@ -249,7 +250,6 @@ def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:
         return ev.Failed(state.attempt, "no_success", "unknown", "no_success", "", message)
     try:
         output = _output(definition, state)
-        check_storable(output)
     except (UnresolvedReference, NotStorable) as error:
         return ev.Failed(state.attempt, "bad_output", "permanent", "bad_output", "", str(error))
     return ev.Completed(state.attempt, state.steps_failed > 0, output)
@@ -257,7 +257,7 @@ def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:
 
 def _output(definition: Definition, state: ExecutionState) -> Json:
     if definition.output is not None:
-        return definition.output.resolve(StepScope(state, ""))
+        return check_storable(definition.output.resolve(StepScope(state, "")))
     for step_id in reversed(tuple(definition.main_line())):
         step = state.steps.get(step_id)
         if step is not None and step.state == COMPLETED:
