@@ -112,11 +112,29 @@ class Driver:
         if run.lost or run.entry is None:
             return
         async with run.lock:
-            entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
-            if entry is None or run.lost:
+            await self._reload(run)
+            if run.over:  # given back meanwhile, so it is to be claimed anew
+                self._host.claim_soon(None)
                 return
-            self._adopt(run, entry)
         await self._perform_all(run, await self._commit(run, None))
+
+    async def check_lease(self, run: Run) -> None:
+        """The queue has no row of this lease. A cancel takes the row away, and what the handlers
+        then return is still to be noted; otherwise somebody took over.
+        """
+        async with run.lock:
+            if run.entry is not None:
+                await self._reload(run)
+            if not run.over and (run.entry is None or not run.state.terminal):
+                self.lose(run)
+
+    async def _reload(self, run: Run) -> bool:
+        """Look at the log; whether it has something new."""
+        entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
+        if entry is None or entry.state.version <= run.state.version:
+            return False
+        self._adopt(run, entry)
+        return True
 
     def _adopt(self, run: Run, entry: Entry) -> None:
         run.entry = entry
@@ -167,14 +185,15 @@ class Driver:
         except asyncio.CancelledError:
             if what not in run.interrupted:
                 raise
-            if task is not None:
-                task.uncancel()
             done = Failed(
                 "interrupted", "The handler was interrupted; nobody waits for its result."
             )
         finally:
             run.performing.pop(what, None)
-            run.interrupted.discard(what)
+            if what in run.interrupted:  # also when the handler took no notice of it
+                run.interrupted.discard(what)
+                if task is not None:
+                    task.uncancel()
         return outcome_of(what, run.epoch, done)
 
     # --- appends ---
@@ -191,7 +210,9 @@ class Driver:
             while not run.lost:
                 draft = self._decide(run, outcome)
                 if not draft.events:
-                    return await self._hand_back(run)
+                    if await self._hand_back(run):
+                        return ()
+                    continue
                 late = outcome is not None and run.state.terminal
                 effects = effects_of(run.definition, draft.state)
                 queue = None if late else self._queue_write(run, draft.state, effects, outcome)
@@ -199,9 +220,7 @@ class Driver:
                 try:
                     done = await self._ledger.append(draft, queue)
                 except VersionConflict:
-                    entry = await self._retrying(run, lambda: self._ledger.load(run.execution_id))
-                    if entry is not None:
-                        self._adopt(run, entry)
+                    await self._reload(run)
                     continue
                 except StaleLease:
                     self.lose(run)
@@ -262,20 +281,24 @@ class Driver:
         run.assigned.update(begun)
         return begun
 
-    async def _hand_back(self, run: Run) -> Sequence[Try]:
-        """Nothing to record: give the lease up unless tries run here."""
+    async def _hand_back(self, run: Run) -> bool:
+        """Nothing to record: give the lease up unless tries run here. False when somebody wrote
+        meanwhile: plan again.
+        """
         if run.assigned or run.lost:
             run.due = next_due(run.state)
-            return ()
+            return True
         due = None if run.state.terminal else next_due(run.state)
         if self._host.stopping:
             due = self._clock.now()
         claim = Claim(run.execution_id, run.epoch, run.state.version)
         given = await self._retrying(run, lambda: self._queue.hand_back(claim, due))
+        if not given and await self._reload(run):
+            return False
         self._host.forget(run)
         if not given or due is not None:
             self._host.claim_soon(due if given else None)
-        return ()
+        return True
 
     async def _retrying(
         self, run: Run, call: Callable[[], Coroutine[Any, Any, Result]]
@@ -331,8 +354,10 @@ class Driver:
                             run, draft.state, effects_of(run.definition, draft.state), None
                         ),
                     )
-                except (VersionConflict, StaleLease, NotReady):
+                except (VersionConflict, StaleLease, NotReady) as error:
                     run.progress.pop(what, None)
+                    if not isinstance(error, NotReady):
+                        self._host.spawn(self.refresh(run))
                     return
                 run.entry = Entry(draft.state, done.position)
         await self._clock.sleep(PROGRESS_SECONDS)

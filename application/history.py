@@ -20,6 +20,8 @@ from domain.events import Recorded
 from domain.execution import ExecutionState, fold
 
 POLL_SECONDS: Final = 1.0
+FIRST_LOOK_SECONDS: Final = 0.05
+"""A cached state may lag behind other processes, so the first look at the log comes this soon."""
 PAGE: Final = 500
 
 
@@ -121,21 +123,29 @@ class History:
     ) -> ExecutionView:
         clock, cache = self._ledger.clock, self._ledger.cache
         execution_id = execution_uuid(workspace_id, execution_ref)
-        entry = cache.get(execution_id)
-        if entry is None or entry.state.workspace_id != workspace_id:
-            entry = await self._ledger.find(workspace_id, execution_ref)
         deadline = clock.now() + timedelta(seconds=seconds)
-        while not enough(entry.state):
-            left = (deadline - clock.now()).total_seconds()
-            if left <= 0:
-                break
-            future = self._watchers.expect(execution_id, enough)
-            woken = await self._watchers.wait(execution_id, future, min(left, POLL_SECONDS))
-            known = cache.get(execution_id)
-            if woken and known is not None and enough(known.state):
-                entry = known
-            else:
+        pause = FIRST_LOOK_SECONDS
+        future = self._watchers.expect(execution_id, enough)
+        try:
+            entry = cache.get(execution_id)
+            if entry is None or entry.state.workspace_id != workspace_id:
                 entry = await self._ledger.find(workspace_id, execution_ref)
+            while not enough(entry.state):
+                left = (deadline - clock.now()).total_seconds()
+                if left <= 0:
+                    break
+                woken = await self._watchers.wait(execution_id, future, min(left, pause))
+                future = self._watchers.expect(execution_id, enough)  # before the look
+                known = cache.get(execution_id)
+                if woken and known is not None and enough(known.state):
+                    entry = known
+                else:
+                    entry, pause = (
+                        await self._ledger.find(workspace_id, execution_ref),
+                        POLL_SECONDS,
+                    )
+        finally:
+            self._watchers.forget(execution_id, future)
         return summarise(entry.state, entry.position)
 
     async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:

@@ -29,7 +29,8 @@ class Try(NamedTuple):
 class Run:
     """`assigned` are the tries that this worker owes an outcome; `performing` the tasks inside a
     handler; `expected` is the newest version that this worker wrote or is about to write, so that
-    its own changes are no news.
+    its own changes are no news; `lost` is a lease that belongs to somebody else, `over` a run that
+    the worker holds no more.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Run:
         "interrupted",
         "lock",
         "lost",
+        "over",
         "performing",
         "progress",
         "since",
@@ -57,6 +59,7 @@ class Run:
         self.expected = 0
         self.due: datetime | None = None
         self.lost = False
+        self.over = False
         self.lock = asyncio.Lock()
         self.assigned: set[Try] = set()
         self.performing: dict[Try, asyncio.Task[object]] = {}

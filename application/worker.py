@@ -6,7 +6,7 @@ ports, so the same code runs on a virtual clock.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from application.driver import BACK_OFF_SECONDS, Driver, WorkerFigures
 from application.ledger import Entry, Ledger
-from application.ports import ChangeFeed, Clock, StoreUnavailable, WorkQueue
+from application.ports import ChangeFeed, Claim, Clock, StoreUnavailable, WorkQueue
 from application.run import Run
 from application.steps import Actions
 from application.workflows import Workflows
@@ -62,6 +62,7 @@ class Worker:
         self._claim_now = asyncio.Event()
         self._stopping = False
         self._renewed_at: datetime | None = None
+        self._idle: frozenset[tuple[UUID, int]] = frozenset()
         self._unsubscribe: Callable[[], None] = lambda: None
         self._driver = Driver(ledger, queue, clock, workflows, actions, report, self)
 
@@ -159,15 +160,18 @@ class Worker:
             await self._clock.sleep(BACK_OFF_SECONDS)
             return False
         for claim in claims:
-            held = self._runs.get(claim.execution_id)
-            if held is not None:
-                self._driver.drop(held)
-            run = Run(claim.execution_id, claim.epoch, self._clock.now())
-            run.expected = claim.version
-            self._runs[claim.execution_id] = run
-            self._driver.figures.claimed += 1
-            self.spawn(self._driver.load_and_drive(run))
+            self._begin(claim)
         return bool(claims)
+
+    def _begin(self, claim: Claim) -> None:
+        held = self._runs.get(claim.execution_id)
+        if held is not None:
+            self._driver.drop(held)
+        run = Run(claim.execution_id, claim.epoch, self._clock.now())
+        run.expected = claim.version
+        self._runs[claim.execution_id] = run
+        self._driver.figures.claimed += 1
+        self.spawn(self._driver.load_and_drive(run))
 
     async def _wait_for_work(self) -> None:
         wake = self._clock.call_at(
@@ -188,15 +192,36 @@ class Worker:
                 self._fence()
                 continue
             self._renewed_at = self._clock.now()
-            mine = {claim.execution_id: claim for claim in claims}
-            for run in [
-                each for each in self._runs.values() if each.epoch and each.since < started
-            ]:
-                claim = mine.get(run.execution_id)
-                if claim is None or claim.epoch != run.epoch:
-                    self._driver.lose(run)
-                elif claim.version > run.expected:
-                    self.spawn(self._driver.refresh(run))
+            self._compare(claims, started)
+            self._take_up(claims)
+
+    def _compare(self, claims: Sequence[Claim], asked_at: datetime) -> None:
+        """Runs whose queue row is gone or has moved on look at the log."""
+        mine = {claim.execution_id: claim for claim in claims}
+        for run in list(self._runs.values()):
+            if not run.epoch or run.since >= asked_at:
+                continue
+            claim = mine.get(run.execution_id)
+            if claim is None or claim.epoch != run.epoch:
+                self.spawn(self._driver.check_lease(run))
+            elif claim.version > run.expected:
+                self.spawn(self._driver.refresh(run))
+
+    def _take_up(self, claims: Sequence[Claim]) -> None:
+        """Work under leases of ours that nobody here knows of: the answer to a claim was lost, or
+        who asked for the execution left before it could be handed over.
+
+        Taken up when seen twice in a row: one that was seen once may just be on its way.
+        """
+        idle = {
+            (claim.execution_id, claim.epoch): claim
+            for claim in claims
+            if claim.execution_id not in self._runs
+        }
+        if not self._stopping:
+            for key in idle.keys() & self._idle:
+                self._begin(idle[key])
+        self._idle = frozenset(idle)
 
     def _fence(self) -> None:
         """No renewal for too long: others may have taken over, so nothing more is done under these
@@ -245,6 +270,7 @@ class Worker:
 
     def forget(self, run: Run) -> None:
         """The run is over for this worker; its slot is free."""
+        run.over = True
         if self._runs.get(run.execution_id) is run:
             del self._runs[run.execution_id]
             if len(self._runs) < self._options.slots and len(self._runs) + 1 >= self._options.slots:

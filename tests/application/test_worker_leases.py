@@ -1,0 +1,255 @@
+"""Leases: taken over, lost, never orphaned; a slow or dead worker harms nobody."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from application.callers import Caller
+from application.requests import ExecuteOptions
+from domain import events as ev
+from domain.errors import NotFound
+from domain.json_values import JsonObject
+from tests.engine import CALLER, Deeds, Process, chain, definition, process, step, until
+
+pytestmark = pytest.mark.anyio
+
+ASK: JsonObject = {"title": "Look at it"}
+
+
+def ask(*, wait: bool) -> JsonObject:
+    return step("create_task", config={**ASK, "wait": wait})
+
+
+def task_id(view_id: str, number: int) -> str:
+    return f"ht-{view_id.replace('-', '')}-{number}"
+
+
+async def statuses(engine: Process) -> list[str]:
+    """The status of every execution in the log."""
+    recorded = await engine.history.all_events("default", limit=10_000)
+    ids = dict.fromkeys(str(each.event.execution_id) for each in recorded)
+    return [(await engine.history.view("default", each)).status for each in ids]
+
+
+# --- nothing is left behind under a lease that is renewed for ever ---
+
+
+async def test_an_execution_whose_caller_left_runs_all_the_same(engine_url: str) -> None:
+    async with process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
+        for turns in range(1, 30):
+            request = asyncio.create_task(engine.run(chain(1)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            request.cancel()
+            with suppress(asyncio.CancelledError):
+                await request
+        await until(lambda: engine.worker.holds() == 0)
+        await engine.ended(await engine.run(chain(1)))
+        for each in await engine.history.all_events("default", limit=1_000):
+            await engine.ended(str(each.event.execution_id))
+        assert (await engine.store.queue.statistics()).depth == 0
+
+
+async def test_a_claim_whose_answer_was_lost_is_worked_on(engine_url: str) -> None:
+    async with process(engine_url, working=False) as api:
+        executions = [await api.run(chain(2)) for _ in range(5)]
+        async with process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
+            engine.queue.answers_lost = 1
+            for execution in executions:
+                assert (await engine.ended(execution)).status == "COMPLETED"
+
+
+async def test_an_answer_that_comes_while_a_lease_is_handed_back_is_seen(engine_url: str) -> None:
+    async with (
+        process(engine_url, working=False) as api,
+        process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
+    ):
+        execution = await api.run(definition(fyi=ask(wait=False), ask=ask(wait=True), last=step()))
+        await engine.until(execution, lambda view: view.waiting_on[0].kind == "human_task")
+        await until(lambda: engine.worker.holds() == 0)
+
+        async def answer() -> None:
+            await api.control.complete_human_task(CALLER, task_id(execution.id, 2), {"ok": True})
+
+        engine.queue.before_hand_back = answer
+        await api.control.complete_human_task(CALLER, task_id(execution.id, 1), None)
+
+        assert (await api.ended(execution)).status == "COMPLETED"
+        await until(lambda: engine.worker.holds() == 0)
+
+
+async def test_work_goes_on_after_the_queue_was_away(engine_url: str) -> None:
+    async with process(engine_url, lease_seconds=0.6, renew_seconds=0.1) as engine:
+        executions = [await engine.run(definition(a=step(), b=step("hold"))) for _ in range(3)]
+        await until(lambda: len(engine.deeds.calls("b")) == 3)
+        engine.queue.cut = True
+        await until(lambda: len(engine.deeds.interrupted) == 3)
+        assert not engine.worker.fresh()
+        engine.queue.cut = False
+        engine.deeds.open("")
+
+        for execution in executions:
+            assert (await engine.ended(execution)).status == "COMPLETED"
+        assert len(engine.deeds.calls("a")) == 3
+
+
+# --- another worker takes over ---
+
+
+async def test_the_late_result_of_a_worker_whose_lease_ran_out_is_refused(
+    engine_url: str,
+) -> None:
+    slow, fast = Deeds(), Deeds()
+    async with (
+        process(engine_url, slow, lease_seconds=0.5, renew_seconds=0.1) as first,
+        process(engine_url, fast, lease_seconds=0.5, renew_seconds=0.1) as second,
+    ):
+        second.queue.cut = True
+        execution = await first.run(definition(a=step("hold"), b=step()))
+        await until(lambda: slow.done)
+        first.queue.stale = True
+        second.queue.cut = False
+        await until(lambda: fast.done)
+        slow.open("")
+        await until(lambda: first.worker.figures.leases_lost)
+        assert (await first.history.view("default", execution.id)).status == "RUNNING"
+        fast.open("")
+        view = await second.ended(execution)
+
+        assert (view.status, view.output) == ("COMPLETED", {"ok": True})
+        assert [deed.delivery for deed in (*slow.done[:1], *fast.done[:1])] == [1, 2]
+        assert slow.done[0].key == fast.done[0].key
+        (done, _) = [
+            fact for fact in await second.facts(execution) if isinstance(fact, ev.StepCompleted)
+        ]
+        assert done.epoch == fast.done[0].epoch > slow.done[0].epoch
+
+
+async def crash_in_the_middle(url: str, deeds: Deeds) -> None:
+    """Work until a handler runs, then be gone without a word."""
+    before = len(deeds.done)
+    async with process(url, deeds, lease_seconds=0.3, grace_seconds=0.0) as engine:
+        await until(lambda: len(deeds.done) > before)
+        engine.queue.cut = True
+
+
+async def test_a_step_that_costs_three_workers_is_given_up(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        execution = await api.run(definition(a=step("hold"), b=step()))
+        for _ in range(3):
+            await crash_in_the_middle(engine_url, deeds)
+        async with process(engine_url, deeds, lease_seconds=0.3):
+            view = await api.ended(execution)
+
+    assert (view.status, view.error and view.error.code) == ("FAILED", "worker_lost")
+    assert [deed.delivery for deed in deeds.done] == [1, 2, 3]
+
+
+async def test_a_restart_goes_on_where_the_crash_was(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        flow = definition(a=step(), b=step(), c=step("hold"), d=step())
+        executions = [await api.run(flow) for _ in range(10)]
+        before = len(deeds.done)
+        async with process(engine_url, deeds, lease_seconds=0.3, grace_seconds=0.0) as engine:
+            await until(lambda: len(deeds.calls("c")) == 10)
+            engine.queue.cut = True
+        deeds.open("")
+        async with process(engine_url, deeds, lease_seconds=0.3):
+            views = [await api.ended(execution) for execution in executions]
+
+    assert before == 0
+    assert {view.status for view in views} == {"COMPLETED"}
+    assert [len(deeds.calls(path)) for path in "abcd"] == [10, 10, 20, 10]
+    assert {deed.delivery for deed in deeds.calls("c")} == {1, 2}
+
+
+# --- a worker stops as it should ---
+
+
+async def test_a_stopping_worker_lets_its_handlers_end_and_begins_nothing(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        execution = await api.run(definition(a=step("hold"), b=step()))
+        async with process(engine_url, deeds) as engine:
+            await until(lambda: deeds.done)
+            stopping = asyncio.create_task(engine.worker.stop())
+            await asyncio.sleep(0)
+            deeds.open("")
+            await stopping
+        assert deeds.paths() == ["a"]
+        assert (await api.store.queue.statistics()).leased == 0
+        assert (await api.history.view("default", execution.id)).progress.done == 1
+
+        async with process(engine_url, deeds):
+            assert (await api.ended(execution)).status == "COMPLETED"
+    assert deeds.paths() == ["a", "b"]
+
+
+async def test_a_handler_that_outlasts_the_grace_is_done_again_at_once(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        execution = await api.run(definition(a=step("hold"), b=step()))
+        async with process(engine_url, deeds, grace_seconds=0.1, lease_seconds=600):
+            await until(lambda: deeds.done)
+        deeds.open("")
+        async with process(engine_url, deeds):
+            assert (await api.ended(execution)).status == "COMPLETED"
+    assert [deed.delivery for deed in deeds.calls("a")] == [1, 2]
+
+
+async def test_stopping_in_the_middle_of_load_loses_nothing(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        executions = [await api.run(chain(5)) for _ in range(50)]
+        for _ in range(3):
+            enough = len(deeds.done) + 40
+            async with process(engine_url, deeds, slots=10):
+                await deeds.count(enough)
+        async with process(engine_url, deeds):
+            views = [await api.ended(execution) for execution in executions]
+
+    assert {view.status for view in views} == {"COMPLETED"}
+    assert set(deeds.per_step().values()) == {1}
+
+
+# --- several workers ---
+
+
+async def test_two_workers_share_the_load_and_do_no_step_twice(engine_url: str) -> None:
+    first, second = Deeds(), Deeds()
+    async with process(engine_url, working=False) as api:
+        executions = [await api.run(chain(3)) for _ in range(100)]
+        async with (
+            process(engine_url, first, slots=5),
+            process(engine_url, second, slots=5),
+        ):
+            views = [await api.ended(execution) for execution in executions]
+
+    assert {view.status for view in views} == {"COMPLETED"}
+    assert first.done
+    assert second.done
+    assert set((first.per_step() + second.per_step()).values()) == {1}
+
+
+async def test_lower_priorities_are_claimed_first(engine_url: str) -> None:
+    deeds = Deeds()
+    async with process(engine_url, working=False) as api:
+        order = [9, 5, 0, 7, 2]
+        for priority in order:
+            await api.run(chain(1), ExecuteOptions(priority=priority, labels={"p": str(priority)}))
+        async with process(engine_url, deeds, slots=1) as engine:
+            await until(lambda: len(deeds.done) == 5)
+            views = [await engine.history.view("default", deed.execution_id) for deed in deeds.done]
+    assert [view.priority for view in views] == sorted(order)
+
+
+async def test_a_workspace_does_not_see_what_another_runs(engine_url: str) -> None:
+    async with process(engine_url) as engine:
+        execution = await engine.run(chain(1), caller=Caller(workspace_id="a", actor="x"))
+        with pytest.raises(NotFound):
+            await engine.history.view("b", execution.id)
+        with pytest.raises(NotFound):
+            await engine.control.cancel(Caller(workspace_id="b"), execution.id, None)
