@@ -100,6 +100,15 @@ class Appended(Struct, frozen=True):
     epoch: int | None
 
 
+class Changed(Struct, frozen=True):
+    """A stream grew to `version`; its new events have the positions `first` to `last`."""
+
+    stream_id: UUID
+    version: int
+    first: int
+    last: int
+
+
 class VersionConflict(Exception):
     """Another writer stored one of these versions first.
 
@@ -218,7 +227,7 @@ class WorkQueue(Protocol):
 class ChangeFeed(Protocol):
     """Hints that streams changed. A hint may come late or be lost; whoever waits also polls."""
 
-    def publish(self, recorded: Sequence[Recorded]) -> None:
+    def publish(self, changes: Sequence[Changed]) -> None:
         """Called by the log after a commit of this process, in the event loop."""
 
     def subscribe(self, callback: Callable[[UUID, int], None]) -> Callable[[], None]:

@@ -15,8 +15,7 @@ from uuid import UUID
 
 import psycopg
 
-from application.ports import StoreUnavailable
-from domain.events import Recorded
+from application.ports import Changed, StoreUnavailable
 
 CHANNEL: Final = "flowledger"
 NOTIFY_PAUSE_SECONDS: Final = 0.02
@@ -58,11 +57,11 @@ class LogChangeFeed:
         self._own: deque[tuple[int, int]] = deque()
         self._look_now = asyncio.Event()
 
-    def publish(self, recorded: Sequence[Recorded]) -> None:
+    def publish(self, changes: Sequence[Changed]) -> None:
         """Tell subscribers of a commit of this process; in the event loop."""
-        for entry in recorded:
-            self._remember(entry.position)
-        self._tell((entry.event.execution_id, entry.event.version) for entry in recorded)
+        for change in changes:
+            self._remember(change.first, change.last)
+        self._tell((change.stream_id, change.version) for change in changes)
         self._announce()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
@@ -110,11 +109,11 @@ class LogChangeFeed:
             self._seen = rows[-1][2] if len(rows) == ROWS_PER_LOOK else upto
             self._tell((stream_id, version) for stream_id, version, _ in rows)
 
-    def _remember(self, position: int) -> None:
-        if self._own and self._own[-1][1] + 1 == position:
-            self._own[-1] = (self._own[-1][0], position)
+    def _remember(self, first: int, last: int) -> None:
+        if self._own and self._own[-1][1] + 1 == first:
+            self._own[-1] = (self._own[-1][0], last)
         else:
-            self._own.append((position, position))
+            self._own.append((first, last))
 
     def _tell(self, changes: Iterable[tuple[UUID, int]]) -> None:
         if not self._subscribers:

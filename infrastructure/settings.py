@@ -38,11 +38,11 @@ class Settings(BaseSettings):
     )
     outbound_allow: str = Field(
         "",
-        description="Private hosts and networks that actions may call all the same, comma-separated.",
+        description="Private hosts and networks that actions may call, comma-separated.",
     )
     secrets_file: Path | None = Field(
         None,
-        description="File with secrets (JSON object or NAME=value lines) beside FLOWLEDGER_SECRET_NAME.",
+        description="File with secrets: a JSON object, or lines NAME=value.",
     )
     smtp_host: str = Field(
         "", description="Mail server of send_notification; empty switches mail off."

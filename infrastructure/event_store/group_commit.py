@@ -18,12 +18,12 @@ from typing import Protocol, TypeVar
 from application.ports import (
     Append,
     Appended,
+    Changed,
     Enqueue,
     Overloaded,
     StoreUnavailable,
     UnknownOutcome,
 )
-from domain.events import Recorded
 
 EVENTS_PER_BATCH_MAX = 500
 TRIES_AFTER_ROLLBACK_MAX = 3
@@ -91,7 +91,7 @@ class _Delivery:
     results: list[tuple[asyncio.Future[Appended], Appended | Exception]] = field(
         default_factory=list
     )
-    recorded: list[Recorded] = field(default_factory=list)
+    changes: list[Changed] = field(default_factory=list)
 
 
 class _Signal(Enum):
@@ -99,7 +99,7 @@ class _Signal(Enum):
 
 
 _Job = Callable[[], None]
-_Result = tuple[Pending, Appended | Exception, Sequence[Recorded]]
+_Result = tuple[Pending, Appended | Exception, Changed | None]
 
 
 class GroupCommitter:
@@ -110,7 +110,7 @@ class GroupCommitter:
         writer: BatchWriter,
         *,
         appends_max: int,
-        on_committed: Callable[[Sequence[Recorded]], None],
+        on_committed: Callable[[Sequence[Changed]], None],
         admission: Callable[[], str | None] | None = None,
     ) -> None:
         """`on_committed` is called in the event loop of the callers, once a batch.
@@ -254,12 +254,12 @@ class GroupCommitter:
         try:
             written = self._write(batch)
         except UnknownOutcome as error:
-            return [(pending, UnknownOutcome(str(error)), ()) for pending in batch]
+            return [(pending, UnknownOutcome(str(error)), None) for pending in batch]
         except StoreUnavailable as error:
-            return [(pending, StoreUnavailable(str(error)), ()) for pending in batch]
+            return [(pending, StoreUnavailable(str(error)), None) for pending in batch]
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of the callers
             if len(batch) == 1:
-                return [(batch[0], error, ())]
+                return [(batch[0], error, None)]
             half = len(batch) // 2
             return self._commit(batch[:half]) + self._commit(batch[half:])
         return _results(batch, written)
@@ -274,10 +274,11 @@ class GroupCommitter:
 
     def _deliver(self, results: list[_Result]) -> None:
         deliveries: dict[asyncio.AbstractEventLoop, _Delivery] = defaultdict(_Delivery)
-        for pending, outcome, recorded in results:
+        for pending, outcome, change in results:
             delivery = deliveries[pending.loop]
             delivery.results.append((pending.future, outcome))
-            delivery.recorded.extend(recorded)
+            if change is not None:
+                delivery.changes.append(change)
         for loop, delivery in deliveries.items():
             try:
                 loop.call_soon_threadsafe(self._wake, delivery)
@@ -294,26 +295,24 @@ class GroupCommitter:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        if delivery.recorded:
+        if delivery.changes:
             # After the callers: who hears of a change then finds it in their cache.
-            asyncio.get_running_loop().call_soon(self._on_committed, delivery.recorded)
+            asyncio.get_running_loop().call_soon(self._on_committed, delivery.changes)
 
 
 def _results(batch: list[Pending], written: Written) -> list[_Result]:
     results: list[_Result] = []
     epochs = iter(written.epochs)
-    first = 0
+    after = 0
     for pending in batch:
-        after = first + len(pending.states)
-        positions = written.positions[first:after]
-        recorded = [
-            Recorded(position, event)
-            for position, event in zip(positions, pending.append.events, strict=True)
-        ]
+        first, after = after, after + len(pending.states)
+        last = written.positions[after - 1]
+        append = pending.append
         epoch = None
-        if isinstance(pending.append.queue, Enqueue):
+        if isinstance(append.queue, Enqueue):
             drawn = next(epochs)
-            epoch = drawn if pending.append.queue.lease else None
-        results.append((pending, Appended(positions[-1], epoch), recorded))
-        first = after
+            epoch = drawn if append.queue.lease else None
+        version = append.events[-1].version
+        change = Changed(append.stream_id, version, written.positions[first], last)
+        results.append((pending, Appended(last, epoch), change))
     return results
