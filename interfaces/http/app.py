@@ -4,7 +4,6 @@ from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from fastapi_swagger import patch_fastapi  # type: ignore[import-untyped]  # ships no types
 
 from interfaces.bootstrap import Services
 from interfaces.http import (
@@ -20,6 +19,7 @@ from interfaces.http import (
     stream,
     workflows,
 )
+from interfaces.http.docs_page import add_docs
 from interfaces.http.errors import add_handlers
 from interfaces.http.frame import Frame
 from interfaces.http.openapi import describe
@@ -55,7 +55,7 @@ def create_app(services: Services) -> FastAPI:
     for router in _ROUTERS:
         # Not include_router: an included router is matched twice for each request.
         app.router.routes.extend(router.routes)
-    patch_fastapi(app)  # /docs from files of this install, without a content delivery network
+    add_docs(app)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way
     add_handlers(app)
     app.add_middleware(Frame)

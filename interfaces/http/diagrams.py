@@ -13,7 +13,7 @@ from application.diagram_dot import dot_of
 from application.diagram_mermaid import mermaid_of
 from interfaces.bootstrap import Services
 from interfaces.http.body import StrictRoute
-from interfaces.http.caller import WORKSPACE
+from interfaces.http.caller import CONDITIONAL, WORKSPACE
 from interfaces.http.conditional import NO_CACHE, etag, is_current
 from interfaces.http.documented import Responses, answers
 from interfaces.http.present import API, json_answer
@@ -40,7 +40,10 @@ def _diagram_answers() -> Responses:
 
 
 @router.get(
-    "/workflows/{workflow_id}/diagram", response_class=Response, responses=_diagram_answers()
+    "/workflows/{workflow_id}/diagram",
+    response_class=Response,
+    responses=_diagram_answers(),
+    openapi_extra=CONDITIONAL,
 )
 async def draw_workflow(
     request: Request,
@@ -56,7 +59,10 @@ async def draw_workflow(
 
 
 @router.get(
-    "/executions/{execution_id}/diagram", response_class=Response, responses=_diagram_answers()
+    "/executions/{execution_id}/diagram",
+    response_class=Response,
+    responses=_diagram_answers(),
+    openapi_extra=CONDITIONAL,
 )
 async def draw_execution(
     request: Request,

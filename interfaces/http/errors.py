@@ -203,6 +203,8 @@ def _found(error: ErrorDetails, prefix: str) -> Mistake:
         return Mistake(pointer_join("", where, *path), code, message, str(where))
     if where != "body":
         path = [where, *path]
+    if path and path[-1] == "[key]":  # pydantic's mark for a member's name; no place of its own
+        path = path[:-1]
     if code == "extra_forbidden":
         code, message = "unknown_field", "This field is not known here."
         if not prefix and len(path) == 1 and path[0] in _NOT_YET:

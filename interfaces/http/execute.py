@@ -20,7 +20,14 @@ from application.requests import ExecuteOptions
 from domain.json_values import JsonObject, pointer_join
 from domain.lifecycle import TERMINAL
 from interfaces.http.body import StrictRoute, check_payload
-from interfaces.http.caller import CallerOf, fingerprint_of
+from interfaces.http.caller import (
+    KEY_CHARACTERS_MAX,
+    KEY_PATTERN,
+    REQUEST,
+    WAITING_REQUEST,
+    caller_of,
+    fingerprint_of,
+)
 from interfaces.http.conditional import execution_headers, wait_applied, wait_seconds
 from interfaces.http.documented import COMMAND_HEADERS, body_answers
 from interfaces.http.errors import definition_at, meaning_of, mistakes_of
@@ -89,7 +96,7 @@ class BatchItem(Execute):
     workflow_id: str | None = Field(None, pattern=ID_PATTERN)
     version: Version | None = None
     definition: dict[str, Any] | None = Field(None, json_schema_extra=DEFINITION_SCHEMA)
-    idempotency_key: str | None = Field(None, max_length=255, pattern=r"^[\x21-\x7e]+$")
+    idempotency_key: str | None = Field(None, max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)
 
 
 class Batch(BaseModel):
@@ -115,15 +122,16 @@ class Batch(BaseModel):
         headers=COMMAND_HEADERS,
         description="Taken; it runs.",
     ),
+    openapi_extra=WAITING_REQUEST,
 )
 async def execute_workflow(
     request: Request,
     workflow_id: WorkflowId,
-    caller: CallerOf,
     body: Execute,
     version: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
 ) -> Response:
     """Run a workflow. 202 at once; with `Prefer: wait=N` after up to N s, 200 once it has ended."""
+    caller = await caller_of(request)
     check_payload(body.input_data, await request.body(), "/input_data")
     answer = await services_of(request).requests.execute(
         caller, workflow_id, body.options(), version=version
@@ -145,9 +153,11 @@ async def execute_workflow(
         headers=COMMAND_HEADERS,
         description="Taken; it runs.",
     ),
+    openapi_extra=WAITING_REQUEST,
 )
-async def execute_definition(request: Request, caller: CallerOf, body: ExecuteInline) -> Response:
+async def execute_definition(request: Request, body: ExecuteInline) -> Response:
     """Run a definition that is stored with the execution and nowhere else."""
+    caller = await caller_of(request)
     check_payload(body.input_data, await request.body(), "/input_data")
     with definition_at("/definition"):
         answer = await services_of(request).requests.execute_inline(
@@ -181,10 +191,12 @@ async def _taken(request: Request, answer: Answer) -> Response:
         status=(202,),
         description="At least one was taken; each item has its own answer, in order.",
     ),
+    openapi_extra=REQUEST,
 )
-async def execute_batch(request: Request, caller: CallerOf, body: Batch) -> Response:
+async def execute_batch(request: Request, body: Batch) -> Response:
     """Start up to 1,000 executions. An item without a key of its own takes the request's
     Idempotency-Key and its place, so that a repeated batch starts nothing twice."""
+    caller = await caller_of(request)
     gate = asyncio.Semaphore(_ITEMS_AT_ONCE)
 
     async def take(index: int, raw: object) -> Body:

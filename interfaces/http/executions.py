@@ -11,7 +11,7 @@ from starlette.responses import Response
 from application.callers import Answer
 from domain.lifecycle import TERMINAL
 from interfaces.http.body import StrictRoute
-from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.caller import COMMAND, REVISION, WAITING_READ, WORKSPACE, caller_of
 from interfaces.http.conditional import (
     NO_CACHE,
     execution_headers,
@@ -85,6 +85,7 @@ async def list_executions(
     response_model=ExecutionShape,
     responses=answers("not_found", model=ExecutionShape, headers=EXECUTION_HEADERS)
     | {304: {"description": "`If-None-Match` names the present version."}},
+    openapi_extra=WAITING_READ,
 )
 async def get_execution(
     request: Request,
@@ -145,11 +146,13 @@ def _point(as_of: str) -> int | datetime:
         headers=COMMAND_HEADERS,
         description="It will stop.",
     ),
+    openapi_extra=COMMAND,
 )
 async def cancel_execution(
-    request: Request, execution_id: ExecutionId, caller: CallerOf, body: Cancel | None = None
+    request: Request, execution_id: ExecutionId, body: Cancel | None = None
 ) -> Response:
     """Stop an execution for good. 200 when it is CANCELLED, also when it was before."""
+    caller = await caller_of(request)
     reason = body.reason if body else None
     require_reason(request, reason)
     answer = await services_of(request).control.cancel(caller, execution_id, reason)
@@ -170,11 +173,11 @@ async def cancel_execution(
         headers=COMMAND_HEADERS,
         description="CANCELLED; its history stays.",
     ),
+    openapi_extra=REVISION,
 )
-async def delete_execution(
-    request: Request, execution_id: ExecutionId, caller: CallerOf
-) -> Response:
+async def delete_execution(request: Request, execution_id: ExecutionId) -> Response:
     """The same as cancel, for older clients."""
+    caller = await caller_of(request)
     require_reason(request, None)
     answer = await services_of(request).control.cancel(caller, execution_id, None)
     return commanded(request, answer)
@@ -196,11 +199,13 @@ async def delete_execution(
         headers=COMMAND_HEADERS,
         description="The next attempt will run.",
     ),
+    openapi_extra=COMMAND,
 )
 async def retry_execution(
-    request: Request, execution_id: ExecutionId, caller: CallerOf, body: Retry | None = None
+    request: Request, execution_id: ExecutionId, body: Retry | None = None
 ) -> Response:
     """Run a FAILED or CANCELLED execution again as its next attempt; what is done stays done."""
+    caller = await caller_of(request)
     wanted = body or Retry(resume_from_step=None, reason=None)
     require_reason(request, wanted.reason)
     answer = await services_of(request).control.retry(

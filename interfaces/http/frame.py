@@ -2,6 +2,7 @@
 
 import logging
 import re
+from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
@@ -21,13 +22,15 @@ class Frame:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._process = uuid4().hex[:16]
+        self._requests = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = _given_id(scope) or f"{self._process}-{next(self._requests)}"
         own: dict[str, Any] = {**scope, REQUEST_ID: request_id}  # an ASGI scope
         head = scope["method"] == "HEAD"
         if head:
@@ -59,8 +62,8 @@ class Frame:
             await problem(Request(own, receive), "internal_error", detail)(own, receive, answer)
 
 
-def _request_id(scope: Scope) -> str:
+def _given_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode("ascii"))
-    return uuid4().hex
+    return None

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from interfaces.http.body import StrictRoute, check_payload
-from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
 from interfaces.http.executions import commanded
 from interfaces.http.lists import MinPosition, Page, PageSize, reached
@@ -68,11 +68,11 @@ async def list_human_tasks(
         headers=COMMAND_HEADERS,
         description="Done; the execution that waited goes on.",
     ),
+    openapi_extra=COMMAND,
 )
-async def complete_human_task(
-    request: Request, task_id: TaskId, caller: CallerOf, body: Completion
-) -> Response:
+async def complete_human_task(request: Request, task_id: TaskId, body: Completion) -> Response:
     """Say that a task is done, and with which result."""
+    caller = await caller_of(request)
     check_payload(body.result, await request.body(), "/result")
     answer = await services_of(request).control.complete_human_task(caller, task_id, body.result)
     return commanded(request, answer, status=200)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from domain.events import PAYLOADS
 from interfaces.http.problems import Problem
 
 DESCRIPTION: Final = """
@@ -21,6 +22,8 @@ Run workflows and read their ledger.
   is stable and explained at `/problems/{code}`.
 * **Bodies** are JSON in UTF-8: at most 1 MB, 64 levels, 10,000 members; no repeated members,
   no NaN. Unknown members and unknown query parameters are refused.
+
+Topics of events, which stay for ever:
 """
 _REF: Final = "#/components/schemas/{model}"
 
@@ -32,7 +35,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             title=app.title,
             version=version("flowledger"),
             openapi_version="3.1.0",
-            description=DESCRIPTION,
+            description=DESCRIPTION + _topics(),
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
             routes=app.routes,
         )
@@ -41,3 +44,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas |= problem.pop("$defs", {}) | {"Problem": problem}
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _topics() -> str:
+    lines = (f"* `{each.TOPIC}`: {(each.__doc__ or '').splitlines()[0]}" for each in PAYLOADS)
+    return "\n" + "\n".join(lines) + "\n"

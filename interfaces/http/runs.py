@@ -10,7 +10,7 @@ from application.callers import Answer
 from application.reads import ExecutionQuery
 from domain.events import Recorded
 from interfaces.http.body import StrictRoute
-from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.caller import COMMAND, CONDITIONAL, WORKSPACE, caller_of
 from interfaces.http.conditional import execution_headers, is_current
 from interfaces.http.documented import COMMAND_HEADERS, EXECUTION_HEADERS, answers, body_answers
 from interfaces.http.executions import Cancel, Retry, require_reason
@@ -77,6 +77,7 @@ async def list_runs(
     response_model=ExecutionShape,
     responses=answers("not_found", model=ExecutionShape, headers=EXECUTION_HEADERS)
     | {304: {"description": "`If-None-Match` names the present version."}},
+    openapi_extra=CONDITIONAL,
 )
 async def get_run(request: Request, run_id: ExecutionId) -> Response:
     """A run."""
@@ -111,11 +112,11 @@ async def list_run_steps(request: Request, run_id: ExecutionId) -> Response:
         model=RunCommandShape,
         headers=COMMAND_HEADERS,
     ),
+    openapi_extra=COMMAND,
 )
-async def cancel_run(
-    request: Request, run_id: ExecutionId, caller: CallerOf, body: Cancel | None = None
-) -> Response:
+async def cancel_run(request: Request, run_id: ExecutionId, body: Cancel | None = None) -> Response:
     """Stop a run: 200, or 400 when it has ended otherwise."""
+    caller = await caller_of(request)
     reason = body.reason if body else None
     require_reason(request, reason)
     answer = await services_of(request).control.cancel(caller, run_id, reason)
@@ -137,11 +138,11 @@ async def cancel_run(
         status=(202,),
         headers=COMMAND_HEADERS,
     ),
+    openapi_extra=COMMAND,
 )
-async def retry_run(
-    request: Request, run_id: ExecutionId, caller: CallerOf, body: Retry | None = None
-) -> Response:
+async def retry_run(request: Request, run_id: ExecutionId, body: Retry | None = None) -> Response:
     """Run it again under the same id: 202, or 400 when it is not FAILED or CANCELLED."""
+    caller = await caller_of(request)
     wanted = body or Retry(resume_from_step=None, reason=None)
     require_reason(request, wanted.reason)
     answer = await services_of(request).control.retry(

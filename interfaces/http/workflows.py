@@ -13,7 +13,7 @@ from domain.json_values import Json, JsonObject
 from domain.mistakes import Mistake
 from domain.workflow import WorkflowState
 from interfaces.http.body import DefinitionRoute
-from interfaces.http.caller import WORKSPACE, CallerOf
+from interfaces.http.caller import CONDITIONAL, REQUEST, REVISION, WORKSPACE, caller_of
 from interfaces.http.conditional import etag, is_current
 from interfaces.http.documented import answers, body_answers
 from interfaces.http.examples import DEFINITION
@@ -69,9 +69,11 @@ class WorkflowChanges(BaseModel):
         headers=("Location", "ETag", "Idempotency-Replayed"),
         description="Published.",
     ),
+    openapi_extra=REQUEST,
 )
-async def publish_workflow(request: Request, caller: CallerOf, definition: Definition) -> Response:
+async def publish_workflow(request: Request, definition: Definition) -> Response:
     """Publish a definition, in JSON or YAML: version 1, or the next version of the name."""
+    caller = await caller_of(request)
     published = await services_of(request).workflows.publish(caller, definition)
     return _published(published, status=201)
 
@@ -124,6 +126,7 @@ async def validate_workflow(request: Request, definition: Definition) -> Respons
     response_model=WorkflowShape,
     responses=answers("not_found", model=WorkflowShape, headers=("ETag",))
     | {304: {"description": "`If-None-Match` names the present version."}},
+    openapi_extra=CONDITIONAL,
 )
 async def get_workflow(request: Request, workflow_id: WorkflowId) -> Response:
     """A workflow in its newest version, or the version that the id names."""
@@ -144,11 +147,13 @@ async def get_workflow(request: Request, workflow_id: WorkflowId) -> Response:
         model=PublishedShape,
         headers=("ETag", "Location"),
     ),
+    openapi_extra=REVISION,
 )
 async def revise_workflow(
-    request: Request, workflow_id: WorkflowId, caller: CallerOf, body: WorkflowChanges
+    request: Request, workflow_id: WorkflowId, body: WorkflowChanges
 ) -> Response:
     """Publish a new version with these changes; the versions before stay readable."""
+    caller = await caller_of(request)
     changes: JsonObject = body.model_dump(exclude_unset=True)
     published = await services_of(request).workflows.revise(caller, workflow_id, changes)
     return _published(published, status=200)
@@ -158,9 +163,11 @@ async def revise_workflow(
     "/workflows/{workflow_id}",
     response_model=RetiredShape,
     responses=answers("not_found", "concurrent_update", "precondition_failed", model=RetiredShape),
+    openapi_extra=REVISION,
 )
-async def retire_workflow(request: Request, workflow_id: WorkflowId, caller: CallerOf) -> Response:
+async def retire_workflow(request: Request, workflow_id: WorkflowId) -> Response:
     """Take a workflow out of use; what runs goes on, and its history stays."""
+    caller = await caller_of(request)
     services = services_of(request)
     before, number = await services.workflows.find(WORKSPACE, workflow_id)
     caller.check_version(before.version)
@@ -193,6 +200,7 @@ async def list_versions(
     response_model=WorkflowShape,
     responses=answers("not_found", model=WorkflowShape, headers=("ETag",))
     | {304: {"description": "`If-None-Match` names the present version."}},
+    openapi_extra=CONDITIONAL,
 )
 async def get_version(
     request: Request, workflow_id: WorkflowId, number: Annotated[int, Path(ge=1, le=1_000_000)]

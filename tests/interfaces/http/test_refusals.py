@@ -1,0 +1,169 @@
+"""What the door refuses, and how it says so."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from infrastructure.settings import Settings
+from interfaces.bootstrap import Services, open_services
+from interfaces.http.app import create_app
+from tests.interfaces.http.served import API, JSON, QUICK, WAITING, Client, problem_of
+
+pytestmark = pytest.mark.anyio
+
+EXECUTE = "/workflows/waiting/execute"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"],
+)
+async def test_only_json_in_utf_8_is_read(client: Client, content_type: str) -> None:
+    await client.publish(WAITING)
+    headers = {"content-type": content_type} if content_type else {}
+    answer = await client.post(EXECUTE, content=b"{}", headers=headers)
+    (mistake,) = problem_of(answer, 415, "unsupported_media_type")["errors"]
+    assert mistake["pointer"] == "/header/Content-Type"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=UTF-8", "APPLICATION/JSON", "application/x+json"]
+)
+async def test_spellings_of_json_are_read(client: Client, content_type: str) -> None:
+    await client.publish(WAITING)
+    answer = await client.post(EXECUTE, content=b"{}", headers={"content-type": content_type})
+    assert answer.status_code == 202
+
+
+async def test_compressed_bodies_are_refused(client: Client) -> None:
+    answer = await client.post(EXECUTE, content=b"{}", headers=JSON | {"content-encoding": "gzip"})
+    problem_of(answer, 415, "unsupported_media_type")
+
+
+async def test_the_limit_of_a_body_holds_with_and_without_a_length(client: Client) -> None:
+    await client.publish(WAITING)
+    opening, closing = b'{"labels":{"a":"', b'"}}'
+    room = 1_000_000 - len(opening) - len(closing)
+
+    def sized(extra: int) -> bytes:
+        return opening + b"x" * (room + extra) + closing
+
+    async def chunked(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
+
+    at_limit = await client.post(EXECUTE, content=sized(0), headers=JSON)
+    assert problem_of(at_limit, 422, "invalid_request")["errors"][0]["pointer"] == "/labels/a"
+    for content in (sized(1), chunked(sized(1))):
+        over = await client.post(EXECUTE, content=content, headers=JSON)
+        problem_of(over, 413, "too_large")
+
+
+async def test_the_limit_of_a_payload_holds(client: Client) -> None:
+    await client.publish(WAITING)
+    fits = {"input_data": {"a": "x" * (256 * 1024 - 8)}}
+    assert (await client.post(EXECUTE, fits)).status_code == 202
+    over = await client.post(EXECUTE, {"input_data": {"a": "x" * (256 * 1024 - 7)}})
+    (mistake,) = problem_of(over, 413, "too_large")["errors"]
+    assert mistake["pointer"] == "/input_data"
+
+
+async def test_every_mistake_of_a_body_has_its_pointer(client: Client) -> None:
+    await client.publish(WAITING)
+    body = {"priority": "5", "labels": {"a/b": "x", "ok": 1}, "colour": 1, "delay_seconds": -1}
+    errors = problem_of(await client.post(EXECUTE, body), 422, "invalid_request")["errors"]
+    assert {each["pointer"] for each in errors} == {
+        "/priority", "/labels/a~1b", "/labels/ok", "/colour", "/delay_seconds"
+    }  # fmt: skip
+
+
+async def test_a_body_may_be_left_out_only_where_it_is_optional(client: Client) -> None:
+    view = await client.begin(WAITING)
+    (mistake,) = problem_of(await client.post(EXECUTE), 422, "invalid_request")["errors"]
+    assert (mistake["pointer"], mistake["in"]) == ("", "body")
+    assert (await client.post(f"/executions/{view['id']}/cancel")).status_code == 200
+
+
+async def test_a_wrong_method_names_the_right_ones(client: Client) -> None:
+    for path, allowed in {
+        f"{API}/executions/x": "DELETE, GET, HEAD",
+        f"{API}/workflows": "GET, HEAD, POST",
+        f"{API}/workflows/x": "DELETE, GET, HEAD, PUT",
+        f"{API}/executions/x/cancel": "POST",
+        "/livez": "GET, HEAD",
+    }.items():
+        answer = await client.http.request("PATCH", path)
+        problem_of(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == allowed
+
+
+async def test_unknown_query_parameters_are_refused(client: Client) -> None:
+    answer = await client.get("/executions?statuss=FAILED")
+    (mistake,) = problem_of(answer, 422, "invalid_request")["errors"]
+    assert (mistake["pointer"], mistake["code"]) == ("/query/statuss", "unknown_parameter")
+    twice = await client.get("/executions?page=1&page=2")
+    assert problem_of(twice, 422, "invalid_request")["errors"][0]["pointer"] == "/query/page"
+
+
+async def test_a_request_id_is_taken_or_given(client: Client) -> None:
+    own = await client.get("/executions/none", headers={"X-Request-ID": "mine-1"})
+    assert problem_of(own, 404, "not_found")["request_id"] == "mine-1"
+    given = await client.get("/statistics", headers={"X-Request-ID": "has blanks"})
+    assert given.headers["x-request-id"] != "has blanks"
+
+
+async def test_every_problem_is_explained(client: Client) -> None:
+    problem = (await client.get("/executions/none")).json()
+    page = await client.http.get(problem["type"])
+    assert page.json()["code"] == "not_found"
+    assert (await client.http.get("/problems/none")).status_code == 404
+
+
+async def test_head_is_get_without_a_body(client: Client) -> None:
+    for path in ("/livez", f"{API}/executions"):
+        answer = await client.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "application/json"
+
+
+async def test_what_breaks_inside_shows_nothing_outside(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(services)
+
+    @app.get("/break")
+    async def _break() -> None:
+        raise RuntimeError("password=hunter2 at /secret/path")
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
+        answer = await http.get("/break")
+    problem_of(answer, 500, "internal_error")
+    assert "hunter2" not in answer.text
+    assert [record.message for record in caplog.records] == ["request_failed"]
+
+
+async def test_a_reason_is_wanted_where_the_settings_say_so(sqlite_url: str) -> None:
+    services = await open_services(Settings(database_url=sqlite_url, require_reason=True))
+    try:
+        transport = httpx2.ASGITransport(create_app(services))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x.test") as http:
+            client = Client(http)
+            view = await client.begin(WAITING)
+            path = f"/executions/{view['id']}/cancel"
+            (mistake,) = problem_of(await client.post(path), 422, "invalid_request")["errors"]
+            assert mistake["pointer"] == "/reason"
+            assert (await client.post(path, {"reason": "late"})).status_code == 200
+    finally:
+        await services.close()
+
+
+async def test_a_closed_store_is_503_with_a_time_to_come_back(
+    services: Services, client: Client
+) -> None:
+    await client.publish(QUICK)
+    services.store.refuse_new_work(lambda: "the projections are too far behind")
+    answer = await client.post("/workflows/quick/execute", {})
+    problem_of(answer, 503, "not_ready")
+    assert int(answer.headers["retry-after"]) >= 1
