@@ -33,8 +33,8 @@ def steps_of_actions(
             fields.refuse("duplicate_id", f"The id {step_id!r} is used twice.", "id")
         else:
             kept[step_id] = fields
-    following = (*list(kept)[1:], None)
-    for (step_id, fields), after in zip(kept.items(), following, strict=True):
+    following = [*list(kept)[1:], None]
+    for (step_id, fields), after in zip(kept.items(), following, strict=False):
         fields.refuse_others(_FIELDS)
         yield step_id, fields.pointer, _step(fields, after)
 

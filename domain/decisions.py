@@ -154,6 +154,7 @@ def settle(
         step is None
         or step.state != RUNNING
         or (step.attempt, step.try_no) != (outcome.attempt, outcome.try_no)
+        or outcome.epoch < step.epoch  # the try was handed to another worker meanwhile
     ):
         draft.record(late(outcome))
         return False

@@ -154,7 +154,10 @@ def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
 
 def _step_redelivered(state: ExecutionState, data: ev.StepRedelivered, meta: ev.Meta) -> Changes:
     step = structs.replace(
-        state.steps[data.path], delivery=data.delivery, deadline_at=data.deadline_at
+        state.steps[data.path],
+        delivery=data.delivery,
+        deadline_at=data.deadline_at,
+        epoch=data.epoch,
     )
     return {"steps": state.steps.set(data.path, step)}
 

@@ -30,7 +30,8 @@ class ErrorInfo(Struct, frozen=True):
 class StepState(Struct, frozen=True):
     """One step of the present attempt.
 
-    `state` is a leaf of the step machine, `attempt` the one it ran in; `size` the output's bytes.
+    `state` is a leaf of the step machine, `attempt` the one it ran in; `size` the output's bytes,
+    `epoch` that of the lease under which the try was handed over again (0: it never was).
     """
 
     state: str
@@ -53,6 +54,7 @@ class StepState(Struct, frozen=True):
     task_id: str | None = None
     progress: Json = None
     size: int = 0
+    epoch: int = 0
 
 
 class HumanTask(Struct, frozen=True):

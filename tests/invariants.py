@@ -301,19 +301,22 @@ def check_epochs(events: Iterable[Event]) -> Iterator[Violation]:
 
 
 def check_late_results(events: Iterable[Event]) -> Iterator[Violation]:
-    """I13: what ended or was cancelled takes no result; what runs has none ignored."""
-    running: dict[str, tuple[int, int]] = {}
+    """I13: what ended or was cancelled takes no result; what runs has none of its own ignored."""
+    running: dict[str, tuple[int, int, int]] = {}
     state: ExecutionState | None = None
     for event in events:
         data = event.data
         if isinstance(data, (*_RESULTS, ev.LateResultIgnored)):
-            runs = running.get(data.path) == (data.attempt, data.try_no)
-            if runs is isinstance(data, ev.LateResultIgnored):
-                what = "a result that was awaited is ignored" if runs else "a late result counts"
-                yield Violation("I13", _where(event), what)
+            *present, epoch = running.get(data.path, (0, 0, 0))
+            runs = present == [data.attempt, data.try_no]
+            if isinstance(data, ev.LateResultIgnored):
+                if runs and not 0 < data.epoch < epoch:
+                    yield Violation("I13", _where(event), "an awaited result is ignored")
+            elif not runs:
+                yield Violation("I13", _where(event), "a late result counts")
         state = evolve(state, event)
         running = {
-            path: (step.attempt, step.try_no)
+            path: (step.attempt, step.try_no, step.epoch)
             for path in state.live
             if (step := state.steps.get(path)) is not None and step.state == RUNNING
         }
@@ -325,7 +328,7 @@ _COUNTS = ("done", "failed", "skipped")
 
 
 def check_tables(log: Sequence[Recorded], tables: Tables) -> Iterator[Violation]:
-    """I9: rows equal the fold of the events up to their position (`projections verify` in short)."""
+    """I9: rows equal the fold of the events up to their position."""
     by_run = {f"run-{stream}": stream for stream in streams_of(log)}
     states: dict[str, ExecutionState] = {}
     for row in tables.runs:

@@ -260,6 +260,14 @@ def test_a_worker_that_still_runs_the_try_does_not_deliver_it_again() -> None:
     given(begun(Run(linear(1)))).when(lambda r: r.resume({"s1"})).then_nothing()
 
 
+def test_a_result_from_the_worker_that_lost_the_try_is_ignored() -> None:
+    run = begun(Run(linear(1)))
+    lost = run.outcome("s1", output=1)
+    run.lose_worker()
+    given(run).when(lambda r: r.settle(lost)).then("late_result_ignored s1 completed")
+    given(run).when(lambda r: r.succeed("s1", 2)).then("step_completed s1", "completed")
+
+
 def test_a_wait_is_not_delivered() -> None:
     given(waiting()).when(Run.lose_worker).then_nothing()
 

@@ -1,0 +1,102 @@
+"""Random definitions without mistakes: chains, conditionals, waits, tasks, gates, policies."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from domain.json_values import JsonObject
+from tests.builders import branch, step, task, wait, workflow
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+NESTING_MAX = 3
+
+inputs: st.SearchStrategy[JsonObject] = st.fixed_dictionaries(
+    {
+        "n": st.integers(0, 3),
+        "yes": st.booleans(),
+        "ms": st.sampled_from([0, 250, 5_000, "soon"]),
+        "text": st.just("word"),
+    }
+)
+modes = st.sampled_from(["strict", "conditional", "lenient"])
+
+
+@st.composite
+def definitions(draw: Draw, steps_max: int = 5) -> JsonObject:
+    """A definition that `validate` accepts."""
+    builder = _Builder(draw)
+    names = [f"m{number}" for number in range(draw(st.integers(1, steps_max)))]
+    for place, name in enumerate(names):
+        following = names[place + 1] if place + 1 < len(names) else None
+        builder.add(name, following, names[:place], 0)
+    fields: dict[str, Any] = {}
+    if draw(st.booleans()):
+        fields["timeout_seconds"] = draw(st.sampled_from([1, 10, 600]))
+    if draw(st.booleans()):
+        fields["output"] = {"last": f"${{{names[-1]}.output}}", "n": "${workflow.input.n}"}
+    steps = {name: builder.steps[name] for name in names} | builder.steps
+    return workflow(steps, **fields)
+
+
+class _Builder:
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+        self.steps: dict[str, Any] = {}
+
+    def add(self, name: str, following: str | None, earlier: list[str], depth: int) -> None:
+        kinds = ["action", "action", "wait", "task"]
+        if depth < NESTING_MAX:
+            kinds += ["conditional", "conditional"]
+        fields = self.policy(earlier)
+        match self.draw(st.sampled_from(kinds)):
+            case "wait":
+                length = self.draw(st.sampled_from([0, 100, 3_000, "${workflow.input.ms}"]))
+                self.steps[name] = wait(following, length, **fields)
+            case "task":
+                self.steps[name] = task(following, waits=self.draw(st.booleans()), **fields)
+            case "conditional":
+                self.conditional(name, following, earlier, depth, fields)
+            case _:
+                config = {"x": self.reference(earlier)}
+                self.steps[name] = step(following, config=config, **fields)
+
+    def conditional(
+        self,
+        name: str,
+        following: str | None,
+        earlier: list[str],
+        depth: int,
+        fields: dict[str, Any],
+    ) -> None:
+        branches = self.draw(st.sampled_from([("t", None), (None, "e"), ("t", "e")]))
+        then, other = (None if each is None else f"{name}-{each}" for each in branches)
+        for child in (then, other):
+            if child is not None:
+                self.add(child, None, earlier, depth + 1)
+        self.steps[name] = branch(self.condition(earlier), then, other, following, **fields)
+
+    def policy(self, earlier: list[str]) -> dict[str, Any]:
+        fields: dict[str, Any] = {"critical": self.draw(st.booleans())}
+        if self.draw(st.booleans()):
+            fields["retry"] = {
+                "attempts": self.draw(st.integers(0, 2)),
+                "base_delay_ms": self.draw(st.sampled_from([0, 500])),
+            }
+        if self.draw(st.booleans()):
+            fields["timeout_seconds"] = self.draw(st.sampled_from([0.0000001, 1, 4]))
+        if self.draw(st.integers(0, 3)) == 0:
+            fields["conditions"] = [self.condition(earlier)]
+        return fields
+
+    def condition(self, earlier: list[str]) -> str:
+        choices = ["true", "false", "${workflow.input.n} > 1", "${workflow.input.text} > 1"]
+        if earlier:
+            choices.append(f"${{{earlier[-1]}.output.ok}} == true")
+        return str(self.draw(st.sampled_from(choices)))
+
+    def reference(self, earlier: list[str]) -> str:
+        choices = ["${workflow.input.n}", "${workflow.input.n}", "${workflow.input.missing}"]
+        choices += [f"${{{name}.output}}" for name in earlier]
+        choices += [f"${{{name}.output.ok}}" for name in earlier]
+        return str(self.draw(st.sampled_from(choices)))

@@ -1,0 +1,181 @@
+"""An execution under random commands keeps its invariants, after every single step."""
+
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from application.views import step_view, summarise
+from domain.decisions import Outcome, allowed_actions, report_progress
+from domain.errors import StateConflict, StepNotReached
+from domain.events import Recorded
+from domain.execution import fold
+from domain.planner import next_due, plan, running_actions
+from tests.builders import Run, linear, replay
+from tests.invariants import check_all
+from tests.properties.random_definitions import definitions, inputs, modes
+
+outputs = st.sampled_from([None, {"ok": True}, {"ok": False}, [1, 2]])
+
+
+class ExecutionMachine(RuleBasedStateMachine):
+    """Clients, workers and time do what they like."""
+
+    results = Bundle("results")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = Run(linear(1))
+
+    @initialize(raw=definitions(), given=inputs, mode=modes, simulate=st.booleans())
+    def request(self, raw: Any, given: Any, mode: str, simulate: bool) -> None:
+        self.run = Run(raw, given, mode=mode, simulate=simulate)
+
+    # --- workers ---
+
+    @rule()
+    def go(self) -> None:
+        self.run.go()
+
+    @rule()
+    def lose_worker(self) -> None:
+        self.run.lose_worker()
+
+    @rule(target=results, output=outputs, works=st.booleans(), last=st.booleans())
+    def perform(self, output: Any, works: bool, last: bool) -> Any:
+        """A handler ends; its result may be delivered at any time later, or twice."""
+        running = running_actions(self.run.definition, self.run.state)
+        if not running:
+            return multiple()
+        path = running[-1 if last else 0]
+        if works:
+            return self.run.outcome(path, output=output)
+        return self.run.outcome(path, error_class="transient", code="boom", message="it broke")
+
+    @rule(result=results)
+    def deliver(self, result: Outcome) -> None:
+        self.run.settle(result)
+
+    @rule(output=outputs)
+    def succeed(self, output: Any) -> None:
+        for path in running_actions(self.run.definition, self.run.state):
+            self.run.succeed(path, output)
+
+    @rule(error_class=st.sampled_from(["transient", "permanent", "timeout", "unknown"]))
+    def fail(self, error_class: str) -> None:
+        for path in running_actions(self.run.definition, self.run.state):
+            self.run.fail(path, error_class)
+
+    @rule()
+    def progress(self) -> None:
+        for path, step in self.run.state.steps.items():
+            draft = self.run.draft()
+            report_progress(draft, path, step.attempt, step.try_no, {"at": 1})
+            self.run.store(draft)
+
+    # --- time ---
+
+    @rule(seconds=st.sampled_from([0, 0.1, 1, 5, 700]))
+    def pass_time(self, seconds: float) -> None:
+        self.run.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from([-3_600, 3_600]))
+    def clock_jumps_unseen(self, seconds: float) -> None:
+        """Nobody looks, or the database was restored to a machine whose clock is behind."""
+        self.run.pass_time(seconds)
+
+    @precondition(lambda self: next_due(self.run.state) is not None)
+    @rule()
+    def pass_to_due(self) -> None:
+        self.run.pass_to_due()
+
+    # --- clients ---
+
+    @rule()
+    def cancel(self) -> None:
+        status = self.run.state.status
+        if status in ("COMPLETED", "FAILED"):
+            with pytest.raises(StateConflict):
+                self.run.cancel()
+        else:
+            self.run.cancel("because")
+            assert self.run.state.status == "CANCELLED"
+
+    @rule(place=st.none() | st.integers(0, 20))
+    def retry(self, place: int | None) -> None:
+        names = sorted(self.run.definition.steps)
+        name = None if place is None else names[place % len(names)]
+        state = self.run.state
+        if state.status not in ("FAILED", "CANCELLED"):
+            with pytest.raises(StateConflict):
+                self.run.retry(name)
+            return
+        if name is not None and name not in {path.rpartition("/")[2] for path in state.steps}:
+            with pytest.raises(StepNotReached):
+                self.run.retry(name)
+            return
+        finished = {path for path, step in state.steps.items() if step.state == "COMPLETED"}
+        self.run.retry(name)
+        assert self.run.state.status == "PENDING"
+        if name is None:
+            assert finished <= set(self.run.state.steps)
+
+    @rule()
+    def complete_tasks(self) -> None:
+        for task_id, task in sorted(self.run.state.tasks.items()):
+            try:
+                self.run.complete_task(task_id, {"ok": True})
+            except StateConflict:
+                assert task.status == "DONE" or task.wait
+        self.run.go()
+
+    # --- what must hold ---
+
+    @invariant()
+    def no_invariant_is_broken(self) -> None:
+        log = [Recorded(place, event) for place, event in enumerate(self.run.events, start=1)]
+        assert check_all(log) == []
+
+    @invariant()
+    def replay_is_what_was_lived(self) -> None:
+        assert fold(self.run.events) == self.run.state
+
+    @invariant()
+    def it_rests_and_waits_for_a_named_thing(self) -> None:
+        state = self.run.state
+        view = summarise(state, 0)
+        if state.terminal:
+            assert not state.live
+            assert not view.waiting_on
+        else:
+            assert view.waiting_on
+            assert state.status == "PENDING" or plan(self.run.definition, state, self.run.now) == ()
+
+    @invariant()
+    def views_and_counters_agree_with_the_steps(self) -> None:
+        state = self.run.state
+        states = [step.state for step in state.steps.values()]
+        assert state.steps_done == states.count("COMPLETED")
+        assert state.steps_failed == states.count("FAILED")
+        assert state.steps_skipped == states.count("SKIPPED")
+        assert state.output_bytes == sum(step.size for step in state.steps.values())
+        assert summarise(state, 0).allowed_actions == allowed_actions(state)
+        for path, step in state.steps.items():
+            step_view("e", path, step)
+
+    def teardown(self) -> None:
+        for version, state in enumerate(replay(self.run.events), start=1):
+            assert state.version == version
+            assert self.run.as_of(version) == state
+
+
+TestExecution = ExecutionMachine.TestCase

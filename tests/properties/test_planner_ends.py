@@ -1,0 +1,82 @@
+"""On every definition the planner ends, in bounded steps, whatever the outcomes are."""
+
+from collections.abc import Iterator
+from itertools import chain, repeat
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.errors import StateConflict
+from domain.events import Recorded
+from domain.planner import next_due, running_actions
+from tests.builders import Run
+from tests.invariants import check_all
+from tests.properties.random_definitions import definitions, inputs, modes
+
+TRIES_MAX = 3
+NESTED_TRIES_MAX = TRIES_MAX**4  # a retried conditional may run its branch anew, four levels
+
+
+def step_by_step(run: Run, verdicts: Iterator[bool]) -> bool:
+    """Move it once by the first thing that can; False when nothing can."""
+    running = running_actions(run.definition, run.state)
+    if running:
+        if next(verdicts):
+            run.succeed(running[0], {"ok": True})
+        else:
+            run.fail(running[0])
+        return True
+    for task_id in sorted(run.state.tasks):
+        try:
+            run.complete_task(task_id)
+        except StateConflict:
+            continue
+        run.go()
+        return True
+    if next_due(run.state) is None:
+        return False
+    run.pass_to_due()
+    return True
+
+
+@given(
+    raw=definitions(),
+    given_input=inputs,
+    mode=modes,
+    verdicts=st.lists(st.booleans(), max_size=20),
+    last=st.booleans(),
+)
+def test_an_execution_ends(
+    raw: Any, given_input: Any, mode: str, verdicts: list[bool], last: bool
+) -> None:
+    run = Run(raw, given_input, mode=mode)
+    run.go()
+    outcomes = chain(verdicts, repeat(last))
+    bound = len(run.definition.steps) * NESTED_TRIES_MAX * 2
+    moves = 0
+    while not run.state.terminal:
+        assert step_by_step(run, outcomes), "it waits for nothing that could come"
+        moves += 1
+        assert moves <= bound
+    log = [Recorded(place, event) for place, event in enumerate(run.events, start=1)]
+    assert check_all(log) == []
+
+
+@given(raw=definitions(), given_input=inputs)
+def test_a_run_in_which_all_works_is_the_same_every_time(raw: Any, given_input: Any) -> None:
+    first, second = (Run(raw, given_input).succeed_all() for _ in range(2))
+    assert first.events == second.events
+
+
+@given(raw=definitions(), given_input=inputs)
+def test_a_simulation_waits_for_no_time_and_no_person(raw: Any, given_input: Any) -> None:
+    run = Run(raw, given_input, simulate=True)
+    run.go()
+    while not run.state.terminal:
+        running = running_actions(run.definition, run.state)
+        if running:
+            run.succeed(running[0], {"simulated": True})
+        else:  # a time-out of nothing, re-tried after its delay
+            run.pass_to_due()
+    assert not run.state.tasks
