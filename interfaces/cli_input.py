@@ -20,13 +20,15 @@ class DefinitionFile(NamedTuple):
 
     def place(self, pointer: str) -> str:
         """Where a mistake stands: `orders.yaml:12: /steps/book/next_step`."""
-        line = self.lines.get(pointer)
-        parent = pointer
-        while line is None and parent:
-            parent = parent.rpartition("/")[0]
-            line = self.lines.get(parent)
-        where = f"{self.name}:{line}" if line is not None else self.name
+        line = self.line(pointer)
+        where = f"{self.name}:{line}" if line else self.name
         return f"{where}: {pointer or '(the whole definition)'}"
+
+    def line(self, pointer: str) -> int:
+        """Line of the value, or of what should hold it; 0 when lines are not known."""
+        while pointer and pointer not in self.lines:
+            pointer = pointer.rpartition("/")[0]
+        return self.lines.get(pointer, 0)
 
 
 def read_definition(name: str) -> DefinitionFile:

@@ -120,6 +120,6 @@ def _invalid(definition: DefinitionFile, errors: Sequence[Body]) -> CommandFaile
     lines = [f"{definition.name} has {count}:"]
     lines += [
         f"  {definition.place(error['pointer'])}: {error['message']} [{error['code']}]"
-        for error in errors
+        for error in sorted(errors, key=lambda error: definition.line(error["pointer"]))
     ]
     return CommandFailed(ExitCode.INVALID, "\n".join(lines), "Correct the file, then try again.")

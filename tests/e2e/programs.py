@@ -11,7 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples"
 COMMAND = Path(sys.executable).with_name("flowledger")
-SECONDS_MAX = 60
+SECONDS_MAX = 100
 WEBHOOK_SECRET = "whsec_bm90LWEtc2VjcmV0LW9ubHktYS1zYW1wbGU="
 
 

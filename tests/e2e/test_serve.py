@@ -2,7 +2,8 @@
 
 import json
 import signal
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx2
@@ -122,3 +123,25 @@ def test_nothing_is_imported_from_the_folder_it_is_started_in(tmp_path: Path) ->
     (tmp_path / "yaml_of_mine.py").write_text("def act(config, context): return None")
     assert missing.code == 2
     assert "yaml_of_mine" in missing.err
+
+
+def test_an_older_schema_is_refused(tmp_path: Path) -> None:
+    assert flowledger("migrate", cwd=tmp_path).code == 0
+    with closing(sqlite3.connect(tmp_path / "flowledger.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+        database.commit()
+    ended = flowledger("serve", "--port", "0", cwd=tmp_path)
+    assert (ended.code, ended.out) == (5, "")
+    assert "flowledger migrate" in ended.err
+    told = flowledger("doctor", cwd=tmp_path)
+    assert told.code == 1
+    assert "Run `flowledger migrate`." in told.out
+
+
+def test_it_serves_postgresql(tmp_path: Path, postgres_dsn: str) -> None:
+    with serving("--database", postgres_dsn, cwd=tmp_path) as server:
+        assert get(f"{server.address}/readyz")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert flowledger("projections", "verify", "--database", postgres_dsn, cwd=tmp_path).code == 0
+    assert flowledger("doctor", "--database", postgres_dsn, cwd=tmp_path).code == 0
