@@ -1,0 +1,79 @@
+"""Runs what the pages show: shell walks against a real server, queries against real databases."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from application.callers import Caller
+from application.requests import ExecuteOptions
+from domain.json_values import JsonObject
+from infrastructure.settings import Settings
+from interfaces.bootstrap import open_services
+from tests.e2e.programs import COMMAND, environment, serving
+from tests.e2e.samples import walk, write_files
+
+ADDRESS = "http://127.0.0.1:8000"
+_SHELL = "set -euo pipefail\n"
+_SECONDS_MAX = 60
+
+
+def walk_through(page: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
+    """Run a page's commands in order beside a server on flowledger.db; what they said."""
+    write_files(page, folder)
+    with serving(cwd=folder, more=more) as server:
+        script = walk(page).replace(ADDRESS, server.address)
+        settings = environment({"PATH": f"{COMMAND.parent}:{environment()['PATH']}"})
+        done = subprocess.run(
+            ["bash", "-c", _SHELL + script],
+            cwd=folder,
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS_MAX,
+            check=False,
+        )
+    assert done.returncode == 0, f"{page}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+async def run_executions(database_url: str) -> None:
+    """Fill a database: an execution that works, one that fails at its second try, one cancelled."""
+    services = await open_services(Settings(database_url=database_url))
+    try:
+        caller = Caller(actor="alice")
+        for definition in (_WORKING, _FAILING, _WAITING):
+            await services.workflows.publish(caller, definition)
+        options = ExecuteOptions(labels={"team": "billing"})
+        for name in ("working", "failing"):
+            answer = await services.requests.execute(caller, name, options)
+            ended = await services.history.wait_ended("default", answer.view.id, 30)
+            assert ended.status in ("COMPLETED", "FAILED"), ended
+        waiting = await services.requests.execute(caller, "waiting", options)
+        cancelled = await services.control.cancel(caller, waiting.view.id, "enough")
+        assert await services.reads.wait_for(cancelled.view.position, 30)
+    finally:
+        await services.close()
+
+
+_WORKING: Final[JsonObject] = {
+    "name": "working",
+    "start_step": "set",
+    "steps": {"set": {"action": "set_variables", "config": {"variables": {"a": 1}}}},
+}
+_FAILING: Final[JsonObject] = {
+    "name": "failing",
+    "start_step": "call",
+    "steps": {
+        "call": {
+            "action": "call_api",
+            "config": {"url": "https://name.invalid/"},
+            "retry": {"attempts": 1, "base_delay_ms": 1},
+        }
+    },
+}
+_WAITING: Final[JsonObject] = {
+    "name": "waiting",
+    "start_step": "pause",
+    "steps": {"pause": {"type": "wait", "duration_ms": 3_600_000}},
+}
