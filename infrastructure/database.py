@@ -263,7 +263,12 @@ def _threads(name: str, count: int, resources: ExitStack) -> ThreadPoolExecutor:
 def _queue_pool(dsn: str, options: StoreOptions) -> "ConnectionPool[psycopg.Connection]":
     def configure(connection: psycopg.Connection) -> None:
         connection.autocommit = True
-        for statement in session_settings(options.lock_seconds, options.answer_seconds):
+        for statement in (
+            *session_settings(options.lock_seconds, options.answer_seconds),
+            # Planned while the queue is short, they must not scan it when it is long.
+            "SET enable_seqscan = off",
+            "SET enable_bitmapscan = off",
+        ):
             connection.execute(statement.encode())
 
     return ConnectionPool(

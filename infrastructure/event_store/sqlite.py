@@ -160,8 +160,8 @@ class SQLiteWriter:
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction that nothing else writes beside.
 
-        Raises what `work` raises, StoreUnavailable when another program holds the file, and
-        UnknownOutcome when the commit itself failed.
+        Raises what `work` raises; StoreUnavailable when another program holds the file, the disk
+        is full and the like; UnknownOutcome when the commit itself failed.
         """
         connection = self._connection
         try:
@@ -170,8 +170,10 @@ class SQLiteWriter:
             raise StoreUnavailable(f"SQLite cannot write: {error}") from error
         try:
             result = work(connection)
-        except BaseException:
+        except BaseException as error:
             self._roll_back()
+            if _is_the_file_s_fault(error):
+                raise StoreUnavailable(f"SQLite cannot write: {error}") from error
             raise
         try:
             connection.execute("COMMIT")
@@ -321,6 +323,11 @@ def draw_epochs(connection: sqlite3.Connection, count: int) -> list[int]:
 
 def _hex(ids: list[UUID]) -> list[str]:
     return [execution_id.hex for execution_id in ids]
+
+
+def _is_the_file_s_fault(error: BaseException) -> bool:
+    """Busy, full, unreadable; SQLITE_ERROR alone tells of a wrong statement."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname != "SQLITE_ERROR"
 
 
 def _meaning(error: sqlite3.IntegrityError) -> Exception:

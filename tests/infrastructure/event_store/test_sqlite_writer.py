@@ -61,6 +61,23 @@ async def test_a_job_s_own_database_error_reaches_its_caller(lite: Store) -> Non
         )
 
 
+async def test_a_full_disk_is_unavailable_and_leaves_nothing(lite: Store) -> None:
+    def limit(connection: sqlite3.Connection) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    await asyncio.wrap_future(jobs_of(lite).run(limit))
+    one = append(count=500)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await lite.log.append(one)
+    assert await lite.log.read_all() == []
+    with pytest.raises(StoreUnavailable, match="full"):
+        await asyncio.wrap_future(
+            jobs_of(lite).run(lambda c: c.execute("CREATE TABLE t AS SELECT zeroblob(99999)"))
+        )
+    await lite.log.append(append())
+
+
 async def test_a_cancelled_job_is_not_begun(lite: Store) -> None:
     jobs = jobs_of(lite)
     others = [jobs.run(partial(permit, reason=f"n{i}")) for i in range(3)]
