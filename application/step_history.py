@@ -40,12 +40,8 @@ class StepMove(NamedTuple):
     after: StepState
 
 
-class TryKey(NamedTuple):
-    """A try of a step within an execution."""
-
-    attempt: int
-    path: str
-    try_no: int
+TryKey = tuple[int, str, int]
+"""Attempt, path and try number: a try of a step within an execution."""
 
 
 def step_moves(
@@ -70,9 +66,9 @@ def step_moves(
 def try_of(move: StepMove) -> tuple[TryKey, StepState]:
     """The try that a move is about, and what it looks like."""
     path, before, step = move
-    waits = step.state == RETRYING
-    was_waiting = step.state == CANCELLED and before is not None and before.state == RETRYING
-    if waits or was_waiting:
+    if step.state == RETRYING or (
+        step.state == CANCELLED and before is not None and before.state == RETRYING
+    ):
         step = structs.replace(
             step,
             try_no=step.try_no + 1,
@@ -83,7 +79,7 @@ def try_of(move: StepMove) -> tuple[TryKey, StepState]:
             error=None,
             progress=None,
         )
-    return TryKey(step.attempt, path, step.try_no), step
+    return (step.attempt, path, step.try_no), step
 
 
 def step_history(
@@ -108,5 +104,5 @@ def step_history(
 def _views(
     execution_id: str, tries: Mapping[TryKey, StepState], names: Mapping[str, str]
 ) -> Iterator[StepView]:
-    for key, step in tries.items():
-        yield step_view(execution_id, key.path, step, names.get(step_id_of(key.path)))
+    for (_, path, _), step in tries.items():
+        yield step_view(execution_id, path, step, names.get(step_id_of(path)))

@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from application.step_history import StepMove, TryKey, step_moves, try_of
+from application.step_history import TryKey, step_moves, try_of
 from domain import execution, workflow
-from domain.events import Event, Recorded
+from domain.events import EXECUTION_PAYLOADS, PAYLOADS, Event, Recorded
 from domain.execution import ExecutionState, StepState
 from domain.lifecycle import STEP_ENDED
 from domain.workflow import WorkflowState
@@ -27,6 +27,7 @@ from infrastructure.projections.tables import ProjectedTable
 EXECUTIONS: Final = "execution."
 WORKFLOWS: Final = "workflow."
 STATES_KEPT_MAX: Final = 20_000
+_EXECUTION_PAYLOADS: Final = frozenset(EXECUTION_PAYLOADS)
 
 
 class OutOfOrder(Exception):
@@ -45,7 +46,7 @@ class Undecodable(NamedTuple):
     error: Exception
 
 
-class Stay(NamedTuple):
+class Stay(Struct, frozen=True, gc=False):
     """Time spent in one leaf state, by an execution (`path` "") or a step.
 
     `left_at` None while it lasts.
@@ -136,6 +137,9 @@ class States:
     ) -> None:
         self._history = history
         self._streams = streams
+        self._payloads = frozenset(
+            each for each in PAYLOADS if each.TOPIC.startswith(tuple(streams))
+        )
         self._kept_max = kept_max
         self._keep_ended = keep_ended
         self._executions: OrderedDict[UUID, _Execution] = OrderedDict()
@@ -148,19 +152,39 @@ class States:
 
     def apply(self, events: Sequence[Recorded | Undecodable]) -> Batch:
         """Fold a batch. After any exception `forget` must be called before the next one."""
-        wanted = [each for each in events if _topic(each).startswith(tuple(self._streams))]
-        readable = list(_readable(wanted))
-        self._load(readable)
         executions: list[_Execution] = []
         workflows: dict[UUID, WorkflowChange] = {}
-        for recorded in readable:
-            if recorded.event.data.TOPIC.startswith(WORKFLOWS):
-                self._apply_workflow(recorded, workflows)
-            else:
+        for recorded in self._wanted(events):
+            if type(recorded.event.data) in _EXECUTION_PAYLOADS:
                 entry = self._apply_execution(recorded)
                 if entry is not None:
                     executions.append(entry)
+            else:
+                self._apply_workflow(recorded, workflows)
         return Batch(list(self._taken(executions)), list(workflows.values()))
+
+    def _wanted(self, events: Sequence[Recorded | Undecodable]) -> list[Recorded]:
+        """The events of the streams that count; what they continue is in memory afterwards."""
+        wanted: list[Recorded] = []
+        begun: set[UUID] = set()
+        missing: dict[UUID, None] = {}
+        for recorded in events:
+            if isinstance(recorded, Undecodable):
+                if recorded.topic.startswith(tuple(self._streams)):
+                    raise recorded.error
+                continue
+            event = recorded.event
+            if type(event.data) not in self._payloads:
+                continue
+            wanted.append(recorded)
+            stream = event.execution_id
+            if event.version == 1:
+                begun.add(stream)
+            elif not (stream in begun or stream in self._executions or stream in self._workflows):
+                missing[stream] = None
+        if missing:
+            self._load(list(missing))
+        return wanted
 
     def _apply_workflow(self, recorded: Recorded, changes: dict[UUID, WorkflowChange]) -> None:
         event = recorded.event
@@ -194,32 +218,20 @@ class States:
         for move in moves:
             key, step = try_of(move)
             change.tries[key] = (step, position)
-        for stay in _stays(entry.entered, recorded, before, after, moves):
-            change.stays[(stay.path, stay.entered_version)] = stay
+        if before is None or before.state != after.state:
+            _stay(change, entry.entered, recorded, "", after.attempt, after.state)
+        for path, earlier, step in moves:
+            if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
+                _stay(change, entry.entered, recorded, path, step.attempt, step.state)
         return first
 
-    def _load(self, events: Sequence[Recorded]) -> None:
-        """Fold from the log what the batch continues and memory does not hold."""
-        begun: set[UUID] = set()
-        missing: dict[UUID, None] = {}
-        for recorded in events:
-            event = recorded.event
-            stream = event.execution_id
-            if event.version == 1:
-                begun.add(stream)
-            elif (
-                stream not in begun
-                and stream not in self._executions
-                and stream not in self._workflows
-            ):
-                missing[stream] = None
-        if not missing:
-            return
-        for recorded in self._history(list(missing)):
-            if recorded.event.data.TOPIC.startswith(WORKFLOWS):
-                self._apply_workflow(recorded, {})
-            else:
+    def _load(self, missing: Sequence[UUID]) -> None:
+        """Fold streams from the log."""
+        for recorded in self._history(missing):
+            if type(recorded.event.data) in _EXECUTION_PAYLOADS:
                 self._apply_execution(recorded)
+            else:
+                self._apply_workflow(recorded, {})
         for stream in missing:
             entry = self._executions.get(stream)
             if entry is not None:
@@ -241,17 +253,6 @@ class States:
             self._workflows.popitem(last=False)
 
 
-def _topic(each: Recorded | Undecodable) -> str:
-    return each.topic if isinstance(each, Undecodable) else each.event.data.TOPIC
-
-
-def _readable(events: Iterable[Recorded | Undecodable]) -> Iterator[Recorded]:
-    for each in events:
-        if isinstance(each, Undecodable):
-            raise each.error
-        yield each
-
-
 def _check_order(version: int, event: Event) -> None:
     if event.version != version + 1:
         raise OutOfOrder(
@@ -260,29 +261,21 @@ def _check_order(version: int, event: Event) -> None:
         )
 
 
-def _stays(
+def _stay(
+    change: ExecutionChange,
     entered: dict[str, Stay],
     recorded: Recorded,
-    before: ExecutionState | None,
-    after: ExecutionState,
-    moves: Sequence[StepMove],
-) -> Iterator[Stay]:
-    if before is None or before.state != after.state:
-        yield from _stay(entered, recorded, "", after.attempt, after.state)
-    for path, earlier, step in moves:
-        if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
-            yield from _stay(entered, recorded, path, step.attempt, step.state)
-
-
-def _stay(
-    entered: dict[str, Stay], recorded: Recorded, path: str, attempt: int, state: str
-) -> Iterator[Stay]:
-    """The stay that ends and the one that begins; an ended step stays nowhere."""
-    at, position = recorded.event.meta.at, recorded.position
+    path: str,
+    attempt: int,
+    state: str,
+) -> None:
+    """Note the stay that ends and the one that begins; an ended step stays nowhere."""
+    at, position, version = recorded.event.meta.at, recorded.position, recorded.event.version
     ended = entered.pop(path, None)
     if ended is not None:
-        yield ended._replace(left_at=at, position=position)
+        change.stays[(path, ended.entered_version)] = structs.replace(
+            ended, left_at=at, position=position
+        )
     if path == "" or state not in STEP_ENDED:
-        begun = Stay(path, attempt, state, recorded.event.version, at, None, position)
-        entered[path] = begun
-        yield begun
+        begun = Stay(path, attempt, state, version, at, None, position)
+        change.stays[(path, version)] = entered[path] = begun

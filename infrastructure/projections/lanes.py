@@ -9,14 +9,12 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
-
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.checkpoints import move
 from infrastructure.projections.folding import Projection, States, Undecodable
 from infrastructure.projections.log_reading import NO_LIMIT, LogReading
-from infrastructure.projections.sessions import ProjectionStore, Session
+from infrastructure.projections.sessions import Prepared, ProjectionStore, Session
 from infrastructure.projections.tables import ProjectedTable
 
 EVENTS_PER_BATCH_MAX: Final = 1_000
@@ -66,7 +64,10 @@ class Lane:
     def _take(self, events: Sequence[Recorded | Undecodable]) -> None:
         try:
             batch = self._states.apply(events)
-            written = [(each.table, each.rows(batch)) for each in self.projections]
+            written = [
+                (each.table, self._store.prepare(each.table, each.rows(batch)))
+                for each in self.projections
+            ]
             self._write(written, events[-1].position)
         except BaseException:
             self._states.forget()
@@ -75,9 +76,7 @@ class Lane:
         if isinstance(last, Recorded):
             self.reached_at = last.event.meta.at
 
-    def _write(
-        self, written: Sequence[tuple[ProjectedTable, Sequence[Struct]]], position: int
-    ) -> None:
+    def _write(self, written: Sequence[tuple[ProjectedTable, Prepared]], position: int) -> None:
         def work(session: Session) -> None:
             for table, rows in written:
                 session.upsert(table, rows)

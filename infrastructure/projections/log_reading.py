@@ -4,6 +4,7 @@ By position for the feed, by stream for histories and verification.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from domain.events import Recorded
@@ -21,6 +22,7 @@ class LogReading:
     def __init__(self, session: Session, codec: Codec) -> None:
         self._session = session
         self._codec = codec
+        self._ids: dict[str, UUID] = {}
         postgresql = session.dialect == "postgresql"
         self._position = "notification_id" if postgresql else "rowid"
         self._columns = f"originator_id, originator_version, topic, state, {self._position}"
@@ -87,14 +89,13 @@ class LogReading:
     def _stored_id(self, stream: UUID) -> object:
         return stream if self._session.dialect == "postgresql" else stream.hex
 
-    def _decoded(self, row: Sequence[object]) -> Recorded | Undecodable:
-        stream, version, topic, state, position = row
-        identity = stream if isinstance(stream, UUID) else UUID(hex=str(stream))
-        if not (
-            isinstance(version, int) and isinstance(position, int) and isinstance(state, bytes)
-        ):
-            raise TypeError("ledger_events does not have the columns of its migration")
+    def _decoded(self, row: tuple[Any, ...]) -> Recorded | Undecodable:
+        stored, version, topic, state, position = row
+        # PostgreSQL's is one already; on SQLite the text of a stream's id is read once.
+        stream = stored if isinstance(stored, UUID) else self._ids.get(stored)
+        if stream is None:
+            stream = self._ids[stored] = UUID(hex=stored)
         try:
-            return self._codec.recorded(position, identity, version, str(topic), state)
+            return self._codec.recorded(position, stream, version, topic, state)
         except Exception as error:  # noqa: BLE001 - whoever needs the event raises it again
-            return Undecodable(position, str(topic), identity, error)
+            return Undecodable(position, topic, stream, error)

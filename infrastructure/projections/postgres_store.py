@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from application.ports import StoreUnavailable
 from infrastructure.event_store.postgres import PINNED_PLAN, connect
-from infrastructure.projections.sessions import Session
+from infrastructure.projections.sessions import Prepared, Session
 from infrastructure.projections.tables import Dialect, ProjectedTable, encode_json
 
 LEADER_LOCK: Final = 7017281934620003
@@ -41,15 +41,14 @@ class PostgresSession:
         cursor = self._connection.cursor(binary=True)
         cursor.execute(_placed(statement), tuple(parameters), prepare=bool(parameters))
         # Not asked of the cursor, which in a pipeline does not know before it has waited.
-        answers = statement.startswith("SELECT") or " RETURNING " in statement
+        answers = statement.startswith(("SELECT", "EXPLAIN")) or " RETURNING " in statement
         return cursor.fetchall() if answers else []
 
-    def upsert(self, table: ProjectedTable, rows: Sequence[Struct], suffix: str = "") -> None:
+    def upsert(self, table: ProjectedTable, prepared: Prepared, suffix: str = "") -> None:
         """See Session; one statement, the rows are one JSON parameter."""
-        if rows:
-            document = encode_json(rows).decode()
+        if prepared:
             cursor = self._connection.cursor()
-            cursor.execute(table.postgresql_upsert(suffix), (document,), prepare=True)
+            cursor.execute(table.postgresql_upsert(suffix), prepared, prepare=True)
 
 
 class PostgresProjectionStore:
@@ -62,6 +61,10 @@ class PostgresProjectionStore:
         self._connection: psycopg.Connection | None = None
         self._session: PostgresSession | None = None
         self._leads = False
+
+    def prepare(self, table: ProjectedTable, rows: Sequence[Struct]) -> Prepared:
+        """See ProjectionStore; one JSON text."""
+        return (encode_json(rows).decode(),) if rows else ()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

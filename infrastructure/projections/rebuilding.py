@@ -5,15 +5,13 @@ be running.
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
-from msgspec import Struct
-
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.checkpoints import Checkpoint, create_missing, read_checkpoint
 from infrastructure.projections.folding import Projection, States, Undecodable
 from infrastructure.projections.lanes import EVENTS_PER_BATCH_MAX
 from infrastructure.projections.log_reading import LogReading
-from infrastructure.projections.sessions import ProjectionStore, Session
+from infrastructure.projections.sessions import Prepared, ProjectionStore, Session
 from infrastructure.projections.tables import REBUILT, ProjectedTable
 
 Report = Callable[[int, int], None]
@@ -71,10 +69,11 @@ class Rebuild:
             session.execute(statement)
         self._set_progress(session, 0)
 
-    def _fold(self, events: Sequence[Recorded | Undecodable]) -> Sequence[Struct]:
-        return self._projection.rows(self._states.apply(events))
+    def _fold(self, events: Sequence[Recorded | Undecodable]) -> Prepared:
+        rows = self._projection.rows(self._states.apply(events))
+        return self._store.prepare(self._projection.table, rows)
 
-    def _fill(self, rows: Sequence[Struct], position: int) -> None:
+    def _fill(self, rows: Prepared, position: int) -> None:
         def work(session: Session) -> None:
             self._owned(session)
             session.upsert(self._projection.table, rows, REBUILT)

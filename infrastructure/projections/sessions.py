@@ -13,6 +13,8 @@ from msgspec import Struct
 from infrastructure.projections.tables import Dialect, ProjectedTable
 
 T = TypeVar("T")
+Prepared = Sequence[Any]
+"""Rows in the form of the back end's driver, empty for none; made by `ProjectionStore.prepare`."""
 
 
 class Session(Protocol):
@@ -25,7 +27,7 @@ class Session(Protocol):
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
 
-    def upsert(self, table: ProjectedTable, rows: Sequence[Struct], suffix: str = "") -> None:
+    def upsert(self, table: ProjectedTable, prepared: Prepared, suffix: str = "") -> None:
         """Write whole rows over those with the same key.
 
         An error may come as late as the commit.
@@ -41,6 +43,9 @@ class ProjectionStore(Protocol):
     @property
     def dialect(self) -> Dialect:
         """The back end."""
+
+    def prepare(self, table: ProjectedTable, rows: Sequence[Struct]) -> Prepared:
+        """Encode rows, which takes longer than to hand them over: outside the transaction."""
 
     def reading(self) -> AbstractContextManager[Session]:
         """Reads outside a transaction, each of which sees what is committed then."""

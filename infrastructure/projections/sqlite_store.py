@@ -17,7 +17,7 @@ from msgspec import Struct
 from application.ports import StoreUnavailable
 from infrastructure.addresses import SQLiteAddress
 from infrastructure.event_store.sqlite import SQLiteJobs
-from infrastructure.projections.sessions import Session
+from infrastructure.projections.sessions import Prepared, Session
 from infrastructure.projections.tables import Dialect, ProjectedTable
 
 WRITE_SECONDS_MAX: Final = 60.0
@@ -38,14 +38,12 @@ class SQLiteSession:
         """See Session."""
         return self._connection.execute(statement, tuple(parameters)).fetchall()
 
-    def upsert(self, table: ProjectedTable, rows: Sequence[Struct], suffix: str = "") -> None:
+    def upsert(self, table: ProjectedTable, prepared: Prepared, suffix: str = "") -> None:
         """See Session; several rows a statement, in few sizes, so that statements stay prepared."""
         start = 0
         for size in _ROWS_PER_STATEMENT:
-            while len(rows) - start >= size:
-                values: list[Any] = []
-                for row in rows[start : start + size]:
-                    values += table.sqlite_values(row)
+            while len(prepared) - start >= size:
+                values = [value for row in prepared[start : start + size] for value in row]
                 self._connection.execute(table.sqlite_upsert(suffix, size), values)
                 start += size
 
@@ -61,6 +59,10 @@ class SQLiteProjectionStore:
         self._jobs = jobs
         self._reader: sqlite3.Connection | None = None
         self._lock: int | None = None
+
+    def prepare(self, table: ProjectedTable, rows: Sequence[Struct]) -> Prepared:
+        """See ProjectionStore; a list of values a row."""
+        return table.sqlite_values(rows) if rows else ()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

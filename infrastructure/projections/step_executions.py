@@ -5,7 +5,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from application.step_history import TryKey
 from application.views import ErrorView, StepView, step_view
 from domain.execution import StepState
 from domain.json_values import Json
@@ -77,19 +76,21 @@ class StepExecutions:
 
     def rows(self, batch: Batch) -> list[StepExecution]:
         """See Projection."""
-        made = []
+        made: list[StepExecution] = []
         for change in batch.executions:
             if change.tries:
                 execution_id, workspace_id = str(change.after.id), change.after.workspace_id
-                for key, (step, position) in change.tries.items():
-                    made.append(_row(execution_id, workspace_id, key, step, position))
+                made += [
+                    _row(execution_id, workspace_id, path, step, position)
+                    for (_, path, _), (step, position) in change.tries.items()
+                ]
         return made
 
 
 def _row(
-    execution_id: str, workspace_id: str, key: TryKey, step: StepState, position: int
+    execution_id: str, workspace_id: str, path: str, step: StepState, position: int
 ) -> StepExecution:
-    view: StepView = step_view(execution_id, key.path, step)
+    view: StepView = step_view(execution_id, path, step)
     return StepExecution(
         run_id=view.run_id,
         step_id=view.step_id,

@@ -201,6 +201,7 @@ class _Crashing:
         self._store = store
         self.dialect = store.dialect
         self.reading = store.reading
+        self.prepare = store.prepare
 
     def write(self, work: Callable[[Session], T]) -> T:
         def die(session: Session) -> T:

@@ -1,0 +1,83 @@
+"""Every try of every step, told by the events."""
+
+from application.step_history import step_history
+from tests.builders import Run, linear, wait, workflow
+
+
+def told(run: Run) -> list[tuple[str, int, int, str, str | None]]:
+    return [
+        (view.path, view.attempt, view.try_no, view.status, view.sub_status)
+        for view in step_history(run.events)
+    ]
+
+
+def test_each_try_keeps_its_own_outcome() -> None:
+    run = Run(linear(1, on_error="retry"))
+    run.go()
+    run.fail("s1")
+    run.pass_to_due()
+    run.succeed("s1", {"ok": 1})
+
+    first, second = step_history(run.events)
+
+    assert (first.status, first.error_message, first.completed_at) == (
+        "FAILED",
+        "it broke",
+        first.started_at,
+    )
+    assert (second.status, second.output_data, second.error) == ("COMPLETED", {"ok": 1}, None)
+    assert (first.step_execution_id[-5:], second.step_execution_id[-5:]) == (":s1:1", ":s1:2")
+
+
+def test_a_scheduled_try_is_there_before_it_starts() -> None:
+    run = Run(linear(1, on_error="retry"))
+    run.go()
+    run.fail("s1")
+
+    waiting = step_history(run.events)[-1]
+
+    assert told(run) == [("s1", 1, 1, "FAILED", None), ("s1", 1, 2, "RECOVERING", "retrying")]
+    assert (waiting.started_at, waiting.error, waiting.due_at) == (
+        None,
+        None,
+        run.state.steps["s1"].due_at,
+    )
+
+
+def test_a_cancelled_wait_for_a_try_leaves_the_failed_one_as_it_was() -> None:
+    run = Run(linear(1, on_error="retry"))
+    run.go()
+    run.fail("s1")
+    run.cancel()
+
+    assert told(run) == [("s1", 1, 1, "FAILED", None), ("s1", 1, 2, "CANCELLED", None)]
+
+
+def test_an_explicit_retry_adds_tries_of_the_next_attempt() -> None:
+    run = Run(linear(2))
+    run.go()
+    run.succeed("s1")
+    run.fail("s2", "permanent", retryable=False)
+    run.retry()
+    run.succeed_all()
+
+    assert told(run) == [
+        ("s1", 1, 1, "COMPLETED", None),
+        ("s2", 1, 1, "FAILED", None),
+        ("s2", 2, 1, "COMPLETED", None),
+    ]
+
+
+def test_cancellation_ends_what_is_live() -> None:
+    run = Run(workflow({"pause": wait()}))
+    run.go()
+    run.cancel()
+
+    assert told(run) == [("pause", 1, 1, "CANCELLED", None)]
+
+
+def test_steps_can_be_named() -> None:
+    run = Run(linear(2)).succeed_all()
+
+    assert [view.step_name for view in step_history(run.events, {"s1": "Fetch"})] == ["Fetch", "s2"]
+    assert step_history([]) == ()
