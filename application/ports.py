@@ -200,7 +200,9 @@ class WorkQueue(Protocol):
     """The index over the log of what still has something to do. Times are database times."""
 
     async def claim(self, limit: int) -> Sequence[Claim]:
-        """Lease up to `limit` due rows without a live lease, by priority and ready time."""
+        """Lease up to `limit` rows, by priority and ready time: due ones that nobody has, and those
+        whose worker let its lease run out, whatever was due then.
+        """
 
     async def renew(self) -> Sequence[Claim]:
         """Extend every lease of this worker; returns all of them with their present version."""
@@ -215,7 +217,10 @@ class WorkQueue(Protocol):
         """Drop every lease of this worker (shutdown)."""
 
     async def next_due(self) -> datetime | None:
-        """When the earliest row without a live lease gets ready, None when there is none."""
+        """When the earliest row that nobody has gets ready, a lapsed lease counting as ready now.
+
+        None when there is none. Leases still alive may lapse earlier: poll as well.
+        """
 
     async def row(self, execution_id: UUID) -> QueueRow | None:
         """The row of one execution; None when it has nothing left to do."""
