@@ -22,7 +22,7 @@ from infrastructure.settings import Settings
 from interfaces.http.problems import KINDS
 from interfaces.yaml_reader import read_yaml
 from tests.documented_walks import run_executions, walk_through
-from tests.e2e.programs import ROOT
+from tests.e2e.programs import ROOT, flowledger
 from tools.error_meanings import EXECUTION_CODES, MISTAKE_CODES, STEP_CODES
 from tools.generate_reference import outdated, pages
 from tools.reference_errors import codes_in_use, refusals
@@ -307,6 +307,22 @@ def test_how_to_write_a_workflow(tmp_path: Path) -> None:
     assert '"output":{"customer":"ACME","large":false}' in said
     assert '"status":"COMPLETED"' in said
     assert '"simulate":true' in said
+
+
+def test_how_to_write_an_action(tmp_path: Path) -> None:
+    page = DOCS / "how-to/write-an-action.md"
+    (code,) = [
+        each for each in blocks("python") if each.page == page and "my_actions.py" in each.text
+    ]
+    ((_, definition),) = [each for each in definitions() if each[0].page == page]
+    (tmp_path / "my_actions.py").write_text(code.text)
+    (tmp_path / "invoice.json").write_text(json.dumps(definition))
+    own = {"FLOWLEDGER_ACTIONS": "my_actions.py"}
+    published = flowledger("workflow", "publish", "invoice.json", cwd=tmp_path, more=own)
+    assert published.code == 0, published
+    given = ("--input", '{"net": 100}', "--watch", "--json")
+    ended = flowledger("execute", "invoice", *given, cwd=tmp_path, more=own)
+    assert json.loads(ended.out)["output"] == {"gross": 120.0}, ended
 
 
 def test_how_to_back_up(tmp_path: Path) -> None:

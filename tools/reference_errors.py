@@ -69,7 +69,7 @@ _PLACES: Final = {
 def errors_page() -> str:
     """The page."""
     answers = [
-        (f"`{code}`", str(kind.status), f"{kind.title}. {_cause(code)}", kind.advice)
+        (f"`{code}`", str(kind.status), _cause(code) or f"{kind.title}.", kind.advice)
         for code, kind in KINDS.items()
     ]
     return "".join(
@@ -93,8 +93,10 @@ def _listed(meanings: Mapping[str, str]) -> str:
 
 
 def _cause(code: str) -> str:
-    """What the domain's refusal with this code says of itself."""
-    return next((told(kind).partition("\n")[0] for kind in refusals() if kind.code == code), "")
+    """What the domain's refusal with this code says of itself, up to the first semicolon."""
+    sentences = (told(kind).partition("\n")[0] for kind in refusals() if kind.code == code)
+    sentence, more, _ = next(sentences, "").partition(";")
+    return sentence + "." if more else sentence
 
 
 def refusals(root: type[FlowledgerError] = FlowledgerError) -> Iterator[type[FlowledgerError]]:
