@@ -131,12 +131,12 @@ async def execute_workflow(
     version: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
 ) -> Response:
     """Run a workflow. 202 at once; with `Prefer: wait=N` after up to N s, 200 once it has ended."""
-    caller = await caller_of(request)
+    caller, seconds = await caller_of(request), wait_seconds(request)
     check_payload(body.input_data, await request.body(), "/input_data")
     answer = await services_of(request).requests.execute(
         caller, workflow_id, body.options(), version=version
     )
-    return await _taken(request, answer)
+    return await _taken(request, answer, seconds)
 
 
 @router.post(
@@ -157,19 +157,18 @@ async def execute_workflow(
 )
 async def execute_definition(request: Request, body: ExecuteInline) -> Response:
     """Run a definition that is stored with the execution and nowhere else."""
-    caller = await caller_of(request)
+    caller, seconds = await caller_of(request), wait_seconds(request)
     check_payload(body.input_data, await request.body(), "/input_data")
     with definition_at("/definition"):
         answer = await services_of(request).requests.execute_inline(
             caller, body.definition, body.options()
         )
-    return await _taken(request, answer)
+    return await _taken(request, answer, seconds)
 
 
-async def _taken(request: Request, answer: Answer) -> Response:
+async def _taken(request: Request, answer: Answer, seconds: int | None) -> Response:
     """202 with the execution; after a wait, as it is then, and 200 when it has ended."""
     services, view = services_of(request), answer.view
-    seconds = wait_seconds(request)
     if seconds is not None and view.status not in TERMINAL:
         view = await services.history.wait_ended(view.workspace_id, view.id, seconds)
     headers = execution_headers(view, services.ledger.clock.now())

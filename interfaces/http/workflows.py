@@ -86,7 +86,7 @@ async def publish_workflow(request: Request, definition: Definition) -> Response
 async def list_workflows(
     request: Request,
     status: Literal["active", "inactive", "deleted"] | None = None,
-    name: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
+    name: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,128}$")] = None,
     sort: WorkflowSort = "name",
     sort_by: SortBy | None = None,
     sort_order: Literal["asc", "desc"] = "asc",
