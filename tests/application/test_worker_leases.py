@@ -221,17 +221,20 @@ async def test_stopping_in_the_middle_of_load_loses_nothing(engine_url: str) -> 
 async def test_two_workers_share_the_load_and_do_no_step_twice(engine_url: str) -> None:
     first, second = Deeds(), Deeds()
     async with process(engine_url, working=False) as api:
-        executions = [await api.run(chain(3)) for _ in range(100)]
+        flow = definition(a=step(), b=step("hold"), c=step())
+        executions = [await api.run(flow) for _ in range(100)]
         async with (
             process(engine_url, first, slots=5),
             process(engine_url, second, slots=5),
         ):
+            await until(lambda: first.calls("b") and second.calls("b"))
+            first.open("")
+            second.open("")
             views = [await api.ended(execution) for execution in executions]
 
     assert {view.status for view in views} == {"COMPLETED"}
-    assert first.done
-    assert second.done
     assert set((first.per_step() + second.per_step()).values()) == {1}
+    assert (first.per_step() + second.per_step()).total() == 300
 
 
 async def test_lower_priorities_are_claimed_first(engine_url: str) -> None:
