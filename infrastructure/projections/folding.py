@@ -27,6 +27,8 @@ from infrastructure.projections.tables import ProjectedTable
 EXECUTIONS: Final = "execution."
 WORKFLOWS: Final = "workflow."
 STATES_KEPT_MAX: Final = 20_000
+STATES_BYTES_MAX: Final = 64 * 2**20
+_STATE_BYTES: Final = 3_000
 _EXECUTION_PAYLOADS: Final = frozenset(EXECUTION_PAYLOADS)
 
 
@@ -117,6 +119,7 @@ class _Execution:
     state: ExecutionState
     entered: dict[str, Stay]
     change: ExecutionChange | None = None
+    size: int = 0
 
 
 class States:
@@ -142,18 +145,21 @@ class States:
         )
         self._kept_max = kept_max
         self._keep_ended = keep_ended
-        self._executions: OrderedDict[UUID, _Execution] = OrderedDict()
-        self._workflows: OrderedDict[UUID, WorkflowState] = OrderedDict()
+        # By the integers of the ids: hashing those takes a third of the time.
+        self._executions: OrderedDict[int, _Execution] = OrderedDict()
+        self._workflows: OrderedDict[int, WorkflowState] = OrderedDict()
+        self._bytes = 0
 
     def forget(self) -> None:
         """Drop everything, as after a batch that was not stored."""
         self._executions.clear()
         self._workflows.clear()
+        self._bytes = 0
 
     def apply(self, events: Sequence[Recorded | Undecodable]) -> Batch:
         """Fold a batch. After any exception `forget` must be called before the next one."""
         executions: list[_Execution] = []
-        workflows: dict[UUID, WorkflowChange] = {}
+        workflows: dict[int, WorkflowChange] = {}
         for recorded in self._wanted(events):
             if type(recorded.event.data) in _EXECUTION_PAYLOADS:
                 entry = self._apply_execution(recorded)
@@ -166,8 +172,8 @@ class States:
     def _wanted(self, events: Sequence[Recorded | Undecodable]) -> list[Recorded]:
         """The events of the streams that count; what they continue is in memory afterwards."""
         wanted: list[Recorded] = []
-        begun: set[UUID] = set()
-        missing: dict[UUID, None] = {}
+        begun: set[int] = set()
+        missing: dict[int, UUID] = {}
         for recorded in events:
             if isinstance(recorded, Undecodable):
                 if recorded.topic.startswith(tuple(self._streams)):
@@ -177,37 +183,39 @@ class States:
             if type(event.data) not in self._payloads:
                 continue
             wanted.append(recorded)
-            stream = event.execution_id
+            stream = event.execution_id.int
             if event.version == 1:
                 begun.add(stream)
             elif not (stream in begun or stream in self._executions or stream in self._workflows):
-                missing[stream] = None
+                missing[stream] = event.execution_id
         if missing:
-            self._load(list(missing))
+            self._load(list(missing.values()))
         return wanted
 
-    def _apply_workflow(self, recorded: Recorded, changes: dict[UUID, WorkflowChange]) -> None:
+    def _apply_workflow(self, recorded: Recorded, changes: dict[int, WorkflowChange]) -> None:
         event = recorded.event
-        before = self._workflows.get(event.execution_id)
+        stream = event.execution_id.int
+        before = self._workflows.get(stream)
         _check_order(before.version if before else 0, event)
         after = workflow.evolve(before, event)
-        self._workflows[after.id] = after
-        change = changes.get(after.id)
+        self._workflows[stream] = after
+        change = changes.get(stream)
         if change is None:
-            changes[after.id] = WorkflowChange(before, after, recorded.position)
+            changes[stream] = WorkflowChange(before, after, recorded.position)
         else:
             change.after, change.position = after, recorded.position
 
     def _apply_execution(self, recorded: Recorded) -> _Execution | None:
         """The execution, when this is its first event of the batch."""
         position, event = recorded.position, recorded.event
-        entry = self._executions.get(event.execution_id)
+        stream = event.execution_id.int
+        entry = self._executions.get(stream)
         before = entry.state if entry is not None else None
         _check_order(before.version if before else 0, event)
         after = execution.evolve(before, event)
         first = None
         if entry is None:
-            entry = self._executions[event.execution_id] = _Execution(after, {})
+            entry = self._executions[stream] = _Execution(after, {})
         if entry.change is None:
             entry.change = ExecutionChange(before, after, position)
             first = entry
@@ -233,7 +241,7 @@ class States:
             else:
                 self._apply_workflow(recorded, {})
         for stream in missing:
-            entry = self._executions.get(stream)
+            entry = self._executions.get(stream.int)
             if entry is not None:
                 entry.change = None
 
@@ -243,12 +251,20 @@ class States:
             if change is None:
                 continue
             yield change
+            stream = change.after.id.int
+            self._bytes -= entry.size
             if change.after.terminal and not self._keep_ended:
-                del self._executions[change.after.id]
-            else:
-                self._executions.move_to_end(change.after.id)
-        while len(self._executions) > self._kept_max:
-            self._executions.popitem(last=False)
+                del self._executions[stream]
+                continue
+            entry.size = _STATE_BYTES + 2 * change.after.output_bytes
+            self._bytes += entry.size
+            self._executions.move_to_end(stream)
+        self._evict()
+
+    def _evict(self) -> None:
+        while len(self._executions) > self._kept_max or self._bytes > STATES_BYTES_MAX:
+            _, dropped = self._executions.popitem(last=False)
+            self._bytes -= dropped.size
         while len(self._workflows) > self._kept_max:
             self._workflows.popitem(last=False)
 

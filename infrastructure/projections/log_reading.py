@@ -74,7 +74,7 @@ class LogReading:
     def count(self, upto: int) -> int:
         """How many events there are up to a position."""
         rows = self._session.execute(
-            f"SELECT count(*) FROM ledger_events WHERE {self._position} <= ?",  # noqa: S608 - a constant
+            f"SELECT count(*) FROM ledger_events WHERE {self._position} <= ?",  # noqa: S608 - constant
             (upto,),
         )
         return int(rows[0][0])
@@ -82,7 +82,7 @@ class LogReading:
     def head(self) -> int:
         """The highest position, 0 for an empty log."""
         rows = self._session.execute(
-            f"SELECT coalesce(max({self._position}), 0) FROM ledger_events"  # noqa: S608 - a constant
+            f"SELECT coalesce(max({self._position}), 0) FROM ledger_events"  # noqa: S608 - constant
         )
         return int(rows[0][0])
 

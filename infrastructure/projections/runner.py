@@ -218,7 +218,7 @@ class ProjectionRunner:
             read = lane.advance(upto)
         except (StoreUnavailable, UnknownOutcome, CheckpointMoved):
             raise
-        except Exception as error:  # noqa: BLE001 - a fold may fail in any way
+        except Exception as error:  # noqa: BLE001 - folds may fail in any way
             self._isolate(lanes, lane, error)
             return len(lane.last_read)
         lane.limit = min(self._batch_max, lane.limit * 2) if read >= lane.limit else self._batch_max

@@ -59,16 +59,16 @@ class StateDurations:
 
     def rows(self, batch: Batch) -> list[StateDuration]:
         """See Projection."""
-        return [
-            _row(change.after, stay)
-            for change in batch.executions
-            for stay in change.stays.values()
-        ]
+        made: list[StateDuration] = []
+        for change in batch.executions:
+            run_id = f"run-{change.after.id}"
+            made += [_row(run_id, change.after, stay) for stay in change.stays.values()]
+        return made
 
 
-def _row(state: ExecutionState, stay: Stay) -> StateDuration:
+def _row(run_id: str, state: ExecutionState, stay: Stay) -> StateDuration:
     return StateDuration(
-        run_id=f"run-{state.id}",
+        run_id=run_id,
         path=stay.path,
         entered_version=stay.entered_version,
         state=stay.state,

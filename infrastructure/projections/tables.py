@@ -219,7 +219,7 @@ class ProjectedTable:
         one = f"({', '.join('?' * len(self.columns))})"
         values = ", ".join([one] * rows)
         made = self._statements[(suffix, rows)] = (
-            f"INSERT INTO {self.stored}{suffix} AS t ({', '.join(self.names)}) VALUES {values}"  # noqa: S608 - as above
+            f"INSERT INTO {self.stored}{suffix} AS t ({', '.join(self.names)}) VALUES {values}"  # noqa: S608 - like above
             f" {self._on_conflict()}"
         )
         return made
