@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from domain import step_reader
+from domain.conditions import OPERATORS
 from domain.events import PAYLOADS
 from domain.json_values import Json
-from domain.mistakes import Mistake
+from domain.mistakes import IGNORED_FIELDS, Mistake
 from domain.validation import validate
+from infrastructure.effects import call_api, notification
 from infrastructure.projections.catalogue import PROJECTIONS
 from infrastructure.settings import Settings
 from interfaces.http.problems import KINDS
+from interfaces.http.shapes import DEFINITION_SCHEMA
 from interfaces.yaml_reader import read_yaml
 from tests.documented_walks import run_executions, walk_through
 from tests.e2e.programs import ROOT, flowledger
@@ -141,6 +145,16 @@ def test_every_dependency_has_a_reason() -> None:
     assert [name for name in names if f"| `{name}` |" not in page] == []
     reasons = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert [name for name in reasons if name not in names] == []
+
+
+def test_every_part_of_a_definition_is_documented() -> None:
+    page = page_text("reference/definitions.md")
+    members = DEFINITION_SCHEMA["properties"]
+    assert isinstance(members, dict)
+    names = {*members, *IGNORED_FIELDS, *OPERATORS, *call_api.FIELDS, *notification.FIELDS}
+    names |= {*step_reader.COMMON_FIELDS, *step_reader.KINDS_LATER, *step_reader.STEP_FIELDS_LATER}
+    names = names.union(*step_reader.KIND_FIELDS.values())
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)] == []
 
 
 # --- links and names ---

@@ -13,6 +13,7 @@ from tools.reference_errors import errors_page
 from tools.reference_events import events_page
 from tools.reference_lifecycle import lifecycle_page, with_diagrams
 from tools.reference_limits import limits_page
+from tools.reference_metrics import metrics_page
 from tools.reference_routes import routes_page
 from tools.reference_settings import settings_page
 from tools.reference_tables import tables_page
@@ -27,6 +28,7 @@ _PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/tables.md": tables_page,
     "reference/limits.md": limits_page,
     "reference/lifecycle.md": lifecycle_page,
+    "reference/metrics.md": metrics_page,
 }
 _WITH_DIAGRAMS: Final = "explanation/lifecycle.md"
 

@@ -1,0 +1,56 @@
+"""The page of metrics, from a scrape of a real process on an empty database."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from infrastructure.settings import Settings
+from interfaces.bootstrap import open_services
+from interfaces.http.figures import Figures
+from interfaces.http.stream import OpenStreams
+from tools.markdown import table
+
+_INTRODUCTION: Final = """# Metrics
+
+`GET /metrics` in the text form of Prometheus. Figures of tables and of the queue are the same
+whichever process answers; those called *of this process*, and all counters, are its own and begin
+at 0.
+
+"""
+
+
+def metrics_page() -> str:
+    """The page."""
+    rows = [
+        (f"`{_shown_name(each)}`", each.type, _labels(each), each.documentation)
+        for each in scraped()
+    ]
+    return _INTRODUCTION + table(("name", "kind", "labels", "meaning"), rows)
+
+
+def scraped() -> Sequence[Metric]:
+    """What one scrape gives."""
+    with TemporaryDirectory() as folder:
+        return asyncio.run(_scrape(Settings(database_url=f"sqlite:///{Path(folder) / 'x.db'}")))
+
+
+async def _scrape(settings: Settings) -> Sequence[Metric]:
+    services = await open_services(settings)
+    try:
+        figures = await Figures.gathered(services, OpenStreams())
+        return list(figures.collect())
+    finally:
+        await services.close()
+
+
+def _shown_name(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def _labels(metric: Metric) -> str:
+    names = sorted({name for sample in metric.samples for name in sample.labels})
+    return ", ".join(f"`{name}`" for name in names)
