@@ -46,13 +46,16 @@ def list_executions(connection: sa.Connection, query: ExecutionQuery) -> Page[Ex
         raise ValueError(f"there is no sort order {name!r}; there are {', '.join(SORTS)}")
     named = _resolve_workflow(connection, query)
     conditions = _conditions(connection, query, named)
-    statement = sa.select(RUNS).where(*conditions).order_by(*_order(name, descending=descending))
+    wanted = sa.select(RUNS).where(*conditions)
+    skipped = (query.page - 1) * query.page_size
     if query.cursor is not None:
         value, run_id = _read_cursor(query, name)
-        statement = statement.where(_beyond(name, value, run_id, descending=descending))
-    else:
-        statement = statement.offset((query.page - 1) * query.page_size)
-    rows = connection.execute(statement.limit(query.page_size + 1)).mappings().all()
+        wanted = wanted.where(_beyond(name, value, run_id, descending=descending))
+        skipped = 0
+    last = skipped + query.page_size + 1
+    source = _by_status(wanted, query.statuses, name, last, descending=descending)
+    ordered = sa.select(source).order_by(*_order(source.c, name, descending=descending))
+    rows = connection.execute(ordered.offset(skipped).limit(last - skipped)).mappings().all()
     shown = rows[: query.page_size]
     more = len(rows) > query.page_size
     total = _total(connection, query, named, conditions)
@@ -165,9 +168,23 @@ def _labelled(connection: sa.Connection, labels: Mapping[str, str]) -> list[Any]
 # ---------------------------------------------------------------------------------- order, cursor
 
 
-def _order(name: str, *, descending: bool) -> list[Any]:
+def _by_status(
+    wanted: sa.Select[Any], statuses: Sequence[str], name: str, last: int, *, descending: bool
+) -> sa.FromClause:
+    """The first `last` rows of each status: an index gives the order within one status only."""
+    parts = [wanted.where(RUNS.c.status == status) for status in dict.fromkeys(statuses)]
+    limited = [
+        part.order_by(*_order(RUNS.c, name, descending=descending)).limit(last).subquery()
+        for part in parts or [wanted]
+    ]
+    if len(limited) == 1:
+        return limited[0]
+    return sa.union_all(*(sa.select(part) for part in limited)).subquery()
+
+
+def _order(columns: Any, name: str, *, descending: bool) -> list[Any]:
     """Missing values come last in both directions; run ids break ties."""
-    column, run_id = RUNS.c[name], RUNS.c.run_id
+    column, run_id = columns[name], columns.run_id
     missing = [column.is_(None)] if name in _NULLABLE else []
     if descending:
         return [*missing, column.desc(), run_id.desc()]

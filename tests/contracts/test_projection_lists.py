@@ -182,3 +182,16 @@ async def test_statistics_count_and_measure(store: Store, ledger_url: str) -> No
     assert (timed.mean_duration_ms, timed.p95_duration_ms) == (50_500, 95_000)
     assert whole.total == 101 + len(told.stories())
     assert (nobody.total, nobody.success_rate, nobody.p95_duration_ms) == (0, None, None)
+
+
+async def test_pages_over_several_statuses_keep_one_order(reads: ProjectionReads) -> None:
+    query = replace(ANY, statuses=("RUNNING", "COMPLETED", "FAILED"), sort="-created_at")
+    whole = await reads.executions(replace(query, page_size=100))
+    first = await reads.executions(query)
+    second = await reads.executions(replace(query, cursor=first.next_cursor))
+    also_second = await reads.executions(replace(query, page=2))
+
+    times = [view.created_at for view in whole.items]
+    assert times == sorted(times, reverse=True)
+    assert [*first.items, *second.items] == list(whole.items)[:14]
+    assert also_second.items == second.items
