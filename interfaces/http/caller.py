@@ -128,7 +128,7 @@ _IF_NONE_MATCH: Final = _parameter(
 _PREFER: Final = _parameter(
     "Prefer",
     "`wait=N`: answer after at most N seconds (30 at most), sooner when there is something to say.",
-    pattern=r"^wait=[0-9]{1,2}$",
+    examples=["wait=10"],
 )
 
 Extra = dict[str, Any]  # FastAPI's own type

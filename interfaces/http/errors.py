@@ -130,12 +130,15 @@ async def _framework(request: Request, error: Exception) -> Response:
 
 
 def _method_not_allowed(request: Request) -> Response:
-    """405 with every method of the address; the framework names only those of its first route."""
+    """405 with every method of the address; the framework names only those of its first route.
+
+    An address that is spelled out, as `/executions/batch`, is not also the id of something.
+    """
+    matching = [each for each in request.app.router.routes if each.matches(request.scope)[0].value]
+    exact = [each for each in matching if not getattr(each, "param_convertors", None)]
     methods: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match.value:
-            methods |= route.methods or set()
+    for route in exact or matching:
+        methods |= getattr(route, "methods", None) or set()
     if "GET" in methods:
         methods.add("HEAD")
     allowed = ", ".join(sorted(methods))

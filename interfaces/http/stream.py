@@ -24,6 +24,12 @@ STREAMS_MAX: Final = 2_000
 SEND_SECONDS_MAX: Final = 10
 _EVENT_STREAM: Final = "text/event-stream"
 _NUMBER_MAX: Final = 2**53
+_TEXT: Final = {"type": "string"}
+_MESSAGE: Final = {
+    "type": "object",
+    "description": "One message of the stream.",
+    "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT},
+}
 
 router = APIRouter(prefix=API, tags=["events"], route_class=StrictRoute)
 
@@ -59,7 +65,7 @@ class OpenStreams:
         200: {
             "description": "`id` is the version, `event` the type, `data` the event as JSON; "
             "`event: end` closes.",
-            "content": {_EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": {_EVENT_STREAM: {"schema": _MESSAGE}},
         }
     },
 )

@@ -39,6 +39,7 @@ from interfaces.http.shapes import (
 router = APIRouter(prefix=API, tags=["workflows"], route_class=DefinitionRoute)
 
 Definition = Annotated[Any, Body(examples=[DEFINITION], json_schema_extra=DEFINITION_SCHEMA)]
+Candidate = Annotated[Any, Body(examples=[DEFINITION])]
 WorkflowSort = Literal[
     "name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "version", "-version"
 ]
@@ -109,7 +110,7 @@ async def list_workflows(
     response_model=VerdictShape,
     responses=body_answers("malformed_yaml", model=VerdictShape, description="The verdict."),
 )
-async def validate_workflow(request: Request, definition: Definition) -> Response:
+async def validate_workflow(request: Request, definition: Candidate) -> Response:
     """What publishing would say; nothing is stored. 200 also when the definition is wrong."""
     verdict = services_of(request).workflows.validate(definition)
     return json_answer(
