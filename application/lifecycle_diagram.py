@@ -17,7 +17,8 @@ class _Drawn(HierarchicalGraphMachine):
 def lifecycle_mermaid(machine: Literal["execution", "step"]) -> str:
     """A `stateDiagram-v2` of an execution's or a step's life; guards stand in brackets."""
     declared = execution_machine() if machine == "execution" else step_machine()
-    text: str = NestedGraph(_drawn(declared)).get_graph(title=f"Life of a {machine}").source
+    article = "an" if machine == "execution" else "a"
+    text: str = NestedGraph(_drawn(declared)).get_graph(title=f"Life of {article} {machine}").source
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 

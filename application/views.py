@@ -6,9 +6,10 @@ durations milliseconds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from domain.decisions import allowed_actions
 from domain.definition import step_id_of
@@ -16,11 +17,11 @@ from domain.execution import START, ErrorInfo, ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import EXECUTING, RETRYING, STEP_ENDED, status_of
 
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _PRESSING: Final = ("awaiting_answer", "rerouted", "retrying")
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressView:
+class ProgressView(Struct, frozen=True):
     """Steps by state.
 
     `percentage` is 100 for COMPLETED, else the ended share of all steps of the definition.
@@ -34,8 +35,7 @@ class ProgressView:
     percentage: int
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorView:
+class ErrorView(Struct, frozen=True):
     """Why it failed: stable code, class, text, path of the step ("" for none)."""
 
     code: str
@@ -44,8 +44,7 @@ class ErrorView:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class WaitView:
+class WaitView(Struct, frozen=True):
     """One thing it waits for.
 
     `kind`: start, timer, retry, action, human_task. `until` None when only others can end it.
@@ -57,8 +56,7 @@ class WaitView:
     detail: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionView:
+class ExecutionView(Struct, frozen=True):
     """An execution as callers see it.
 
     `version` is its ETag; `position` that of its last event in the log.
@@ -101,8 +99,7 @@ class ExecutionView:
     allowed_actions: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StepView:
+class StepView(Struct, frozen=True):
     """One try of a step in one attempt, with input, output and error."""
 
     step_execution_id: str
@@ -156,7 +153,7 @@ def summarise(state: ExecutionState, position: int) -> ExecutionView:
         input_data=state.input,
         output=state.output,
         partial=state.partial,
-        error=_error(state.error),
+        error=error_view(state.error),
         error_message=_error_message(state, status),
         progress=_progress(state, status),
         waiting_on=waiting_on(state),
@@ -214,7 +211,7 @@ def _wait(state: ExecutionState, path: str, step: StepState) -> WaitView:
 
 def step_view(execution_id: str, path: str, step: StepState, name: str | None = None) -> StepView:
     """A step's present try."""
-    error = _error(step.error)
+    error = error_view(step.error)
     return StepView(
         step_execution_id=f"{execution_id}:{step.attempt}:{path}:{step.try_no}",
         run_id=f"run-{execution_id}",
@@ -246,10 +243,11 @@ def milliseconds_between(start: datetime | None, end: datetime | None) -> int | 
     """Whole milliseconds, None while one of the two is missing."""
     if start is None or end is None:
         return None
-    return round((end - start).total_seconds() * 1000)
+    return round((end - start) / _MILLISECOND)
 
 
-def _error(error: ErrorInfo | None) -> ErrorView | None:
+def error_view(error: ErrorInfo | None) -> ErrorView | None:
+    """An error as callers see it."""
     if error is None:
         return None
     return ErrorView(error.code, error.error_class, error.message, error.path)

@@ -14,6 +14,7 @@ from importlib.resources import as_file, files
 from typing import Final
 from xml.etree import ElementTree
 
+import graphviz  # type: ignore[import-untyped]  # the package ships no types
 import wasmtime
 
 from application.diagram import DiagramNotRendered
@@ -47,8 +48,12 @@ class GraphvizSvg:
 
     @classmethod
     def installed(cls) -> "GraphvizSvg":
-        """With the `dot` on the PATH if there is one."""
-        return cls(shutil.which("dot"))
+        """With the `dot` on the PATH if there is one that runs."""
+        try:
+            graphviz.version()
+        except (graphviz.ExecutableNotFound, graphviz.CalledProcessError, RuntimeError):
+            return cls()
+        return cls(shutil.which(graphviz.DOT_BINARY))
 
     def __call__(self, dot: str) -> str:
         """The SVG; raises DiagramNotRendered."""

@@ -19,10 +19,10 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager"
 DOMAIN_LIBRARIES = {"domain", "msgspec", "jsonpath_rfc9535", "immutables", "transitions"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".ini", ".yaml", ".yml", ".json", ".html", ".sql"}
 GENERATED = {"requirements/dev.txt", "requirements/run.txt"}
-MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|root|home/\w+|tmp/(?:brief|boot))/[\w.-]")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|root|home/\w+)/[\w.-]")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|X{3})\b")
 SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore|noqa)(?P<rest>.*)$")
-REASONED = re.compile(r"^(?:\[[\w, -]+\]|:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)\s*(?:#|-|—)\s*\S{2,}")
+REASONED = re.compile(r"^(?:\[[\w, -]+\]|:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)\s*(?:#|-|—)\s*\S.{5,}")
 CHANGELOG_HEADING = re.compile(r"## (?:Unreleased|\d+\.\d+\.\d+ - \d{4}-\d{2}-\d{2})")
 CHANGELOG_GROUPS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 

@@ -250,7 +250,7 @@ class ProjectionRunner:
         )
         self._store.write(lambda session: checkpoints.pause(session, failure))
         self._paused[failure.name] = lane.position
-        _log.error("projection_paused", extra=failure._asdict(), exc_info=error)
+        _log.error("projection_paused", extra={"facts": failure._asdict()}, exc_info=error)
 
     def _merged(self, lanes: list[Lane]) -> list[Lane]:
         """Lanes that meet become one again.

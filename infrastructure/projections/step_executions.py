@@ -5,7 +5,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from application.views import ErrorView, StepView, step_view
+from application.views import ErrorView, error_view, milliseconds_between
+from domain.definition import step_id_of
 from domain.execution import StepState
 from domain.json_values import Json
 from infrastructure.projections.folding import EXECUTIONS, Batch
@@ -79,41 +80,43 @@ class StepExecutions:
         made: list[StepExecution] = []
         for change in batch.executions:
             if change.tries:
-                execution_id, workspace_id = str(change.after.id), change.after.workspace_id
+                run_id, workspace_id = f"run-{change.after.id}", change.after.workspace_id
                 made += [
-                    _row(execution_id, workspace_id, path, step, position)
+                    _row(run_id, workspace_id, path, step, position)
                     for (_, path, _), (step, position) in change.tries.items()
                 ]
         return made
 
 
 def _row(
-    execution_id: str, workspace_id: str, path: str, step: StepState, position: int
+    run_id: str, workspace_id: str, path: str, step: StepState, position: int
 ) -> StepExecution:
-    view: StepView = step_view(execution_id, path, step)
+    error = step.error
+    status, _, sub_status = step.state.partition(".")
+    step_id = step_id_of(path)
     return StepExecution(
-        run_id=view.run_id,
-        step_id=view.step_id,
-        step_name=view.step_name,
-        agent_name=view.agent_name,
-        status=view.status,
-        input_data=view.input_data,
-        output_data=view.output_data,
-        error_message=view.error_message,
-        started_at=view.started_at,
-        completed_at=view.completed_at,
-        path=view.path,
-        attempt=view.attempt,
-        try_no=view.try_no,
-        action=view.action,
-        sub_status=view.sub_status,
-        error_class=view.error_class,
-        error=view.error,
-        why=view.why,
-        delivery=view.delivery,
-        progress=view.progress,
-        due_at=view.due_at,
-        duration_ms=view.duration_ms,
-        workspace_id=workspace_id,
-        position=position,
+        run_id,
+        step_id,
+        step_id,
+        step.action,
+        status,
+        step.input,
+        step.output,
+        error.message if error else None,
+        step.started_at,
+        step.ended_at,
+        path,
+        step.attempt,
+        step.try_no,
+        step.action,
+        sub_status or None,
+        error.error_class if error else None,
+        error_view(error),
+        step.why,
+        step.delivery,
+        step.progress,
+        step.due_at,
+        milliseconds_between(step.started_at, step.ended_at),
+        workspace_id,
+        position,
     )

@@ -136,7 +136,7 @@ def run_row(view: ExecutionView) -> WorkflowRun:
     )
 
 
-_FLAT: Final = frozenset(ExecutionView.__slots__) - {
+_FLAT: Final = frozenset(ExecutionView.__struct_fields__) - {
     "id",
     "execution_id",
     "error",

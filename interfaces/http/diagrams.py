@@ -73,7 +73,8 @@ async def draw_execution(
     services = services_of(request)
     state, _ = await services.history.state(WORKSPACE, execution_id)
     definition = await services.history.definition(state)
-    tries = Counter(view.path for view in await services.history.steps(WORKSPACE, str(state.id)))
+    views = await services.history.steps(WORKSPACE, str(state.id))
+    tries = Counter(view.path for view in views if view.try_no)
     return await _drawn(
         request, services, graph_of(definition, state, tries), format, state.version
     )

@@ -3,12 +3,13 @@
 They describe; `present.py` writes the bytes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from application.explain import Explanation, VerbEffect, Waiting
@@ -48,9 +49,17 @@ def _shape(
 ) -> Model:
     """The model of a view; every member is there in every answer."""
     new_names = renamed or {}
-    members = {new_names.get(each.name, each.name): _member(each.type) for each in fields(view)}
+    members = {new_names.get(name, name): _member(kind) for name, kind in _fields(view)}
     _made[view] = _model(name, members | dict(more or {}), example)
     return _made[view]
+
+
+def _fields(view: type) -> Iterator[tuple[str, Any]]:
+    """Names and annotations of a view: a struct where many are made, else a dataclass."""
+    if is_dataclass(view):
+        yield from ((each.name, each.type) for each in fields(view))
+    elif issubclass(view, Struct):
+        yield from ((name, view.__annotations__[name]) for name in view.__struct_fields__)
 
 
 def _member(annotation: Any) -> Any:
