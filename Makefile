@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check lock faults bench clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -79,3 +79,7 @@ $(V)/.dev: requirements/dev.txt $(V)/.run
 	@echo "Installing the locked development packages into $(V) (once) ..."
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
+
+reference: $(V)/.dev ## write the pages of docs/reference that are made from the code
+	$(V)/bin/python -m tools.generate_reference
+	$(V)/bin/python -m tools.cli_reference
