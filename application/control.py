@@ -1,5 +1,6 @@
 """Commands on an existing execution: cancel, retry, complete a human task."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from application.callers import Answer, Caller
@@ -9,7 +10,7 @@ from application.requests import Runner
 from application.workflows import Workflows
 from domain import decisions
 from domain.draft import Draft
-from domain.errors import NotFound
+from domain.errors import ConcurrentUpdate, NotFound
 from domain.json_values import Json
 
 
@@ -26,13 +27,12 @@ class Control:
         error.
         """
         execution_id = execution_uuid(caller.workspace_id, execution_ref)
-        answer, _, _ = await self._ledger.command(
+        return await self._commanded(
             caller,
             execution_id,
             lambda draft: decisions.cancel(draft, reason),
             lambda draft: Discard(),
         )
-        return answer
 
     async def retry(
         self, caller: Caller, execution_ref: str, resume_from_step: str | None, reason: str | None
@@ -65,12 +65,28 @@ class Control:
 
     async def complete_human_task(self, caller: Caller, task_id: str, result: Json) -> Answer:
         """A person did a task; an execution that waits for it goes on."""
-        answer, _, _ = await self._ledger.command(
+        return await self._commanded(
             caller,
             _execution_of(task_id),
             lambda draft: decisions.complete_human_task(draft, task_id, result),
             lambda draft: Touch(draft.meta.at),
         )
+
+    async def _commanded(
+        self,
+        caller: Caller,
+        execution_id: UUID,
+        decide: Callable[[Draft], None],
+        queue: Callable[[Draft], QueueWrite],
+    ) -> Answer:
+        """A command against a worker that writes too: steps that take no time follow one another
+        faster than a state can be read, so the worker of this process then waits for once.
+        """
+        try:
+            answer, _, _ = await self._ledger.command(caller, execution_id, decide, queue)
+        except ConcurrentUpdate:
+            async with self._runner.paused(execution_id):
+                answer, _, _ = await self._ledger.command(caller, execution_id, decide, queue)
         return answer
 
 

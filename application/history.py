@@ -65,7 +65,7 @@ class History:
     ) -> Sequence[Recorded]:
         """A page of its events."""
         entry = await self._ledger.find(workspace_id, execution_ref)
-        return await self._read(entry.state.id, after_version, limit)
+        return await self._ledger.read(entry.state.id, after_version, limit)
 
     async def all_events(
         self, workspace_id: str, *, after: int = 0, limit: int = 100
@@ -101,15 +101,17 @@ class History:
         stream.
         """
         entry = await self._ledger.find(workspace_id, execution_ref)
-        execution_id, seen = entry.state.id, after_version
+        execution_id = entry.state.id
         state = await self._state_at(execution_id, after_version)
+        seen = 0 if state is None else state.version  # fewer than asked for, if it is not there yet
         while True:
             future = self._watchers.expect(execution_id, _any_change)
             try:
                 async for recorded in self._all(execution_id, seen):
                     seen = recorded.event.version
                     state = fold((recorded.event,), state)
-                    yield recorded
+                    if seen > after_version:
+                        yield recorded
                 if state is not None and state.terminal:
                     return
                 await self._watchers.wait(execution_id, future, POLL_SECONDS)
@@ -140,30 +142,20 @@ class History:
                 if woken and known is not None and enough(known.state):
                     entry = known
                 else:
-                    entry, pause = (
-                        await self._ledger.find(workspace_id, execution_ref),
-                        POLL_SECONDS,
-                    )
+                    entry = await self._ledger.find(workspace_id, execution_ref)
+                    pause = POLL_SECONDS
         finally:
             self._watchers.forget(execution_id, future)
         return summarise(entry.state, entry.position)
 
     async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
         while True:
-            page = await self._read(execution_id, after, PAGE)
+            page = await self._ledger.read(execution_id, after, PAGE)
             for recorded in page:
                 yield recorded
             if len(page) < PAGE:
                 return
             after = page[-1].event.version
-
-    async def _read(self, execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
-        try:
-            return await self._ledger.log.read_stream(
-                execution_id, after_version=after, limit=limit
-            )
-        except StoreUnavailable as error:
-            raise not_ready(error) from error
 
     async def _state_at(self, execution_id: UUID, version: int) -> ExecutionState | None:
         if version <= 0:

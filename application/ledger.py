@@ -6,7 +6,7 @@ in every process.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
@@ -18,7 +18,6 @@ from application.ports import (
     EventLog,
     Overloaded,
     QueueWrite,
-    StaleLease,
     StoreUnavailable,
     UnknownOutcome,
     VersionConflict,
@@ -26,7 +25,7 @@ from application.ports import (
 from application.views import summarise
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, NotFound, NotReady
-from domain.events import Recorded
+from domain.events import Recorded, Requested
 from domain.execution import ExecutionState, evolve, fold
 from domain.workflow import NAMESPACE
 
@@ -85,12 +84,6 @@ class StateCache:
             _, (_, dropped) = self._entries.popitem(last=False)
             self._bytes -= dropped
 
-    def drop(self, execution_id: UUID) -> None:
-        """Forget one."""
-        found = self._entries.pop(execution_id, None)
-        if found is not None:
-            self._bytes -= found[1]
-
 
 class Ledger:
     """Loads executions and stores what commands decide."""
@@ -111,10 +104,9 @@ class Ledger:
         state, position = (entry.state, entry.position) if entry else (None, 0)
         while True:
             after = 0 if state is None else state.version
-            try:
-                newer = await self.log.read_stream(execution_id, after_version=after, limit=_PAGE)
-            except StoreUnavailable as error:
-                raise not_ready(error) from error
+            newer = await self.read(execution_id, after, _PAGE)
+            if state is None and newer and not isinstance(newer[0].event.data, Requested):
+                return None  # the id of a workflow
             for recorded in newer:
                 state = evolve(state, recorded.event)
                 position = recorded.position
@@ -126,6 +118,15 @@ class Ledger:
         if newer:
             self.cache.put(found)
         return found
+
+    async def read(
+        self, stream_id: UUID, after_version: int = 0, limit: int = _PAGE
+    ) -> Sequence[Recorded]:
+        """A page of a stream's events. Raises NotReady when the store does not answer."""
+        try:
+            return await self.log.read_stream(stream_id, after_version=after_version, limit=limit)
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
 
     async def find(self, workspace_id: str, reference: str) -> Entry:
         """The execution a caller means; NotFound when it is unknown or another workspace's."""
@@ -140,7 +141,7 @@ class Ledger:
         while state is None or state.version < version:
             after = 0 if state is None else state.version
             limit = min(_PAGE, version - after)
-            page = await self.log.read_stream(execution_id, after_version=after, limit=limit)
+            page = await self.read(execution_id, after, limit)
             state = fold((each.event for each in page), state)
             position = page[-1].position if page else position
             if len(page) < limit:
@@ -150,17 +151,13 @@ class Ledger:
     async def append(self, draft: Draft, queue: QueueWrite) -> Appended:
         """Store a draft. A lost answer is looked up by command id; found counts as stored.
 
-        Raises VersionConflict, StaleLease, NotReady; after VersionConflict the cached state is
-        dropped.
+        Raises VersionConflict, StaleLease, NotReady. The cache holds stored states only, so that
+        none of these makes it wrong.
         """
         state = draft.state
         try:
             done = await self.log.append(Append(state.id, draft.events, queue))
-        except (VersionConflict, StaleLease):
-            self.cache.drop(state.id)
-            raise
         except UnknownOutcome as error:
-            self.cache.drop(state.id)
             recorded = await self._stored(draft)
             if recorded is None:
                 raise VersionConflict(f"{state.id}: the append is not in the log") from error
@@ -211,10 +208,7 @@ class Ledger:
 
     async def _stored(self, draft: Draft) -> Recorded | None:
         """The last event of a draft whose append got no answer, if the log has it."""
-        try:
-            newer = await self.log.read_stream(draft.state.id, after_version=draft.base_version)
-        except StoreUnavailable as error:
-            raise not_ready(error) from error
+        newer = await self.read(draft.state.id, draft.base_version, _PAGE)
         mine = [each for each in newer if each.event.meta.cmd == draft.meta.cmd]
         return mine[-1] if len(mine) == len(draft.events) else None
 

@@ -1,12 +1,13 @@
 """Start executions: of a published workflow, or of a definition that comes with the request."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from application.callers import Answer, Caller
-from application.ledger import Entry, Ledger, not_ready
+from application.ledger import TRIES, Entry, Ledger, not_ready
 from application.ports import (
     Append,
     Appended,
@@ -42,6 +43,9 @@ class Runner(Protocol):
 
     def accept(self, entry: Entry, epoch: int) -> None:
         """Run what was reserved."""
+
+    def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
+        """Nothing is recorded of this execution meanwhile, if it runs in this process."""
 
 
 class InputSchemas(Protocol):
@@ -87,6 +91,10 @@ class Requests:
     ) -> Answer:
         """Request an execution of a published workflow; PENDING and durable when this returns."""
         state, number = await self._workflows.find(caller.workspace_id, workflow_ref)
+        if state.status != "active" or (version or 1) > len(state.versions):
+            state, number = await self._workflows.find(
+                caller.workspace_id, workflow_ref, trusted=False
+            )
         if state.status != "active":
             raise WorkflowInactive(
                 f"Workflow {state.name!r} is {state.status}; PUT status active to allow it again."
@@ -138,9 +146,9 @@ class Requests:
         enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
         done: Appended | None = None
         try:
-            done = await self._ledger.log.append(Append(execution_id, (event,), enqueue))
-        except (VersionConflict, UnknownOutcome) as error:
-            return await self._repeated(caller, execution_id, event, error)
+            done = await self._append(Append(execution_id, (event,), enqueue))
+        except VersionConflict:
+            return await self._repeated(caller, execution_id, event)
         except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
         finally:
@@ -152,21 +160,28 @@ class Requests:
             self._runner.accept(entry, done.epoch)
         return Answer(summarise(state, done.position), replayed=False)
 
-    async def _repeated(
-        self, caller: Caller, execution_id: UUID, event: Event, error: Exception
-    ) -> Answer:
+    async def _append(self, append: Append) -> Appended:
+        """A lost answer is no reason not to try again: what is stored already conflicts."""
+        for _ in range(TRIES):
+            try:
+                return await self._ledger.log.append(append)
+            except UnknownOutcome as lost:
+                error = lost
+        raise ConcurrentUpdate(
+            "The request may have been stored; send it again with the same Idempotency-Key."
+        ) from error
+
+    async def _repeated(self, caller: Caller, execution_id: UUID, event: Event) -> Answer:
         """The id is taken: by an earlier request with the same key, or by this one whose answer
         was lost.
         """
         entry = await self._ledger.load(execution_id)
         if entry is None:
-            raise ConcurrentUpdate(
-                "The request may not have been stored; send it again with the same Idempotency-Key."
-            ) from error
+            raise ConcurrentUpdate(f"{execution_id} names something else; use a new key.")
         earlier = caller.repeated(entry.state, execution_id)
         version = earlier.version if earlier is not None else 1
         answer = await self._ledger.replay(execution_id, version)
-        first = await self._ledger.log.read_stream(execution_id, limit=1)
+        first = await self._ledger.read(execution_id, limit=1)
         same = bool(first) and first[0].event.meta == event.meta
         return Answer(answer.view, replayed=not same)
 

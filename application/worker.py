@@ -6,9 +6,11 @@ ports, so the same code runs on a virtual clock.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +23,8 @@ from application.workflows import Workflows
 
 POLL_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 0.05
+DUES_MAX: Final = 10_000
+"""Due times kept in memory; beyond that the queue is asked."""
 CLAIM_AHEAD: Final = 1.5
 """Claims reach this far beyond the free slots, so that no slot waits for the next claim."""
 
@@ -60,6 +64,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._claim_now = asyncio.Event()
+        self._dues: list[datetime] = []
         self._stopping = False
         self._renewed_at: datetime | None = None
         self._idle: frozenset[tuple[UUID, int]] = frozenset()
@@ -141,6 +146,16 @@ class Worker:
         run.since = self._clock.now()
         self.spawn(self._driver.drive(run))
 
+    @asynccontextmanager
+    async def paused(self, execution_id: UUID) -> AsyncIterator[None]:
+        """Nothing is recorded of this execution meanwhile, if it runs here."""
+        run = self._runs.get(execution_id)
+        if run is None:
+            yield
+        else:
+            async with run.lock:
+                yield
+
     # --- loops ---
 
     async def _claiming(self) -> None:
@@ -151,7 +166,19 @@ class Worker:
             if room > 0:
                 full = await self._claim(room)
             if not full:
+                await self._look_ahead()
                 await self._wait_for_work()
+
+    async def _look_ahead(self) -> None:
+        """When the queue's next row gets ready, unless a nearer time is known already."""
+        now = self._clock.now()
+        while self._dues and self._dues[0] <= now:
+            heappop(self._dues)
+        if not self._dues:
+            with suppress(StoreUnavailable):
+                due = await self._queue.next_due()
+                if due is not None and due > now:
+                    heappush(self._dues, due)
 
     async def _claim(self, room: int) -> bool:
         try:
@@ -174,9 +201,8 @@ class Worker:
         self.spawn(self._driver.load_and_drive(run))
 
     async def _wait_for_work(self) -> None:
-        wake = self._clock.call_at(
-            self._clock.now() + timedelta(seconds=POLL_SECONDS), self._claim_now.set
-        )
+        until = self._clock.now() + timedelta(seconds=POLL_SECONDS)
+        wake = self._clock.call_at(min([until, *self._dues[:1]]), self._claim_now.set)
         try:
             await self._claim_now.wait()
         finally:
@@ -262,11 +288,13 @@ class Worker:
             self._report("worker_task_failed", {"error": repr(error), "exception": error})
 
     def claim_soon(self, due: datetime | None) -> None:
-        """There is something to claim: now, or at `due`; what is due later is found by polling."""
+        """There is something to claim: now, or at `due`."""
         if due is None:
             self._claim_now.set()
         elif due - self._clock.now() < timedelta(seconds=POLL_SECONDS):
             self._clock.call_at(due, self._claim_now.set)
+        elif len(self._dues) < DUES_MAX:
+            heappush(self._dues, due)
 
     def forget(self, run: Run) -> None:
         """The run is over for this worker; its slot is free."""

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from msgspec import structs
+
 from application.callers import Caller
 from application.ledger import TRIES, not_ready
 from application.ports import (
@@ -23,7 +25,7 @@ from domain import workflow as wf
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import ActionCatalog, Mistake
 from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReused, NotFound
-from domain.events import Event, Meta, Payload, WorkflowPublished
+from domain.events import Event, Meta, Payload, Recorded, WorkflowPublished
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject
 from domain.validation import Verdict, validate
@@ -97,8 +99,6 @@ class Workflows:
         """PUT: changed fields of the newest definition make a new version; `status` alone changes
         only the status.
         """
-        state, _ = await self.find(caller.workspace_id, ref)
-        caller.check_version(state.version)
         fields = {key: value for key, value in changes.items() if key != "status"}
         status = changes.get("status")
         if status is not None and status not in ("active", "inactive"):
@@ -106,18 +106,25 @@ class Workflows:
                 "status is active or inactive; DELETE retires a workflow.",
                 [Mistake("/status", "bad_value", "status is active or inactive.")],
             )
-        published = Published(state, len(state.versions), (), False)
-        if fields:
-            if fields.get("name", state.name) != state.name:
-                raise Invalid(
-                    "A workflow keeps its name; publish a new one instead.",
-                    [Mistake("/name", "bad_value", "A workflow keeps its name.")],
-                )
-            published = await self.publish(caller, state.newest().source | fields)
-        if isinstance(status, str):
-            state = await self.set_status(caller, state.name, status)
-            published = published._replace(state=state)
-        return published
+        found, _ = await self.find(caller.workspace_id, ref)
+        warnings: tuple[Mistake, ...] = ()
+
+        def decide(newest: WorkflowState | None) -> Sequence[Payload]:
+            nonlocal warnings
+            state = newest or found
+            caller.check_version(state.version)
+            facts: list[Payload] = []
+            if fields:
+                source = _renewed(state, fields)
+                normalised, warnings = self.accepted(source)
+                facts += wf.decide_publish(state, state.name, normalised, source)
+                state = structs.replace(state, status="active")
+            if isinstance(status, str):
+                facts += wf.decide_status(state, status)
+            return facts
+
+        state, number, replayed = await self._command(caller, found.id, decide)
+        return Published(state, number, warnings, replayed)
 
     async def set_status(self, caller: Caller, ref: str, status: str) -> WorkflowState:
         """active, inactive or deleted."""
@@ -127,22 +134,35 @@ class Workflows:
         )
         return state
 
-    async def find(self, workspace_id: str, ref: str) -> tuple[WorkflowState, int]:
+    async def find(
+        self, workspace_id: str, ref: str, *, trusted: bool = True
+    ) -> tuple[WorkflowState, int]:
         """By UUID, `wf-{name}-{n}` or name; with the version number that is meant."""
+        try:
+            return await self._find(workspace_id, ref, trusted=trusted)
+        except NotFound:
+            if not trusted:
+                raise
+        # Another process may have published it a moment ago.
+        return await self._find(workspace_id, ref, trusted=False)
+
+    async def _find(
+        self, workspace_id: str, ref: str, *, trusted: bool
+    ) -> tuple[WorkflowState, int]:
         name, number = _named(ref)
         state: WorkflowState | None = None
         try:
             wanted = UUID(ref)
         except ValueError:
             for candidate, meant in ((ref, None), (name, number)):
-                state = (
-                    await self.load(workflow_uuid(workspace_id, candidate)) if candidate else None
-                )
+                if candidate:
+                    stream = workflow_uuid(workspace_id, candidate)
+                    state = await self.load(stream, trusted=trusted)
                 if state is not None:
                     number = meant
                     break
         else:
-            state = await self.load(wanted)
+            state = await self.load(wanted, trusted=trusted)
         if state is None or state.workspace_id != workspace_id or state.status == "deleted":
             raise NotFound(f"There is no workflow {ref[:200]!r}. List them with GET /workflows.")
         number = len(state.versions) if number is None else number
@@ -183,10 +203,7 @@ class Workflows:
         if cached is not None and trusted and now - cached[1] < TRUSTED:
             return cached[0]
         state = cached[0] if cached else None
-        try:
-            newer = await self._log.read_stream(stream, after_version=state.version if state else 0)
-        except StoreUnavailable as error:
-            raise not_ready(error) from error
+        newer = await self._read(stream, after_version=state.version if state else 0)
         if newer and not newer[0].event.data.TOPIC.startswith("workflow."):
             return None
         for recorded in newer:
@@ -234,10 +251,16 @@ class Workflows:
             "Others published this workflow three times meanwhile; read it and try again."
         )
 
+    async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:
+        try:
+            return await self._log.read_stream(stream, after_version=after_version)
+        except StoreUnavailable as error:
+            raise not_ready(error) from error
+
     async def _repeated(self, caller: Caller, stream: UUID, command_id: UUID) -> int | None:
         """The version number that an earlier command with this identity published (or left)."""
         number = 0
-        for recorded in await self._log.read_stream(stream):
+        for recorded in await self._read(stream):
             event = recorded.event
             if isinstance(event.data, WorkflowPublished):
                 number = event.data.number
@@ -251,6 +274,16 @@ class Workflows:
                     )
                 return number
         return None
+
+
+def _renewed(state: WorkflowState, fields: JsonObject) -> JsonObject:
+    """The newest definition as it was sent, with changed fields."""
+    if fields.get("name", state.name) != state.name:
+        raise Invalid(
+            "A workflow keeps its name; publish a new one instead.",
+            [Mistake("/name", "bad_value", "A workflow keeps its name.")],
+        )
+    return state.newest().source | fields
 
 
 def _events(

@@ -1,0 +1,140 @@
+"""What is told about one execution: now, then, and as it happens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from application.views import summarise
+from domain.errors import Invalid, NotFound
+from domain.execution import fold
+from domain.json_values import JsonObject
+from tests.engine import CALLER, Process, chain, definition, process, step, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def engine(engine_url: str) -> AsyncIterator[Process]:
+    async with process(engine_url) as opened:
+        yield opened
+
+
+async def test_every_past_version_is_the_fold_of_its_events(engine: Process) -> None:
+    execution = await engine.run(chain(3))
+    await engine.ended(execution)
+    recorded = await engine.events(execution)
+
+    for version, each in enumerate(recorded, start=1):
+        state = fold(one.event for one in recorded[:version])
+        assert state is not None
+        then = await engine.history.view("default", execution.id, as_of=version)
+        assert then == summarise(state, each.position)
+
+
+async def test_a_past_time_shows_the_last_event_before_it(engine: Process) -> None:
+    execution = await engine.run(chain(3))
+    await engine.ended(execution)
+    recorded = await engine.events(execution)
+    last_at = {each.event.meta.at: each.event.version for each in recorded}
+
+    for at, version in last_at.items():
+        assert (await engine.history.view("default", execution.id, as_of=at)).version == version
+    before = recorded[0].event.meta.at - timedelta(microseconds=1)
+    with pytest.raises(NotFound):
+        await engine.history.view("default", execution.id, as_of=before)
+
+
+@pytest.mark.parametrize("version", [0, -1, 1_000, 2**70])
+async def test_a_version_that_never_was_is_refused(engine: Process, version: int) -> None:
+    execution = await engine.run(chain(1))
+    await engine.ended(execution)
+    with pytest.raises(Invalid):
+        await engine.history.view("default", execution.id, as_of=version)
+
+
+async def test_times_never_go_back_within_an_execution(engine: Process) -> None:
+    execution = await engine.run(chain(20))
+    await engine.ended(execution)
+    times = [each.event.meta.at for each in await engine.events(execution)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_a_follower_sees_every_event_once_in_order(engine: Process, after: int) -> None:
+    executions = [await engine.run(chain(20)) for _ in range(20)]
+
+    async def follow(execution_id: str) -> list[int]:
+        following = engine.history.follow("default", execution_id, after)
+        return [each.event.version async for each in following]
+
+    seen = await asyncio.gather(*(follow(each.id) for each in executions))
+    for execution, versions in zip(executions, seen, strict=True):
+        last = (await engine.history.view("default", execution.id)).version
+        assert versions == list(range(after + 1, last + 1))
+
+
+async def test_a_follower_in_another_process_sees_the_same(engine_url: str) -> None:
+    async with process(engine_url, working=False) as api, process(engine_url):
+        executions = [await api.run(chain(10)) for _ in range(10)]
+
+        async def follow(execution_id: str) -> list[int]:
+            following = api.history.follow("default", execution_id, 0)
+            return [each.event.version async for each in following]
+
+        seen = await asyncio.gather(*(follow(each.id) for each in executions))
+    assert seen == [list(range(1, len(seen[0]) + 1))] * 10
+
+
+async def test_a_follower_that_comes_after_the_end_ends_at_once(engine: Process) -> None:
+    execution = await engine.run(chain(1))
+    view = await engine.ended(execution)
+    rest = [e async for e in engine.history.follow("default", execution.id, view.version)]
+    assert rest == []
+
+
+async def test_waiting_gives_up_in_time_and_leaves_nothing_behind(engine: Process) -> None:
+    execution = await engine.run(definition(a=step("hold")))
+    view = await engine.history.wait_ended("default", execution.id, 0.1)
+    assert view.status in ("PENDING", "RUNNING")
+    engine.deeds.open("")
+    await engine.ended(execution)
+
+
+async def test_many_wait_for_the_same_end(engine: Process) -> None:
+    execution = await engine.run(definition(a=step("hold")))
+    waiting = [asyncio.create_task(engine.ended(execution)) for _ in range(50)]
+    await until(lambda: engine.deeds.done)
+    engine.deeds.open("")
+    views = await asyncio.gather(*waiting)
+    assert {view.status for view in views} == {"COMPLETED"}
+
+
+async def test_steps_show_every_try_of_every_attempt(engine: Process) -> None:
+    retry: JsonObject = {"attempts": 1, "base_delay_ms": 0}
+    flow = definition(a=step(), b=step("fail", config={"times": 2}, retry=retry))
+    execution = await engine.run(flow)
+    await engine.ended(execution)
+    engine.deeds.fails = False
+    await engine.control.retry(CALLER, execution.id, None, None)
+    await engine.ended(execution)
+
+    steps = await engine.history.steps("default", execution.id)
+    assert [(each.path, each.attempt, each.try_no, each.status) for each in steps] == [
+        ("a", 1, 1, "COMPLETED"),
+        ("b", 1, 1, "FAILED"),
+        ("b", 1, 2, "FAILED"),
+        ("b", 2, 1, "COMPLETED"),
+    ]
+
+
+async def test_events_come_in_pages(engine: Process) -> None:
+    execution = await engine.run(chain(10))
+    view = await engine.ended(execution)
+    versions: list[int] = []
+    while page := await engine.history.events(
+        "default", execution.id, after_version=versions[-1] if versions else 0, limit=7
+    ):
+        versions += [each.event.version for each in page]
+    assert versions == list(range(1, view.version + 1))
