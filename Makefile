@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults bench clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults schemathesis bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -43,6 +43,9 @@ fmt: $(V)/.dev ## format the code and apply the safe fixes
 
 faults: $(V)/.dev ## kill and crash the server at random points (minutes)
 	$(V)/bin/python -m pytest -q -n $(WORKERS) --timeout 1800 tests/faults --heavy
+
+schemathesis: $(V)/.dev ## send 5,000 generated requests to a real server
+	$(V)/bin/python -m pytest -q -s --timeout 1800 tests/interfaces/http/test_schemathesis.py --heavy
 
 bench: $(V)/.dev ## measure commands/s and executions/s on both back ends
 	$(V)/bin/python -m benchmarks.core
