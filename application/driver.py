@@ -7,8 +7,9 @@ the epoch of its lease; what others write meanwhile makes it look again.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 from application.ledger import Entry, Ledger
@@ -37,6 +38,7 @@ from domain.planner import next_due
 
 Result = TypeVar("Result")
 BACK_OFF_SECONDS: Final = 0.2
+SET_ASIDE_SECONDS: Final = 30.0
 PROGRESS_SECONDS: Final = 1.0
 PROGRESS_BYTES_MAX: Final = 4_096
 
@@ -59,8 +61,8 @@ class Host(Protocol):
     def stopping(self) -> bool:
         """Whether nothing new may begin."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the others."""
+    def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the others, guarded."""
 
     def forget(self, run: Run) -> None:
         """The run is over for this worker."""
@@ -90,6 +92,24 @@ class Driver:
         self._report = report
         self._host = host
         self.figures = WorkerFigures()
+
+    async def guarded(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`. What nobody foresaw (an event of a later release, say) sets this execution
+        aside for a while, instead of holding its slot and lease for ever.
+        """
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - it is told, and harms one execution only
+            facts = {"execution_id": str(run.execution_id), "error": repr(error)}
+            self._report("execution_set_aside", {**facts, "exception": error})
+            await self._set_aside(run)
+
+    async def _set_aside(self, run: Run) -> None:
+        version = run.expected if run.entry is None else run.state.version
+        self.drop(run)
+        due = self._clock.now() + timedelta(seconds=SET_ASIDE_SECONDS)
+        with suppress(StoreUnavailable):  # then it is taken up again at a renewal
+            await self._queue.hand_back(Claim(run.execution_id, run.epoch, version), due)
 
     # --- one execution ---
 
@@ -151,7 +171,7 @@ class Driver:
 
     async def _perform_all(self, run: Run, begun: Sequence[Try]) -> None:
         for other in begun[1:]:
-            self._host.spawn(self._chain(run, other))
+            self._host.spawn(run, self._chain(run, other))
         if begun:
             await self._chain(run, begun[0])
 
@@ -162,7 +182,7 @@ class Driver:
             outcome = await self._perform(run, following[0])
             following = await self._commit(run, outcome)
             for other in following[1:]:
-                self._host.spawn(self._chain(run, other))
+                self._host.spawn(run, self._chain(run, other))
 
     async def _perform(self, run: Run, what: Try) -> Outcome:
         state, path = run.state, what.path
@@ -334,7 +354,7 @@ class Driver:
         waiting = what in run.progress
         run.progress[what] = value
         if not waiting:
-            self._host.spawn(self._record_progress(run, what))
+            self._host.spawn(run, self._record_progress(run, what))
 
     async def _record_progress(self, run: Run, what: Try) -> None:
         """The newest value, at most once a second for each try."""
@@ -357,7 +377,7 @@ class Driver:
                 except (VersionConflict, StaleLease, NotReady) as error:
                     run.progress.pop(what, None)
                     if not isinstance(error, NotReady):
-                        self._host.spawn(self.refresh(run))
+                        self._host.spawn(run, self.refresh(run))
                     return
                 run.entry = Entry(draft.state, done.position)
         await self._clock.sleep(PROGRESS_SECONDS)

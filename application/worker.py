@@ -144,7 +144,7 @@ class Worker:
         run = self._runs[entry.state.id]
         run.epoch, run.entry, run.expected = epoch, entry, entry.state.version
         run.since = self._clock.now()
-        self.spawn(self._driver.drive(run))
+        self.spawn(run, self._driver.drive(run))
 
     @asynccontextmanager
     async def paused(self, execution_id: UUID) -> AsyncIterator[None]:
@@ -198,7 +198,7 @@ class Worker:
         run.expected = claim.version
         self._runs[claim.execution_id] = run
         self._driver.figures.claimed += 1
-        self.spawn(self._driver.load_and_drive(run))
+        self.spawn(run, self._driver.load_and_drive(run))
 
     async def _wait_for_work(self) -> None:
         until = self._clock.now() + timedelta(seconds=POLL_SECONDS)
@@ -229,9 +229,9 @@ class Worker:
                 continue
             claim = mine.get(run.execution_id)
             if claim is None or claim.epoch != run.epoch:
-                self.spawn(self._driver.check_lease(run))
+                self.spawn(run, self._driver.check_lease(run))
             elif claim.version > run.expected:
-                self.spawn(self._driver.refresh(run))
+                self.spawn(run, self._driver.refresh(run))
 
     def _take_up(self, claims: Sequence[Claim]) -> None:
         """Work under leases of ours that nobody here knows of: the answer to a claim was lost, or
@@ -266,7 +266,7 @@ class Worker:
             for run in list(self._runs.values()):
                 if run.due is not None and run.due <= now and run.assigned:
                     run.due = None
-                    self.spawn(self._driver.refresh(run))
+                    self.spawn(run, self._driver.refresh(run))
 
     def _changed(self, execution_id: UUID, version: int) -> None:
         run = self._runs.get(execution_id)
@@ -274,11 +274,11 @@ class Worker:
             self._claim_now.set()
         elif run.entry is not None and version > run.expected:
             run.expected = version
-            self.spawn(self._driver.refresh(run))
+            self.spawn(run, self._driver.refresh(run))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the others; a failure is reported."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._driver.guarded(run, work))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -354,12 +354,16 @@ async def process(
     renew_seconds: float | None = None,
     grace_seconds: float = 5.0,
     appends_max: int = 10_000,
+    answer_seconds: float = 10.0,
     working: bool = True,
 ) -> AsyncIterator[Process]:
     """One process on the database at `url`; `working=False` starts no worker (an API process)."""
     deeds = deeds or Deeds()
     options = StoreOptions(
-        lease_seconds=lease_seconds, appends_max=appends_max, answer_seconds=10.0, environment={}
+        lease_seconds=lease_seconds,
+        appends_max=appends_max,
+        answer_seconds=answer_seconds,
+        environment={},
     )
     store = await asyncio.to_thread(open_store, url, options)
     await store.start()

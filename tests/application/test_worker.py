@@ -159,7 +159,7 @@ async def test_a_step_may_go_on_after_a_failure_that_is_not_critical(engine: Pro
     assert (view.status, view.partial) == ("COMPLETED", True)
 
 
-async def test_a_thousand_steps_take_linear_time(engine: Process) -> None:
+async def test_a_long_chain_takes_linear_time(engine: Process) -> None:
     execution = await engine.run(chain(600))
     view = await engine.ended(execution)
 

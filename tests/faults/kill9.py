@@ -64,6 +64,7 @@ class Figures:
     tries_in_flight: list[int] = field(default_factory=list)
     executions: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
     acknowledged: int = 0
     answers_lost: int = 0
     redelivered: int = 0
@@ -296,7 +297,7 @@ async def _kill_often(
     while figures.kills < plan.kills or figures.kills_in_flight < plan.kills_in_flight:
         assert figures.kills < 3 * plan.kills, "too few kills hit a try"
         await _work_seen(server, chance)
-        await asyncio.sleep(chance.uniform(0.0, 0.5))
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
         await server.end(signal.SIGKILL)
         figures.kills += 1
         in_flight = await reader.tries_in_flight()
@@ -332,6 +333,7 @@ async def _unless_failed(work: Any, tasks: Sequence["asyncio.Task[None]"]) -> No
 async def _all_ended(clients: Clients, figures: Figures) -> None:
     figures.executions = len(clients.executions)
     statuses: defaultdict[str, int] = defaultdict(int)
+    failures: defaultdict[str, int] = defaultdict(int)
     async with asyncio.timeout(PATIENCE_SECONDS):
         for identifier in clients.executions:
             while True:
@@ -340,7 +342,9 @@ async def _all_ended(clients: Clients, figures: Figures) -> None:
                     break
                 await asyncio.sleep(0.05)
             statuses[str(view["status"])] += 1
-    figures.statuses = dict(statuses)
+            if view["status"] == "FAILED":
+                failures[str(_object(view["error"])["code"])] += 1
+    figures.statuses, figures.failures = dict(statuses), dict(failures)
 
 
 async def _ask_again(clients: Clients) -> None:
