@@ -136,11 +136,11 @@ class History:
                 left = (deadline - clock.now()).total_seconds()
                 if left <= 0:
                     break
-                woken = await self._watchers.wait(execution_id, future, min(left, pause))
+                await self._watchers.wait(execution_id, future, min(left, pause))
                 future = self._watchers.expect(execution_id, enough)  # before the look
                 known = cache.get(execution_id)
-                if woken and known is not None and enough(known.state):
-                    entry = known
+                if known is not None and known.state.version > entry.state.version:
+                    entry = known  # it moves in this process: no need to look at the log
                 else:
                     entry = await self._ledger.find(workspace_id, execution_ref)
                     pause = POLL_SECONDS
