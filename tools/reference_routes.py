@@ -60,7 +60,8 @@ def operations(document: Part) -> Iterator[tuple[str, str, Part]]:
 
 def _section(method: str, path: str, operation: Part, document: Part) -> str:
     old = " *Older name.*" if operation.get("deprecated") else ""
-    text = " ".join(operation.get("description", operation.get("summary", "")).split())
+    said = operation.get("description") or operation.get("summary") or ""
+    text = " ".join(said.split())
     parts = [f"\n### {method} {path}\n\n{text}{old}\n\n"]
     parameters = [
         (
