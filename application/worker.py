@@ -6,6 +6,7 @@ ports, so the same code runs on a virtual clock.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._claim_now = asyncio.Event()
         self._dues: list[datetime] = []
+        self._ahead: deque[Run] = deque()
+        """Claimed, with no slot yet."""
         self._stopping = False
         self._renewed_at: datetime | None = None
         self._idle: frozenset[tuple[UUID, int]] = frozenset()
@@ -198,7 +201,10 @@ class Worker:
         run.expected = claim.version
         self._runs[claim.execution_id] = run
         self._driver.figures.claimed += 1
-        self.spawn(run, self._driver.load_and_drive(run))
+        if len(self._runs) - len(self._ahead) > self._options.slots:
+            self._ahead.append(run)
+        else:
+            self.spawn(run, self._driver.load_and_drive(run))
 
     async def _wait_for_work(self) -> None:
         until = self._clock.now() + timedelta(seconds=POLL_SECONDS)
@@ -301,5 +307,13 @@ class Worker:
         run.over = True
         if self._runs.get(run.execution_id) is run:
             del self._runs[run.execution_id]
+            self._begin_next()
             if len(self._runs) < self._options.slots and len(self._runs) + 1 >= self._options.slots:
                 self._claim_now.set()
+
+    def _begin_next(self) -> None:
+        """A slot is free: begin what was claimed ahead, unless its lease went meanwhile."""
+        while self._ahead and len(self._runs) - len(self._ahead) < self._options.slots:
+            run = self._ahead.popleft()
+            if self._runs.get(run.execution_id) is run and not self._stopping:
+                self.spawn(run, self._driver.load_and_drive(run))

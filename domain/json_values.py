@@ -69,14 +69,20 @@ def read_json(body: bytes, *, bytes_max: int = BODY_BYTES_MAX) -> Json:
     return value
 
 
-def check_storable(value: object, *, pointer: str = "", bytes_max: int = PAYLOAD_BYTES_MAX) -> Json:
+def check_storable(
+    value: object,
+    *,
+    pointer: str = "",
+    bytes_max: int = PAYLOAD_BYTES_MAX,
+    keys_max: int = KEYS_MAX,
+) -> Json:
     """Return the same `value` when it is storable JSON of at most `bytes_max` bytes.
 
     Only the exact types None, bool, int, float, str, list and dict pass: a tuple, a set, a subclass
     would come back from the store as something else. Raises `NotStorable`; its pointer begins with
     `pointer`, the place of this value in what the caller shows.
     """
-    walk = _check(value, pointer=pointer, bytes_max=bytes_max)
+    walk = _check(value, pointer=pointer, bytes_max=bytes_max, keys_max=keys_max)
     if walk.bytes_bound() > bytes_max:
         size = len(msgspec.json.encode(value))
         if size > bytes_max:
@@ -171,8 +177,8 @@ def _read_object(pairs: list[tuple[str, Json]]) -> JsonObject:
 # --- the check ---
 
 
-def _check(value: object, *, pointer: str, bytes_max: int) -> "_Walk":
-    walk = _Walk(bytes_max)
+def _check(value: object, *, pointer: str, bytes_max: int, keys_max: int = KEYS_MAX) -> "_Walk":
+    walk = _Walk(bytes_max, keys_max)
     try:
         walk.item(value, 1)
     except _Refusal as refusal:
@@ -207,10 +213,11 @@ class _Walk:
     so on: a few bytes in memory, 10^64 items when written.)
     """
 
-    __slots__ = ("bytes_max", "characters", "items", "keys")
+    __slots__ = ("bytes_max", "characters", "items", "keys", "keys_max")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, keys_max: int) -> None:
         self.bytes_max = bytes_max
+        self.keys_max = keys_max
         self.items = 1
         self.keys = 0
         self.characters = 0
@@ -254,8 +261,9 @@ class _Walk:
     def members(self, members: dict[object, object], depth: int) -> None:
         self.enter(len(members), depth)
         self.keys += len(members)
-        if self.keys > KEYS_MAX:
-            raise _Refusal("too_many_keys", f"the value has more than {KEYS_MAX} object members")
+        if self.keys > self.keys_max:
+            message = f"the value has more than {self.keys_max} object members"
+            raise _Refusal("too_many_keys", message)
         name: object = None
         try:
             for name, value in members.items():

@@ -6,7 +6,7 @@ import pytest
 
 from domain import events as ev
 from domain.json_values import JsonObject
-from tests.engine import Process, chain, definition, process, step, until
+from tests.engine import Deeds, Process, chain, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
 
@@ -160,12 +160,12 @@ async def test_a_step_may_go_on_after_a_failure_that_is_not_critical(engine: Pro
 
 
 async def test_a_long_chain_takes_linear_time(engine: Process) -> None:
-    execution = await engine.run(chain(600))
+    execution = await engine.run(chain(1_000))
     view = await engine.ended(execution)
 
     assert view.status == "COMPLETED"
-    assert len(engine.deeds.done) == 600
-    assert await engine.commands(execution) == 602
+    assert len(engine.deeds.done) == 1_000
+    assert await engine.commands(execution) == 1_002
 
 
 async def test_progress_is_recorded_while_the_handler_runs(engine: Process) -> None:
@@ -202,3 +202,18 @@ async def test_two_hundred_executions_at_once_all_end(engine: Process) -> None:
     assert set(engine.deeds.per_step().values()) == {1}
     await until(lambda: engine.worker.holds() == 0)
     assert (await engine.store.queue.statistics()).depth == 0
+
+
+async def test_what_is_claimed_ahead_waits_for_a_slot(engine_url: str) -> None:
+    async with process(engine_url, Deeds(), working=False) as idle:
+        executions = [await idle.run(definition(a=step("hold"))) for _ in range(12)]
+    async with process(engine_url, Deeds(), slots=4) as engine:
+        await engine.deeds.count(4)
+        await until(lambda: engine.worker.holds() == 6)
+        assert len(engine.deeds.done) == 4
+
+        engine.deeds.open("")
+
+        for execution in executions:
+            assert (await engine.ended(execution)).status == "COMPLETED"
+        assert len(engine.deeds.done) == 12
