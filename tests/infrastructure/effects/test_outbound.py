@@ -193,7 +193,7 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
 
 
 async def test_a_body_above_the_limit_is_refused_plain_or_packed() -> None:
-    bomb = gzip.compress(bytes(50_000_000, mtime=0))
+    bomb = gzip.compress(bytes(50_000_000), mtime=0)
 
     def reply(request: Received) -> bytes:
         match request.target:
@@ -202,7 +202,7 @@ async def test_a_body_above_the_limit_is_refused_plain_or_packed() -> None:
             case "/bomb":
                 return answer(200, bomb, content_encoding="gzip")
             case "/fits":
-                return answer(200, gzip.compress(bytes(600, mtime=0)), content_encoding="gzip")
+                return answer(200, gzip.compress(bytes(600), mtime=0), content_encoding="gzip")
             case _:
                 two = gzip.compress(b"a" * 500, mtime=0) + gzip.compress(b"b" * 500)
                 return answer(200, two, content_encoding="gzip")
