@@ -105,7 +105,7 @@ class History:
         state = await self._state_at(execution_id, after_version)
         seen = 0 if state is None else state.version  # fewer than asked for, if it is not there yet
         while True:
-            future = self._watchers.expect(execution_id, _any_change)
+            waiter = self._watchers.expect(execution_id, _any_change)
             try:
                 async for recorded in self._all(execution_id, seen):
                     seen = recorded.event.version
@@ -114,9 +114,9 @@ class History:
                         yield recorded
                 if state is not None and state.terminal:
                     return
-                await self._watchers.wait(execution_id, future, POLL_SECONDS)
+                await self._watchers.wait(waiter, POLL_SECONDS)
             finally:
-                self._watchers.forget(execution_id, future)
+                self._watchers.forget(waiter)
 
     # --- inside ---
 
@@ -127,7 +127,7 @@ class History:
         execution_id = execution_uuid(workspace_id, execution_ref)
         deadline = clock.now() + timedelta(seconds=seconds)
         pause = FIRST_LOOK_SECONDS
-        future = self._watchers.expect(execution_id, enough)
+        waiter = self._watchers.expect(execution_id, enough)
         try:
             entry = cache.get(execution_id)
             if entry is None or entry.state.workspace_id != workspace_id:
@@ -136,8 +136,8 @@ class History:
                 left = (deadline - clock.now()).total_seconds()
                 if left <= 0:
                     break
-                await self._watchers.wait(execution_id, future, min(left, pause))
-                future = self._watchers.expect(execution_id, enough)  # before the look
+                await self._watchers.wait(waiter, min(left, pause))
+                waiter = self._watchers.expect(execution_id, enough)  # before the look
                 known = cache.get(execution_id)
                 if known is not None and known.state.version > entry.state.version:
                     entry = known  # it moves in this process: no need to look at the log
@@ -145,7 +145,7 @@ class History:
                     entry = await self._ledger.find(workspace_id, execution_ref)
                     pause = POLL_SECONDS
         finally:
-            self._watchers.forget(execution_id, future)
+            self._watchers.forget(waiter)
         return summarise(entry.state, entry.position)
 
     async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:

@@ -124,14 +124,15 @@ def context_for(
     """What the handler of `path` is called with: its context and its resolved input."""
     step = state.steps[path]
     declared = definition.steps[step_id_of(path)]
-    key = f"{state.id}:{step.attempt}:{path}"
+    execution_id = str(state.id)
+    key = f"{execution_id}:{step.attempt}:{path}"
     uses: tuple[SecretUse, ...] = ()
     if isinstance(declared, ActionStep):
         if declared.key_per_try:
             key = f"{key}:{step.try_no}"
         uses = declared_secrets(declared)
     context = StepContext(
-        execution_id=str(state.id),
+        execution_id=execution_id,
         workspace_id=state.workspace_id,
         workflow_name=state.workflow_name,
         workflow_version=state.workflow_version,

@@ -5,8 +5,8 @@ A waiter says what state is enough for it, so that it is woken once and not at e
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from application.ledger import StateCache
@@ -14,11 +14,20 @@ from application.ports import ChangeFeed, Clock
 from domain.execution import ExecutionState
 
 Enough = Callable[[ExecutionState], bool]
+TICK_SECONDS: Final = 0.05
+"""How exactly a wait ends that nothing woke; one timer serves all of them."""
 
 
-class _Waiter(NamedTuple):
-    future: "asyncio.Future[bool]"
-    enough: Enough
+class Waiter:
+    """One who waits; made by `expect`, used up by `wait`."""
+
+    __slots__ = ("enough", "execution_id", "future", "until")
+
+    def __init__(self, execution_id: UUID, enough: Enough) -> None:
+        self.execution_id = execution_id
+        self.enough = enough
+        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.until: datetime | None = None
 
 
 class Watchers:
@@ -27,44 +36,49 @@ class Watchers:
     def __init__(self, feed: ChangeFeed, cache: StateCache, clock: Clock) -> None:
         self._cache = cache
         self._clock = clock
-        self._waiting: dict[UUID, list[_Waiter]] = {}
+        self._waiting: dict[UUID, list[Waiter]] = {}
+        self._ticking = False
         self._end: Callable[[], None] = feed.subscribe(self._changed)
 
     def close(self) -> None:
         """Stop listening."""
         self._end()
 
-    def expect(self, execution_id: UUID, enough: Enough) -> "asyncio.Future[bool]":
-        """A future for `wait`: register before the last look, so that no change falls between."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(execution_id, []).append(_Waiter(future, enough))
-        return future
+    def expect(self, execution_id: UUID, enough: Enough) -> Waiter:
+        """Somebody to wake: register before the last look, so that no change falls between."""
+        waiter = Waiter(execution_id, enough)
+        self._waiting.setdefault(execution_id, []).append(waiter)
+        return waiter
 
-    async def wait(
-        self, execution_id: UUID, future: "asyncio.Future[bool]", seconds: float
-    ) -> bool:
+    async def wait(self, waiter: Waiter, seconds: float) -> bool:
         """Whether a state that is enough, or an unknown one, came within `seconds`."""
-
-        def give_up() -> None:
-            if not future.done():
-                future.set_result(False)
-
-        end = self._clock.call_at(self._clock.now() + timedelta(seconds=seconds), give_up)
+        waiter.until = self._clock.now() + timedelta(seconds=seconds)
+        if not self._ticking:
+            self._ticking = True
+            self._tick()
         try:
-            return await future
+            return await waiter.future
         finally:
-            end()
-            self.forget(execution_id, future)
+            self.forget(waiter)
 
-    def forget(self, execution_id: UUID, future: "asyncio.Future[bool]") -> None:
-        """Nobody waits on it any more."""
-        waiting = self._waiting.get(execution_id)
-        if waiting is not None:
-            left = [each for each in waiting if each.future is not future]
-            if left:
-                self._waiting[execution_id] = left
-            else:
-                del self._waiting[execution_id]
+    def forget(self, waiter: Waiter) -> None:
+        """Nobody waits any more."""
+        waiting = self._waiting.get(waiter.execution_id)
+        if waiting is not None and waiter in waiting:
+            waiting.remove(waiter)
+            if not waiting:
+                del self._waiting[waiter.execution_id]
+
+    def _tick(self) -> None:
+        now = self._clock.now()
+        for waiting in self._waiting.values():
+            for waiter in waiting:
+                over = waiter.until is not None and waiter.until <= now
+                if over and not waiter.future.done():
+                    waiter.future.set_result(False)
+        self._ticking = bool(self._waiting)
+        if self._ticking:
+            self._clock.call_at(now + timedelta(seconds=TICK_SECONDS), self._tick)
 
     def _changed(self, execution_id: UUID, version: int) -> None:
         waiting = self._waiting.get(execution_id)
@@ -72,7 +86,7 @@ class Watchers:
             return
         cached = self._cache.get(execution_id)
         known = cached.state if cached is not None and cached.state.version >= version else None
-        for future, enough in waiting:
+        for waiter in waiting:
             # Somebody else's change is not in the cache yet: the waiter has to look.
-            if not future.done() and (known is None or enough(known)):
-                future.set_result(True)
+            if not waiter.future.done() and (known is None or waiter.enough(known)):
+                waiter.future.set_result(True)

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import msgspec
 from msgspec import structs
 
 from application.steps import StepContext
@@ -188,12 +189,6 @@ def _refuse_clashes(actions: Sequence[CustomAction]) -> None:
 
 
 def _copy(value: JsonObject) -> JsonObject:
-    return {key: _copy_value(member) for key, member in value.items()}
-
-
-def _copy_value(value: Json) -> Json:
-    if isinstance(value, dict):
-        return _copy(value)
-    if isinstance(value, list):
-        return [_copy_value(item) for item in value]
-    return value
+    """By way of its text: faster than any walk in Python."""
+    copied: JsonObject = msgspec.json.decode(msgspec.json.encode(value))
+    return copied

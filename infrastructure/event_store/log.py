@@ -52,8 +52,10 @@ class LedgerLog:
         """
         if not append.events:
             raise ValueError("an append needs at least one event")
-        if any(event.execution_id != append.stream_id for event in append.events):
-            raise ValueError(f"an event of another stream in the append to {append.stream_id}")
+        stream_id = append.stream_id
+        for event in append.events:
+            if event.execution_id is not stream_id and event.execution_id != stream_id:
+                raise ValueError(f"an event of another stream in the append to {stream_id}")
         return await self._committer.submit(append, self._codec.encode(append.events))
 
     async def read_stream(
