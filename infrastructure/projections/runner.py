@@ -32,8 +32,9 @@ from infrastructure.projections.log_reading import NO_LIMIT, LogReading
 from infrastructure.projections.sessions import ProjectionStore, Session
 
 POLL_SECONDS: Final = 1.0
-PAUSE_SECONDS: Final = 0.02
-"""Between two batches while there is work: the thread shares its process with the server."""
+PAUSE_SECONDS: Final = 0.1
+"""Between two batches while there is work, unless somebody waits for a position: a batch costs the
+same whatever it holds, and the thread shares its process with the server."""
 FULL_PAUSE_SECONDS: Final = 0.001
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 CAUSE_LENGTH_MAX: Final = 2_000
@@ -75,6 +76,7 @@ class ProjectionRunner:
         self._batch_max = batch_max
         self._wanted = threading.Event()
         self._stopping = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projections", daemon=True)
         self._progress = Progress()
         self._paused: dict[str, int] = {}
@@ -90,6 +92,7 @@ class ProjectionRunner:
         """End after the batch in hand; blocks. Safe to call twice and without a start."""
         self._stopping.set()
         self._wanted.set()
+        self._hurry.set()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -109,6 +112,8 @@ class ProjectionRunner:
 
     async def reached(self, position: int, timeout_seconds: float) -> bool:
         """Whether all projections reach `position` in time."""
+        if position > self._progress.position:
+            self._hurry.set()
         return await self._progress.wait(position, timeout_seconds)
 
     # ------------------------------------------------------------------------- the thread
@@ -166,7 +171,8 @@ class ProjectionRunner:
             if full:
                 self._stopping.wait(FULL_PAUSE_SECONDS)
             elif busy:
-                self._stopping.wait(self._pause_seconds)
+                self._hurry.wait(self._pause_seconds)
+                self._hurry.clear()
             else:
                 self._wanted.wait(self._poll_seconds)
             if self._paused and time.monotonic() - looked > self._poll_seconds:
