@@ -25,7 +25,7 @@ from application.requests import ExecuteOptions
 from benchmarks.harness import Figures, Report, databases, percentile, read_options
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
-from interfaces.bootstrap import Services, open_services
+from interfaces.bootstrap import Services, open_services, tune_process
 
 IN_FLIGHT = 64
 DEFINITION: JsonObject = {
@@ -48,6 +48,7 @@ async def noop(config, context):
 async def in_process(url: str, actions: Path, executions: int, in_flight: int) -> Figures:
     """Executions per second, latencies in ms, CPU of the whole process per execution."""
     services = await open_services(Settings(database_url=url, actions=str(actions)))
+    tune_process()
     caller = Caller(actor="bench")
     await services.workflows.publish(caller, DEFINITION)
     latencies: list[float] = []
