@@ -6,7 +6,7 @@ values. They are made once per definition and shared by all its executions.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from msgspec import Struct
 
@@ -16,6 +16,10 @@ from domain.references import Template, compile_template
 
 STEPS_MAX: Final = 1_000
 NESTING_MAX: Final = 8
+LANES_MAX: Final = 100
+"""Children of a parallel, branches of a fork_join; also what one composite runs at a time."""
+ITEMS_MAX: Final = 10_000
+"""Iterations of a loop."""
 PRIORITIES: Final = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
 """Of a human task."""
 
@@ -82,7 +86,68 @@ class ConditionalStep(StepBase, frozen=True, kw_only=True):
     else_step: str | None
 
 
-Step = ActionStep | HumanTaskStep | WaitStep | ConditionalStep
+class ValidateStep(StepBase, frozen=True, kw_only=True):
+    """Checks data by a JSON Schema and by conditions; a worker does it, as it does an action.
+
+    `mode` strict fails the step when something is wrong, warn only tells.
+    """
+
+    data: Template
+    schema: Json
+    assertions: tuple[Gate, ...]
+    mode: str
+
+
+class ParallelStep(StepBase, frozen=True, kw_only=True):
+    """Runs its children, at most `parallelism` at a time, and waits for all."""
+
+    children: tuple[str, ...]
+    parallelism: int
+
+
+class LoopStep(StepBase, frozen=True, kw_only=True):
+    """Runs `body` in order for each item of `collection`, `parallelism` iterations at a time.
+
+    `iterations_max` takes the first items only. `on_error`: stop begins no further iteration after
+    one failed and then fails, collect runs all and then fails, continue runs all and completes.
+    """
+
+    collection: Template
+    body: tuple[str, ...]
+    parallelism: int
+    iterations_max: int | None
+    on_error: str
+
+
+class Branch(Struct, frozen=True):
+    """One way of a fork_join: steps in order, and the time they have together."""
+
+    name: str
+    steps: tuple[str, ...]
+    timeout_seconds: float | None
+
+
+class ForkJoinStep(StepBase, frozen=True, kw_only=True):
+    """Runs its branches side by side until `needed` of them have completed."""
+
+    branches: tuple[Branch, ...]
+    policy: str
+    needed: int
+
+
+Step = (
+    ActionStep
+    | HumanTaskStep
+    | WaitStep
+    | ConditionalStep
+    | ValidateStep
+    | ParallelStep
+    | LoopStep
+    | ForkJoinStep
+)
+FAN_OUTS: Final = (ParallelStep, LoopStep, ForkJoinStep)
+"""Kinds that judge the failures inside them: such a failure alone does not end the execution."""
+COMPOSITES: Final = (ConditionalStep, *FAN_OUTS)
 
 
 class Definition(Struct, frozen=True):
@@ -124,15 +189,76 @@ def child_path(parent: str, step_id: str) -> str:
     return f"{parent}/{step_id}" if parent else step_id
 
 
-def children_of(step: JsonObject) -> tuple[tuple[str, str], ...]:
-    """(field, child id) of a normalised composite step."""
-    if step["type"] != "conditional":
-        return ()
-    return tuple(
-        (field, str(step[field]))
-        for field in ("if_true_step", "if_false_step")
-        if step[field] is not None
+class Line(NamedTuple):
+    """Steps that run one after the other inside a normalised composite, and where each is named."""
+
+    ids: tuple[str, ...]
+    places: tuple[tuple[str | int, ...], ...]
+
+
+def lines_of(step: JsonObject) -> tuple[Line, ...]:
+    """What a normalised composite holds: lines that run apart from one another."""
+    match step["type"]:
+        case "conditional":
+            return tuple(
+                Line((str(step[field]),), ((field,),))
+                for field in ("if_true_step", "if_false_step")
+                if step[field] is not None
+            )
+        case "parallel":
+            return tuple(
+                Line((str(child),), (("parallel_steps", index),))
+                for index, child in enumerate(_list(step["parallel_steps"]))
+            )
+        case "loop":
+            body = _list(_object(step["loop_config"])["loop_body"])
+            return (_line(body, "loop_config", "loop_body"),)
+        case "fork_join":
+            branches = _object(_object(step["fork_join_config"])["branches"])
+            return tuple(
+                _line(
+                    _list(_object(branch)["steps"]), "fork_join_config", "branches", name, "steps"
+                )
+                for name, branch in branches.items()
+            )
+    return ()
+
+
+def _line(ids: list[Json], *place: str | int) -> Line:
+    return Line(
+        tuple(str(each) for each in ids), tuple((*place, index) for index in range(len(ids)))
     )
+
+
+def children_of(step: JsonObject) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(where it is named, child id) of everything a normalised composite holds."""
+    for line in lines_of(step):
+        yield from zip(line.places, line.ids, strict=True)
+
+
+def counted_steps(normalised: JsonObject) -> int:
+    """Steps outside of loops: those that progress counts."""
+    steps = normalised.get("steps")
+    if not isinstance(steps, dict):
+        return 0
+    loops = [step for step in steps.values() if _object(step)["type"] == "loop"]
+    inside = [child for loop in loops for _, child in children_of(_object(loop))]
+    repeated: set[str] = set()
+    while inside:
+        step_id = inside.pop()
+        if step_id not in repeated:
+            repeated.add(step_id)
+            inside += [child for _, child in children_of(_object(steps[step_id]))]
+    return len(steps) - len(repeated)
+
+
+def is_contained(definition: "Definition", step: StepBase) -> bool:
+    """Whether a parallel, loop or fork_join is around a step, at any level."""
+    while step.parent:
+        step = definition.steps[step.parent]
+        if isinstance(step, FAN_OUTS):
+            return True
+    return False
 
 
 def main_line_of(normalised: JsonObject) -> tuple[str, ...]:
@@ -203,6 +329,18 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
                 then_step=_text(raw["if_true_step"]),
                 else_step=_text(raw["if_false_step"]),
             )
+        case "validate":
+            return ValidateStep(
+                **common,
+                data=compile_template(raw["data_source"]),
+                schema=raw["validation_schema"],
+                assertions=tuple(
+                    compile_gate(_object(gate), order) for gate in _list(raw["assertions"])
+                ),
+                mode=str(raw["validation_mode"]),
+            )
+        case "parallel" | "loop" | "fork_join":
+            return _fan_out(raw, common)
     given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
     if raw["action"] == "create_task":
         return HumanTaskStep(**common, input=given)
@@ -211,6 +349,38 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
         action=str(raw["action"]),
         input=given,
         key_per_try=raw["idempotency"] == "try",
+    )
+
+
+def _fan_out(raw: JsonObject, common: "_Common") -> Step:
+    lines = [line.ids for line in lines_of(raw)]
+    if raw["type"] == "parallel":
+        return ParallelStep(
+            **common,
+            children=tuple(child for line in lines for child in line),
+            parallelism=int(_number(raw["max_parallelism"]) or len(lines)),
+        )
+    if raw["type"] == "loop":
+        loop = _object(raw["loop_config"])
+        first_only = _number(loop["max_iterations"])
+        return LoopStep(
+            **common,
+            collection=compile_template(loop["collection"]),
+            body=lines[0],
+            parallelism=int(_number(loop["max_parallelism"]) or 1),
+            iterations_max=None if first_only is None else int(first_only),
+            on_error=str(loop["on_error"]),
+        )
+    fork = _object(raw["fork_join_config"])
+    branches = _object(fork["branches"])
+    return ForkJoinStep(
+        **common,
+        branches=tuple(
+            Branch(name, ids, _number(_object(branch)["timeout_seconds"]))
+            for (name, branch), ids in zip(branches.items(), lines, strict=True)
+        ),
+        policy=str(fork["join_policy"]),
+        needed=int(_number(fork["n_required"]) or len(lines)),
     )
 
 
