@@ -19,8 +19,8 @@ from application.ports import (
 from application.views import summarise
 from application.workflows import Workflows
 from domain import decisions
+from domain.composite_lines import counted_steps
 from domain.decisions import Request
-from domain.definition import counted_steps
 from domain.definition_reader import Mistake
 from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
 from domain.events import Event

@@ -6,10 +6,13 @@ values. They are made once per definition and shared by all its executions.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, TypedDict
 
 from msgspec import Struct
 
+from domain.composite_lines import as_list as _list
+from domain.composite_lines import as_object as _object
+from domain.composite_lines import children_of, lines_of
 from domain.conditions import Condition, operator_condition, parse_condition
 from domain.json_values import Json, JsonObject
 from domain.references import Template, compile_template
@@ -189,70 +192,7 @@ def child_path(parent: str, step_id: str) -> str:
     return f"{parent}/{step_id}" if parent else step_id
 
 
-class Line(NamedTuple):
-    """Steps that run one after the other inside a normalised composite, and where each is named."""
-
-    ids: tuple[str, ...]
-    places: tuple[tuple[str | int, ...], ...]
-
-
-def lines_of(step: JsonObject) -> tuple[Line, ...]:
-    """What a normalised composite holds: lines that run apart from one another."""
-    match step["type"]:
-        case "conditional":
-            return tuple(
-                Line((str(step[field]),), ((field,),))
-                for field in ("if_true_step", "if_false_step")
-                if step[field] is not None
-            )
-        case "parallel":
-            return tuple(
-                Line((str(child),), (("parallel_steps", index),))
-                for index, child in enumerate(_list(step["parallel_steps"]))
-            )
-        case "loop":
-            body = _list(_object(step["loop_config"])["loop_body"])
-            return (_line(body, "loop_config", "loop_body"),)
-        case "fork_join":
-            branches = _object(_object(step["fork_join_config"])["branches"])
-            return tuple(
-                _line(
-                    _list(_object(branch)["steps"]), "fork_join_config", "branches", name, "steps"
-                )
-                for name, branch in branches.items()
-            )
-    return ()
-
-
-def _line(ids: list[Json], *place: str | int) -> Line:
-    return Line(
-        tuple(str(each) for each in ids), tuple((*place, index) for index in range(len(ids)))
-    )
-
-
-def children_of(step: JsonObject) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(where it is named, child id) of everything a normalised composite holds."""
-    for line in lines_of(step):
-        yield from zip(line.places, line.ids, strict=True)
-
-
-def counted_steps(normalised: JsonObject) -> int:
-    """Steps outside of loops: those that progress counts."""
-    steps = normalised.get("steps")
-    if not isinstance(steps, dict):
-        return 0
-    loops = [step for step in steps.values() if _object(step)["type"] == "loop"]
-    inside = [child for loop in loops for _, child in children_of(_object(loop))]
-    repeated: set[str] = set()
-    while inside:
-        step_id = inside.pop()
-        if step_id not in repeated:
-            repeated.add(step_id)
-            inside += [child for _, child in children_of(_object(steps[step_id]))]
-    return len(steps) - len(repeated)
-
-
-def is_contained(definition: "Definition", step: StepBase) -> bool:
+def is_contained(definition: Definition, step: StepBase) -> bool:
     """Whether a parallel, loop or fork_join is around a step, at any level."""
     while step.parent:
         step = definition.steps[step.parent]
@@ -407,20 +347,6 @@ def _retry(recovery: Json) -> RetryPolicy | None:
                 max_delay_ms=int(_number(stage["max_delay_ms"]) or 0),
             )
     return None
-
-
-def _object(value: Json) -> JsonObject:
-    if not isinstance(value, dict):
-        raise TypeError(
-            f"an object is expected here, not {value!r}; normalise the definition first"
-        )
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is expected here, not {value!r}; normalise the definition first")
-    return value
 
 
 def _number(value: Json) -> float | None:

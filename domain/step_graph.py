@@ -7,7 +7,8 @@ Pointers are those of the normalised form.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from domain.definition import NESTING_MAX, children_of, lines_of, main_line_of
+from domain.composite_lines import children_of, lines_of
+from domain.definition import NESTING_MAX, main_line_of
 from domain.json_values import JsonObject, pointer_join
 from domain.mistakes import Mistake
 

@@ -39,6 +39,7 @@ BUILT_IN_NAMES = frozenset(
         "fork_join",
         "agent",
         "sub_workflow",
+        "validate",
     )
 )
 
