@@ -105,9 +105,9 @@ def next_due(state: ExecutionState) -> datetime | None:
 
 
 def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
-    """Paths of the live tries whose effect a worker has to perform."""
+    """Paths of the live tries whose effect a worker has to perform, in order."""
     found = []
-    for path in state.live:
+    for path in sorted(state.live):
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue
