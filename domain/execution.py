@@ -11,7 +11,8 @@ from immutables import Map
 from msgspec import structs
 
 from domain import events as ev
-from domain.definition import parent_path
+from domain import recovery_evolution
+from domain.definition import is_aside, parent_path
 from domain.execution_state import (
     START,
     Command,
@@ -22,15 +23,18 @@ from domain.execution_state import (
 )
 from domain.lifecycle import (
     CANCELLED,
+    CANCELLING,
+    COMPENSATING,
     COMPLETED,
     EXECUTING,
     FAILED,
     PENDING,
-    RETRYING,
     RUNNING,
     SKIPPED,
     STEP_ENDED,
 )
+from domain.recovery_config import config_of_json
+from domain.recovery_evolution import carried_episode, cut_off, with_dispatch
 
 __all__ = [
     "START",
@@ -93,6 +97,7 @@ def _requested(event: ev.Event, data: ev.Requested) -> ExecutionState:
         updated_at=meta.at,
         state=PENDING,
         attempt=1,
+        recovery=None if data.recovery is None else config_of_json(data.recovery),
         commands=() if meta.fingerprint is None else _remember((), meta, event.version),
     )
 
@@ -129,8 +134,12 @@ def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) ->
         input=data.input,
         output=None,
         error=None,
+        recovery=carried_episode(state.steps.get(path)) if data.try_no > 1 else None,
+        compensate_with=data.compensate_with,
     )
     steps = _reset_inside(state.steps, path) if data.try_no > 1 else state.steps
+    if is_aside(path):
+        steps = with_dispatch(steps, path)
     return {"steps": steps.set(path, step), "live": _moved(state.live, data.after, path)}
 
 
@@ -147,7 +156,7 @@ def _reset_inside(steps: Map[str, StepState], path: str) -> Map[str, StepState]:
 
 def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
     """The walk goes from `after` to `path`; a composite stays live while its children run."""
-    if after != START and after == parent_path(path):
+    if is_aside(path) or (after != START and after == parent_path(path)):
         return live | {path}
     return (live - {after}) | {path}
 
@@ -178,15 +187,22 @@ def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta
         output=data.output,
         size=data.size,
     )
-    return {
+    changes: Changes = {
         "steps": state.steps.set(path, step),
         "live": _without_children(state.live, path),
-        "steps_done": state.steps_done + 1,
         "output_bytes": state.output_bytes + data.size,
     }
+    if not is_aside(path):
+        changes["steps_done"] = state.steps_done + 1
+    if step.compensate_with is not None:
+        changes["to_undo"] = (*state.to_undo, path)
+    return changes
 
 
 def _without_children(live: frozenset[str], path: str) -> frozenset[str]:
+    """What is done in a step's place, or to undo it, is over when it ends; its owner goes on."""
+    if is_aside(path):
+        return live - {path}
     if len(live) == 1:
         return live
     inside = path + "/"
@@ -195,7 +211,7 @@ def _without_children(live: frozenset[str], path: str) -> frozenset[str]:
 
 def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> Changes:
     path = data.path
-    error = ErrorInfo(data.code, data.error_class, data.message, path)
+    error = ErrorInfo(data.code, data.error_class, data.message, path, data.retryable)
     step = structs.replace(
         state.steps[path],
         state=FAILED,
@@ -207,13 +223,15 @@ def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> C
     )
     steps = state.steps.set(path, step)
     inside = path + "/"
-    for child in [each for each in state.live if each.startswith(inside)]:
+    children = [each for each in state.live if each.startswith(inside)]
+    for child in children:
         steps = _cancel_step(steps, child, meta)
-    return {
-        "steps": steps,
-        "live": _without_children(state.live, path),
-        "steps_failed": state.steps_failed + 1,
-    }
+    changes: Changes = {"steps": steps, "live": _without_children(state.live, path)}
+    if not is_aside(path):
+        changes["steps_failed"] = state.steps_failed + 1
+    if children and step.recovery is None:
+        changes["recovery_spent_ms"] = state.recovery_spent_ms + cut_off(state, children, meta)
+    return changes
 
 
 def _cancel_step(steps: Map[str, StepState], path: str, meta: ev.Meta) -> Map[str, StepState]:
@@ -221,20 +239,15 @@ def _cancel_step(steps: Map[str, StepState], path: str, meta: ev.Meta) -> Map[st
     if step is None or step.state in STEP_ENDED:
         return steps
     changed = structs.replace(
-        step, state=CANCELLED, ended_at=meta.at, due_at=None, deadline_at=None
+        step,
+        state=CANCELLED,
+        ended_at=meta.at,
+        due_at=None,
+        deadline_at=None,
+        recovery=None,
+        question_id=None,
     )
     return steps.set(path, changed)
-
-
-def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Meta) -> Changes:
-    step = structs.replace(
-        state.steps[data.path], state=RETRYING, ended_at=None, due_at=data.due_at
-    )
-    return {
-        "steps": state.steps.set(data.path, step),
-        "live": state.live | {data.path},
-        "steps_failed": state.steps_failed - 1,
-    }
 
 
 def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) -> Changes:
@@ -254,10 +267,10 @@ def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) ->
         error=None,
         why=data.why if data.detail is None else f"{data.why}: {data.detail}",
     )
-    changes: Changes = {
-        "steps": state.steps.set(data.path, step),
-        "steps_skipped": state.steps_skipped + 1,
-    }
+    changes: Changes = {"steps": state.steps.set(data.path, step)}
+    if is_aside(data.path):
+        return changes
+    changes["steps_skipped"] = state.steps_skipped + 1
     if data.why == "condition":
         changes["live"] = _moved(state.live, data.after, data.path)
     return changes
@@ -330,6 +343,28 @@ def _cancel_live(state: ExecutionState, meta: ev.Meta) -> Map[str, StepState]:
     return steps
 
 
+def _compensation_started(
+    state: ExecutionState, data: ev.CompensationStarted, meta: ev.Meta
+) -> Changes:
+    cancelling = data.reason == "cancelled"
+    changes: Changes = {
+        "state": CANCELLING if cancelling else COMPENSATING,
+        "steps": _cancel_live(state, meta),
+        "live": frozenset(),
+        "deadline_at": None,
+        "abort_reason": data.reason,
+    }
+    if not cancelling:
+        changes["error"] = ErrorInfo(data.code, data.error_class, data.message, data.path)
+    return changes
+
+
+def _compensation_finished(
+    state: ExecutionState, data: ev.CompensationFinished, meta: ev.Meta
+) -> Changes:
+    return {"to_undo": tuple(each for each in state.to_undo if each != data.path)}
+
+
 def _completed(state: ExecutionState, data: ev.Completed, meta: ev.Meta) -> Changes:
     return {
         "state": COMPLETED,
@@ -356,7 +391,8 @@ def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
     steps = state.steps
     for path in data.reset:
         steps = steps.delete(path)
-    states = [step.state for step in steps.values()]
+    counted = [step for path, step in steps.items() if not is_aside(path)]
+    states = [step.state for step in counted]
     return {
         "state": PENDING,
         "attempt": data.attempt,
@@ -366,6 +402,10 @@ def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
         "steps_done": states.count(COMPLETED),
         "steps_failed": states.count(FAILED),
         "steps_skipped": states.count(SKIPPED),
+        "steps_recovered": sum(step.recovered for step in counted),
+        "recovery_spent_ms": 0,
+        "to_undo": tuple(path for path in state.to_undo if path in steps),
+        "abort_reason": None,
         "output_bytes": sum(step.size for step in steps.values()),
         "started_at": None,
         "completed_at": None,
@@ -392,7 +432,6 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.StepFailed: _step_failed,
     ev.StepSkipped: _step_skipped,
     ev.BranchTaken: _branch_taken,
-    ev.RetryScheduled: _retry_scheduled,
     ev.HumanTaskCreated: _task_created,
     ev.HumanTaskCompleted: _task_completed,
     ev.CancelRequested: _cancel_requested,
@@ -400,5 +439,8 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.Completed: _completed,
     ev.Failed: _failed,
     ev.Retried: _retried,
+    ev.CompensationStarted: _compensation_started,
+    ev.CompensationFinished: _compensation_finished,
     ev.LateResultIgnored: _unchanged,
+    **recovery_evolution.APPLY,
 }

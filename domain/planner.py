@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from domain import events as ev
-from domain.beginnings import begin_step, try_again
+from domain.beginnings import begin_step
+from domain.compensation import UNDOING, compensation_first, plan_undoing
 from domain.definition import (
     ActionStep,
     ConditionalStep,
@@ -20,48 +21,60 @@ from domain.definition import (
     Step,
     WaitStep,
     child_path,
+    declared_at,
+    is_aside,
     parent_path,
     step_id_of,
 )
 from domain.draft import Draft
 from domain.execution import START, ExecutionState, StepState
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
-from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RETRYING, RUNNING, STEP_ENDED
-from domain.outcomes import (
-    Plan,
-    complete_composite,
-    complete_step,
-    fail_step,
-    has_worked,
-    with_recovery,
-)
+from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RUNNING, STEP_ENDED
+from domain.outcomes import complete_composite, complete_step, fail_step, has_worked
+from domain.recovering import plan_recovering
+from domain.recovery import USER_ABORT, Plan, record_all, with_recovery
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
 
 
-def advance(definition: Definition, draft: Draft, now: datetime) -> None:
+def advance(
+    definition: Definition, draft: Draft, now: datetime, rules: RecoveryRules = DEFAULT_RULES
+) -> None:
     """Record all that follows from the draft's state at `now`.
 
     Afterwards it waits for an effect, a time or a person, or has ended.
     """
-    while facts := plan(definition, draft.state, now):
-        for fact in facts:
-            draft.record(fact)
+    while facts := plan(definition, draft.state, now, rules):
+        record_all(draft, facts, now)
 
 
-def plan(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
+def plan(
+    definition: Definition,
+    state: ExecutionState,
+    now: datetime,
+    rules: RecoveryRules = DEFAULT_RULES,
+) -> Plan:
     """The next facts, or () while the execution waits or has ended."""
     if state.state == PENDING:
         return _start(definition, state, now)
-    if state.state != EXECUTING:
+    if state.state in UNDOING and (facts := plan_undoing(definition, state, now)) is not None:
+        return facts
+    if state.state != EXECUTING and state.state not in UNDOING:
         return ()
     if state.deadline_at is not None and state.deadline_at <= now:
-        return (_timed_out(state, definition),)
+        return (compensation_first(state, _timed_out(state, definition)),)
     for path in state.live if len(state.live) == 1 else sorted(state.live):
-        facts = _plan_path(definition, state, path, now)
+        facts = _plan_path(definition, state, path, now, rules)
         if facts:
-            return facts
+            return _undone_first(state, facts)
     return ()
+
+
+def _undone_first(state: ExecutionState, facts: Plan) -> Plan:
+    """A failure of the whole execution comes after what it undoes."""
+    last = facts[-1]
+    return (*facts[:-1], compensation_first(state, last)) if isinstance(last, ev.Failed) else facts
 
 
 def next_due(state: ExecutionState) -> datetime | None:
@@ -86,7 +99,7 @@ def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue
-        if isinstance(definition.steps[step_id_of(path)], ActionStep):
+        if isinstance(declared_at(definition, path), ActionStep):
             found.append(path)
     return found
 
@@ -99,20 +112,21 @@ def _start(definition: Definition, state: ExecutionState, now: datetime) -> Plan
     return (ev.Started(state.attempt, deadline),)
 
 
-def _plan_path(definition: Definition, state: ExecutionState, path: str, now: datetime) -> Plan:
+def _plan_path(
+    definition: Definition, state: ExecutionState, path: str, now: datetime, rules: RecoveryRules
+) -> Plan:
     if path == START:
         return _go_on(definition, state, definition.start_step, START, now)
-    step, declared = state.steps[path], definition.steps[step_id_of(path)]
+    step, declared = state.steps[path], declared_at(definition, path)
     if step.state in STEP_ENDED:
         return _after(definition, state, path, step, now)
-    if step.state == RETRYING:
-        if step.due_at is None or step.due_at > now:
-            return ()
-        return tuple(try_again(declared, state, path, step, now))
+    if step.state != RUNNING:
+        return plan_recovering(definition, state, path, now, rules)
     if step.deadline_at is not None and step.deadline_at <= now and not _waited(step):
-        message = f"The step did not end within {declared.timeout_seconds:g} seconds."
-        failed = fail_step(state, path, "step_timeout", "timeout", message, retryable=True)
-        return with_recovery(definition, failed, now)
+        failed = fail_step(
+            state, path, "step_timeout", "timeout", _too_slow(declared, step), retryable=True
+        )
+        return with_recovery(definition, state, failed, now, rules)
     match declared:
         case WaitStep():
             return _plan_wait(state, path, step, now)
@@ -120,6 +134,15 @@ def _plan_path(definition: Definition, state: ExecutionState, path: str, now: da
             return _plan_conditional(definition, state, path, declared, now)
         case HumanTaskStep() | ActionStep():
             return ()
+
+
+def _too_slow(declared: Step, step: StepState) -> str:
+    begun, deadline, seconds = step.started_at, step.deadline_at, declared.timeout_seconds
+    if begun is None or deadline is None or seconds is None:
+        return "The step did not end within the time that was left for its recovery."
+    if deadline - begun >= timedelta(seconds=seconds):
+        return f"The step did not end within {seconds:g} seconds."
+    return "The step did not end within the time that was left for its recovery."
 
 
 def _waited(step: StepState) -> bool:
@@ -148,7 +171,7 @@ def _plan_conditional(
         return tuple(_take_branch(state, path, declared))
     if step.child is None:
         return (complete_composite(state, path, _branch_output(declared, step, None)),)
-    child, inside = state.steps.get(step.child), definition.steps[step_id_of(step.child)]
+    child, inside = state.steps.get(step.child), declared_at(definition, step.child)
     if child is None or child.state == PENDING:
         return tuple(begin_step(inside, state, step.child, path, now))
     if child.state not in STEP_ENDED or _is_fatal(inside, state, child):
@@ -203,7 +226,9 @@ def _after(
     definition: Definition, state: ExecutionState, path: str, step: StepState, now: datetime
 ) -> Plan:
     """`path` has ended: the execution fails with it, or the next step begins."""
-    declared = definition.steps[step_id_of(path)]
+    declared = declared_at(definition, path)
+    if is_aside(path):
+        return ()  # the step that it was done for looks at it
     if _is_fatal(declared, state, step):
         return (_failed_with(state, step, path),)
     if parent_path(path):
@@ -212,7 +237,9 @@ def _after(
 
 
 def _is_fatal(declared: Step, state: ExecutionState, step: StepState) -> bool:
-    return step.state == FAILED and declared.critical and state.atomic_mode != "lenient"
+    if step.state != FAILED:
+        return False
+    return step.why == USER_ABORT or (declared.critical and state.atomic_mode != "lenient")
 
 
 def _go_on(
@@ -237,7 +264,8 @@ def _failed_with(state: ExecutionState, step: StepState, path: str) -> ev.Failed
     code, error_class, message = (
         (error.code, error.error_class, error.message) if error else ("step_failed", "unknown", "")
     )
-    return ev.Failed(state.attempt, "critical_step", error_class, code, path, message)
+    reason = USER_ABORT if step.why == USER_ABORT else "critical_step"
+    return ev.Failed(state.attempt, reason, error_class, code, path, message)
 
 
 def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:

@@ -28,10 +28,6 @@ STEP_FIELDS_LATER: Final = frozenset(
         "max_parallelism",
         "loop_config",
         "fork_join_config",
-        "compensate_with",
-        "alternatives",
-        "recovery_strategy",
-        "retry_strategy",
         "on_failure",
     ]
 )
@@ -141,7 +137,7 @@ def _common(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject
         "name": step.text("name") or step_id,
         "description": step.text("description"),
         "next_step": step.step_id("next_step"),
-        **read_failure_policy(step),
+        **read_failure_policy(step, step_id, kind, places),
         "timeout_seconds": step.seconds("timeout_seconds", default),
         "conditions": [
             _gate(step, places, gate, "conditions", index) for index, gate in enumerate(gates)

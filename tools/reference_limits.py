@@ -81,7 +81,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "domain.definition", "NESTING_MAX", "Steps inside one another", "levels", "`too_deep`"
         ),
         Limit(
-            "domain.failure_policy",
+            "domain.recovery_config",
             "ATTEMPTS_MAX",
             "Automatic re-tries of a step",
             "",

@@ -54,10 +54,18 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.StepFailed("a", 1, 1, 7, "transient", "boom", True, "it broke", None),
             ev.StepSkipped("c", 1, "a", "condition", None),
             ev.BranchTaken("a", 1, "then", None, None, None),
+            ev.RecoveryStarted("a", 1, 30_000, "transient", "boom", ("retry",)),
+            ev.AlternativeSelected("a", 1, "cheap", "x"),
             ev.RetryScheduled("a", 1, 2, 1_000, START),
+            ev.QuestionAsked("q1", "a", 1, ("retry",), START, "skip", ("Retry?",)),
+            ev.QuestionAnswered("q1", "a", 1, "retry", None, "exact", "retry"),
+            ev.RecoverySucceeded("a", 1, "retry", 1, 5),
+            ev.RecoveryExhausted("a", 1, "nothing_left", 1, 5),
             ev.HumanTaskCreated("t2", "a", 1, "LOW", True, "t", None, None),
             ev.HumanTaskCompleted(task_id, "a", 1, None),
             ev.CancelRequested(None),
+            ev.CompensationStarted(1, "cancelled", "", "", "", ("a",), ""),
+            ev.CompensationFinished("a", 1),
             ev.Cancelled(1),
             ev.Completed(1, False, None),
             ev.Failed(1, "critical_step", "transient", "boom", "a", "it broke"),
@@ -65,6 +73,7 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.LateResultIgnored("a", 1, 1, 7, "completed", None),
         )
     }
+    run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer
     assert set(facts) == set(ev.EXECUTION_PAYLOADS) - {ev.Requested}
     for fact in facts.values():
         assert after(run, fact).version == run.state.version + 1
