@@ -35,7 +35,7 @@ from domain.lifecycle import (
 from domain.mistakes import Mistake
 from domain.outcomes import complete_step, fail_step, redeliver
 from domain.planner import advance, running_actions
-from domain.questions import understand
+from domain.questions import ANSWER_CHARACTERS_MAX, understand
 from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
@@ -251,6 +251,9 @@ def answer(
     waits any more).
     """
     state = draft.state
+    if len(text) > ANSWER_CHARACTERS_MAX:
+        message = f"An answer has at most {ANSWER_CHARACTERS_MAX} characters."
+        raise Invalid(message, [Mistake("/answer", "too_long", message)])
     question = question_for(state, question_id)
     understood = understand(text)
     if question.kind is not None and (understood.kind, understood.alternative) == (

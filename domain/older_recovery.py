@@ -6,7 +6,7 @@ from typing import Final
 
 from domain.json_values import JsonObject, pointer_join
 from domain.mistakes import Fields
-from domain.recovery_config import ATTEMPTS_MAX, MILLISECONDS_MAX, MULTIPLIER_MAX
+from domain.recovery_config import ATTEMPTS_MAX, MILLISECONDS_LIMIT, MULTIPLIER_MAX
 from domain.stage_reader import read_ask, read_status_codes
 
 _STRATEGIES: Final = {
@@ -39,9 +39,9 @@ def read_retry_strategy(step: Fields) -> JsonObject:
     return {
         "kind": "retry",
         "attempts": fields.whole("max_retries", 0, ATTEMPTS_MAX, 3),
-        "base_delay_ms": fields.whole("initial_delay_ms", 0, MILLISECONDS_MAX, 1_000),
+        "base_delay_ms": fields.whole("initial_delay_ms", 0, MILLISECONDS_LIMIT, 1_000),
         "multiplier": fields.number("backoff_multiplier", 1, MULTIPLIER_MAX, 2.0),
-        "max_delay_ms": fields.whole("max_delay_ms", 0, MILLISECONDS_MAX, 30_000),
+        "max_delay_ms": fields.whole("max_delay_ms", 0, MILLISECONDS_LIMIT, 30_000),
         "first_retry_at_once": False,
         "strategy": _STRATEGIES[kind or "exponential_backoff"],
         "jitter": fields.flag("jitter", False),
@@ -74,12 +74,12 @@ def read_recovery_strategy(step: Fields, step_id: str) -> tuple[JsonObject | Non
         return read_ask(step, {"questions": fields.texts("questions")}, place, name), {}
     fields.refuse_others(frozenset({"flow_id"}))
     flow = fields.step_id("flow_id")
-    if flow is None or flow == step_id:
-        message = (
-            "flow_id names an alternative of the definition or of the server."
-            if flow is None
-            else "This alternative is the step itself; name another one."
-        )
-        fields.refuse("missing_field" if flow is None else "cycle", message, "flow_id")
+    if flow is None:
+        message = "flow_id names an alternative of the definition or of the server."
+        fields.refuse("missing_field", message, "flow_id")
+        return None, {}
+    if flow == step_id:
+        message = "This alternative is the step itself; name another one."
+        fields.refuse("cycle", message, "flow_id")
         return None, {}
     return {"kind": "alternative", "rule": flow}, {}

@@ -14,7 +14,7 @@ from domain.json_values import Json, JsonObject
 from domain.mistakes import SECONDS_MAX, Fields, Mistake
 
 ATTEMPTS_MAX: Final = 100
-MILLISECONDS_MAX: Final = SECONDS_MAX * 1_000
+MILLISECONDS_LIMIT: Final = SECONDS_MAX * 1_000
 MULTIPLIER_MAX: Final = 100
 
 
@@ -43,7 +43,7 @@ DEFAULT_CONFIG: Final = RecoveryConfig()
 
 
 def _milliseconds(low: int) -> Callable[[Fields, str], Json]:
-    return lambda fields, name: fields.whole(name, low, MILLISECONDS_MAX)
+    return lambda fields, name: fields.whole(name, low, MILLISECONDS_LIMIT)
 
 
 _READERS: Final[dict[str, Callable[[Fields, str], Json]]] = {

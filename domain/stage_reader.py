@@ -11,7 +11,7 @@ from typing import Final
 from domain.error_classes import ERROR_CLASSES
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, is_number
-from domain.recovery_config import ATTEMPTS_MAX, MILLISECONDS_MAX, MULTIPLIER_MAX
+from domain.recovery_config import ATTEMPTS_MAX, MILLISECONDS_LIMIT, MULTIPLIER_MAX
 from domain.recovery_stages import EXPONENTIAL, ON_TIMEOUT, RETRY_STRATEGIES
 from domain.references import BadReferences, compile_template
 
@@ -50,9 +50,9 @@ def read_retry(step: Fields, raw: Json, *place: str | int) -> JsonObject:
     return {
         "kind": "retry",
         "attempts": fields.whole("attempts", 0, ATTEMPTS_MAX, 3),
-        "base_delay_ms": fields.whole("base_delay_ms", 0, MILLISECONDS_MAX, 1_000),
+        "base_delay_ms": fields.whole("base_delay_ms", 0, MILLISECONDS_LIMIT, 1_000),
         "multiplier": fields.number("multiplier", 1, MULTIPLIER_MAX, 2.0),
-        "max_delay_ms": fields.whole("max_delay_ms", 0, MILLISECONDS_MAX, 10_000),
+        "max_delay_ms": fields.whole("max_delay_ms", 0, MILLISECONDS_LIMIT, 10_000),
         "first_retry_at_once": fields.flag("first_retry_at_once", False),
         "strategy": fields.choice("strategy", RETRY_STRATEGIES, EXPONENTIAL),
         "jitter": fields.flag("jitter", False),
@@ -146,7 +146,7 @@ def read_ask(step: Fields, raw: Json, *place: str | int) -> JsonObject:
         "kind": "ask",
         "answer_timeout_ms": None
         if timeout is None
-        else fields.whole("answer_timeout_ms", 1, MILLISECONDS_MAX),
+        else fields.whole("answer_timeout_ms", 1, MILLISECONDS_LIMIT),
         "on_timeout": fields.choice("on_timeout", ON_TIMEOUT, "skip"),
         "questions": fields.texts("questions"),
     }

@@ -89,12 +89,13 @@ def beyond_budgets(events: Iterable[Event]) -> Iterator[Finding]:
 
 @dataclass(slots=True)
 class _Undoing:
-    """What has finished and can be undone, in order, and whether the execution is aborted."""
+    """What has finished and can be undone, in order; whether it is aborted, and being undone."""
 
     mode: str = ""
     undoable: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
     aborting: bool = False
+    undoing: bool = False
 
     def see(self, event: Event) -> Iterator[str]:
         match event.data:
@@ -110,20 +111,23 @@ class _Undoing:
             case ev.CompensationStarted() | ev.CompensationFinished():
                 yield from self._undo(event.data)
             case ev.Retried(reset=reset):
-                self.aborting = False
+                self.aborting = self.undoing = False
                 self.finished = [each for each in self.finished if each not in reset]
             case ev.Cancelled() | ev.Failed() | ev.Completed():
                 yield from self._end(event.data)
 
     def _start(self, started: ev.StepStarted) -> Iterator[str]:
-        if self.aborting and not started.path.endswith("~undo"):
+        undoes = started.path.endswith("~undo")
+        if self.aborting and not undoes:
             yield f"{started.path} starts after the abort"
+        if undoes and not self.undoing:
+            yield f"{started.path} undoes what nobody has aborted"
         if started.compensate_with is not None:
             self.undoable.add(started.path)
 
     def _undo(self, data: ev.Payload) -> Iterator[str]:
         if isinstance(data, ev.CompensationStarted):
-            self.aborting = True
+            self.aborting = self.undoing = True
             if self.mode != "strict" or list(data.paths) != self.finished[::-1]:
                 yield f"undoes {data.paths} of {self.finished} in mode {self.mode}"
         elif isinstance(data, ev.CompensationFinished):
