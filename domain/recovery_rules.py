@@ -120,6 +120,8 @@ def _place_rules(
     rules: RecoveryRules,
 ) -> None:
     named = definition.alternatives + (() if config is None else rules.alternatives)
+    if isinstance(declared, HumanTaskStep):  # the same again is a retry, which asks the person anew
+        named = tuple(each for each in named if each.action is not None)
     if not named or not isinstance(declared, ActionStep | HumanTaskStep):
         return
     own = [n for n, each in enumerate(stages) if isinstance(each, Alternative | NamedAlternative)]

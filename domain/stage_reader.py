@@ -91,7 +91,10 @@ def read_alternative(
             fields.refuse("contradiction", "Give rule, or id, when, do and input.", "rule")
         return {"kind": "alternative", "rule": _id(fields, "rule")}
     action, changes = _work(fields), _changes(fields)
-    if not changes and action in (None, own_action):
+    if own_action == "create_task" and action in (None, own_action):
+        message = "A person is not asked twice at once: name an action in do, or use a retry."
+        fields.refuse("contradiction", message, *(["do"] if "do" in raw else []))
+    elif not changes and action in (None, own_action):
         message = (
             "This alternative is the step itself: name another action in do, or change the input. "
             "To do the same again, use a retry."

@@ -13,7 +13,7 @@ from domain.lifecycle import RETRYING
 from domain.recovery import may_retry, retry_delay_ms
 from domain.recovery_config import read_recovery_config
 from domain.recovery_stages import InputChange, RetryPolicy
-from tests.builders import Run, mistakes_of, normalised, step, wait, workflow
+from tests.builders import Run, mistakes_of, normalised, step, task, wait, workflow
 from tests.specs import given
 
 
@@ -441,6 +441,16 @@ def test_the_ways_to_write_recovery(fields: JsonObject, kinds: list[str]) -> Non
 )
 def test_recovery_that_is_refused(fields: JsonObject, pointer: str, code: str) -> None:
     assert mistakes_of(workflow({"a": step(**fields)}))[f"/steps/a{pointer}"] == code
+
+
+def test_the_alternative_of_a_person_is_an_action() -> None:
+    half: JsonObject = {"id": "x", "input": [{"path": "title", "set": "Please"}]}
+    raw = workflow({"t": task(alternatives=[half])})
+    assert mistakes_of(raw) == {"/steps/t/alternatives/0": "contradiction"}
+    call: JsonObject = {"id": "y", "do": {"action": "call_api"}}
+    run = Run(workflow({"t": task(timeout_seconds=5)}, alternatives=[half, call]))
+    run.go()
+    assert run.pass_time(5)[2:] == ["alternative_selected t y", "step_started t~alt.y #1"]
 
 
 def test_only_actions_have_alternatives() -> None:
