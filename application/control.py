@@ -1,4 +1,4 @@
-"""Commands on an existing execution: cancel, retry, complete a human task."""
+"""Commands on an existing execution: cancel, retry, answer a question, complete a human task."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -12,27 +12,53 @@ from domain import decisions
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, NotFound
 from domain.json_values import Json
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 
 class Control:
     """The verbs."""
 
-    def __init__(self, ledger: Ledger, workflows: Workflows, runner: Runner) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        workflows: Workflows,
+        runner: Runner,
+        rules: RecoveryRules = DEFAULT_RULES,
+    ) -> None:
         self._ledger = ledger
         self._workflows = workflows
         self._runner = runner
+        self._rules = rules
 
     async def cancel(self, caller: Caller, execution_ref: str, reason: str | None) -> Answer:
         """CANCELLED when this returns; running handlers are interrupted. Cancelling twice is no
         error.
+
+        In strict mode with finished steps to undo it is cancelling, until a worker has undone them.
         """
         execution_id = execution_uuid(caller.workspace_id, execution_ref)
         return await self._commanded(
             caller,
             execution_id,
             lambda draft: decisions.cancel(draft, reason),
-            lambda draft: Discard(),
+            lambda draft: Discard() if draft.state.terminal else Touch(draft.meta.at),
         )
+
+    async def answer(
+        self, caller: Caller, execution_ref: str, question_id: str | None, answer: str
+    ) -> Answer:
+        """A person answers a question about a failed step; a worker carries the answer out."""
+        entry = await self._ledger.find(caller.workspace_id, execution_ref)
+        definition = await self._workflows.definition(entry.state)
+        answered, _, _ = await self._ledger.command(
+            caller,
+            entry.state.id,
+            lambda draft: decisions.answer(
+                draft, definition, question_id, answer, draft.meta.at, self._rules
+            ),
+            lambda draft: Touch(draft.meta.at),
+        )
+        return answered
 
     async def retry(
         self, caller: Caller, execution_ref: str, resume_from_step: str | None, reason: str | None

@@ -168,7 +168,10 @@ class _Flow:
         self.definition = definition
         self.state = state
         self.tries = tries
-        self.order = list(dict.fromkeys(_reading_order(definition)))
+        undoing = {step.compensate_with for step in definition.steps.values()}
+        self.order = [
+            each for each in dict.fromkeys(_reading_order(definition)) if each not in undoing
+        ]
         self.ids = {step_id: f"s{number}" for number, step_id in enumerate(self.order, start=1)}
         self.paths = {step_id: path_of(definition, step_id) for step_id in self.order}
         self.states = {} if state is None else states_by_step(state)

@@ -35,6 +35,7 @@ from domain.events import Meta
 from domain.execution import ExecutionState
 from domain.json_values import Json, NotStorable, check_storable
 from domain.planner import next_due
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 Result = TypeVar("Result")
 BACK_OFF_SECONDS: Final = 0.2
@@ -83,6 +84,7 @@ class Driver:
         actions: Actions,
         report: Callable[[str, dict[str, object]], None],
         host: Host,
+        rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
@@ -91,6 +93,7 @@ class Driver:
         self._actions = actions
         self._report = report
         self._host = host
+        self._rules = rules
         self.figures = WorkerFigures()
 
     async def guarded(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
@@ -257,9 +260,10 @@ class Driver:
         now = draft.meta.at
         if outcome is None:
             if not self._host.stopping:
-                decisions.resume(draft, run.definition, run.held(), run.epoch, now)
+                decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
         else:
-            decisions.settle(draft, run.definition, outcome, now, go_on=not self._host.stopping)
+            go_on = not self._host.stopping
+            decisions.settle(draft, run.definition, outcome, now, go_on=go_on, rules=self._rules)
         return draft
 
     def _draft(self, run: Run) -> Draft:

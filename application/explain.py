@@ -13,12 +13,20 @@ from application.diagram_style import printable, time_text
 from application.ports import QueueRow
 from application.views import WaitView, waiting_on
 from domain.decisions import VERBS, allowed_actions, retry
-from domain.definition import Definition, step_id_of
+from domain.definition import Definition, is_aside, owner_of, step_id_of
 from domain.draft import Draft
 from domain.events import Meta, Retried
 from domain.execution import ExecutionState
 from domain.lane_paths import iteration_around
-from domain.lifecycle import CANCELLED, COMPLETED, FAILED, SKIPPED, STEP_ENDED
+from domain.lifecycle import (
+    CANCELLED,
+    CANCELLING,
+    COMPENSATING,
+    COMPLETED,
+    FAILED,
+    SKIPPED,
+    STEP_ENDED,
+)
 from domain.reopening import was_reached
 
 NAMES_MAX: Final = 12
@@ -92,6 +100,10 @@ def _summary(state: ExecutionState) -> str:
                 f"The execution was cancelled{attempt}{by}{_when(state.cancelled_at)}; "
                 f"{steps}{reason}"
             )
+    if state.state == COMPENSATING:
+        return f"The execution failed{attempt} and undoes what it has done. {_cause(state)}"
+    if state.state == CANCELLING:
+        return f"The execution is being cancelled{attempt} and undoes what it has done."
     return f"The execution is running{attempt}; {steps}."
 
 
@@ -128,7 +140,7 @@ def _why_not_moving(state: ExecutionState, row: QueueRow | None, now: datetime) 
 
 
 def _nothing_due(state: ExecutionState, row: QueueRow) -> str:
-    if any(wait.kind == "human_task" for wait in waiting_on(state)):
+    if any(wait.kind in ("human_task", "question") for wait in waiting_on(state)):
         return "It waits for a person." + _next_look(row, " At the latest it moves at {}.")
     return "Nothing is due now." + _next_look(row, " It goes on by itself at {}.")
 
@@ -145,7 +157,7 @@ def _waiting(state: ExecutionState, wait: WaitView, now: datetime) -> Waiting:
 
 
 def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
-    step = f"Step {_name(wait.path)!r}"
+    step = _step_words(wait.path)
     match wait.kind:
         case "start":
             return f"Its start{_until(wait, now)}." if wait.until else "A worker that starts it."
@@ -155,10 +167,27 @@ def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
             coming = state.steps[wait.path].try_no + 1
             cause = f" The last try failed: {_clean(wait.detail)}" if wait.detail else ""
             return f"{step} is tried again (try {coming}){_until(wait, now)}.{cause}"
+        case "alternative":
+            return f"{step} failed; its alternative {_clean(wait.detail)!r} is about to begin."
+        case "compensation":
+            return f"{step} is about to be undone."
+        case "question":
+            return (
+                f"{step} failed and a person is asked what to do{_limit(wait)}. "
+                f"{_question_sentence(state, wait)}"
+            )
         case "human_task":
             return f"{step} waits for a person{_limit(wait)}. {_task_sentence(state, wait)}"
     what = f"{_clean(wait.detail)}{_try_words(state, wait.path)}"
     return f"{step} has begun ({what}) and has not ended yet{_limit(wait)}."
+
+
+def _step_words(path: str) -> str:
+    """The step, or what is done in its place or to undo it."""
+    name, aside = _name(owner_of(path)), path.partition("~")[2]
+    if aside == "undo":
+        return f"The compensation of step {name!r}"
+    return f"Alternative {aside[4:]!r} of step {name!r}" if aside else f"Step {name!r}"
 
 
 def _task_sentence(state: ExecutionState, wait: WaitView) -> str:
@@ -170,6 +199,14 @@ def _task_sentence(state: ExecutionState, wait: WaitView) -> str:
         f"Task {task.id} ({_clean(task.title)}{who}) ends with "
         f"POST /human-tasks/{task.id}/complete."
     )
+
+
+def _question_sentence(state: ExecutionState, wait: WaitView) -> str:
+    question = state.questions.get(wait.detail or "")
+    if question is None:
+        return ""
+    options = ", ".join(_clean(each) for each in question.options)
+    return f"Question {question.id} takes one of {options}, or a text."
 
 
 def _try_words(state: ExecutionState, path: str) -> str:
@@ -205,8 +242,9 @@ def _verb(state: ExecutionState, definition: Definition, verb: str) -> VerbEffec
 
 
 def _cancelling(state: ExecutionState, definition: Definition, allowed: bool) -> str:
-    if state.state == CANCELLED:
-        return "It is cancelled already; asking again changes nothing."
+    if state.state in (CANCELLED, CANCELLING):
+        already = "cancelled" if state.state == CANCELLED else "being cancelled"
+        return f"It is {already} already; asking again changes nothing."
     if not allowed:
         return f"It is {state.status}; only what has not ended can be cancelled."
     live = _in_order(definition, (path for path in state.live if _is_open(state, path)))
@@ -216,7 +254,12 @@ def _cancelling(state: ExecutionState, definition: Definition, allowed: bool) ->
     never = _never_reached(state, definition)
     if never:
         parts.append(f"Never runs {_names(never)}.")
-    parts.append("Finished steps are not undone. A retry can reopen it.")
+    undone = list(reversed(state.to_undo))
+    parts.append(
+        f"First undoes {_names(undone)}, in this order. A retry can reopen it."
+        if undone
+        else "Finished steps are not undone. A retry can reopen it."
+    )
     return " ".join(parts)
 
 
@@ -264,16 +307,19 @@ def _reset_by_retry(state: ExecutionState, definition: Definition) -> list[str]:
 def _in_order(definition: Definition, paths: Iterable[str]) -> list[str]:
     """Paths in the order in which the definition lists their steps."""
     place = {step_id: number for number, step_id in enumerate(definition.steps)}
-    return sorted(paths, key=lambda path: place[step_id_of(path)])
+    own = (path for path in paths if not is_aside(path))
+    return sorted(own, key=lambda path: place[step_id_of(path)])
 
 
 def _never_reached(state: ExecutionState, definition: Definition) -> list[str]:
     """Steps without a record that still could run: those on a branch not taken could not."""
     reached = {step_id_of(path): step for path, step in state.steps.items()}
+    undoing = {declared.compensate_with for declared in definition.steps.values()}
     return [
         step_id
         for step_id, declared in definition.steps.items()
         if step_id not in reached
+        and step_id not in undoing
         and ((around := reached.get(declared.parent)) is None or around.state != SKIPPED)
         and not was_reached(definition, state, step_id)
     ]

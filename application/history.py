@@ -9,6 +9,7 @@ from uuid import UUID
 
 from application.ledger import Entry, Ledger, execution_uuid, not_ready
 from application.ports import ChangeFeed, StoreUnavailable
+from application.question_views import QuestionView, question_views
 from application.step_history import step_history
 from application.views import ExecutionView, StepView, summarise
 from application.watchers import Enough, Watchers
@@ -59,6 +60,11 @@ class History:
         """Every try of every step in every attempt, in order of start."""
         entry = await self._ledger.find(workspace_id, execution_ref)
         return step_history([each.event async for each in self._all(entry.state.id, 0)])
+
+    async def questions(self, workspace_id: str, execution_ref: str) -> Sequence[QuestionView]:
+        """Every question that was asked about its failed steps, in order."""
+        entry = await self._ledger.find(workspace_id, execution_ref)
+        return question_views(entry.state)
 
     async def events(
         self, workspace_id: str, execution_ref: str, *, after_version: int = 0, limit: int = 100

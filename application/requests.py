@@ -20,13 +20,15 @@ from application.ports import (
 from application.views import summarise
 from application.workflows import Workflows
 from domain import decisions
-from domain.composite_lines import counted_steps
 from domain.decisions import Request
+from domain.definition import count_steps
 from domain.definition_reader import Mistake
 from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
 from domain.events import Event
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject, sha256_of
+from domain.recovery_config import completed
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.workflow import NAMESPACE, WorkflowState, version_id
 
 ATOMIC_MODES: Final = ("strict", "lenient", "conditional")
@@ -59,7 +61,8 @@ class InputSchemas(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteOptions:
     """How to run it. `priority` 0-9, lower first; `start_at` or `delay_seconds` put the start off;
-    `simulate` performs nothing.
+    `simulate` performs nothing. `recovery` holds the given members of a RecoveryConfig
+    (`domain/recovery_config.py` reads them), None when there is none.
     """
 
     input_data: JsonObject = field(default_factory=dict)
@@ -69,18 +72,25 @@ class ExecuteOptions:
     start_at: datetime | None = None
     delay_seconds: float | None = None
     simulate: bool = False
+    recovery: JsonObject | None = None
 
 
 class Requests:
     """The use cases that create executions."""
 
     def __init__(
-        self, ledger: Ledger, workflows: Workflows, runner: Runner, schemas: InputSchemas
+        self,
+        ledger: Ledger,
+        workflows: Workflows,
+        runner: Runner,
+        schemas: InputSchemas,
+        rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
         self._ledger = ledger
         self._workflows = workflows
         self._runner = runner
         self._schemas = schemas
+        self._rules = rules
 
     async def execute(
         self,
@@ -116,7 +126,7 @@ class Requests:
             workflow_version=0,
             definition_id=uuid5(NAMESPACE, f"inline\n{digest}"),
             sha256=digest,
-            steps_total=counted_steps(normalised),
+            steps_total=count_steps(normalised),
             input={},
             definition=normalised,
         )
@@ -135,7 +145,9 @@ class Requests:
         now = self._ledger.clock.now()
         command_id = caller.identity(self._ledger.new_id())
         state, event = decisions.request(
-            command_id, _with_options(wanted, options, now), caller.meta(now, command_id)
+            command_id,
+            _with_options(wanted, options, self._rules, now),
+            caller.meta(now, command_id),
         )
         return await self._store(caller, state, event)
 
@@ -194,12 +206,14 @@ def _of_workflow(state: WorkflowState, number: int) -> Request:
         workflow_version=number,
         definition_id=state.id,
         sha256=version.sha256,
-        steps_total=counted_steps(version.definition),
+        steps_total=count_steps(version.definition),
         input={},
     )
 
 
-def _with_options(wanted: Request, options: ExecuteOptions, now: datetime) -> Request:
+def _with_options(
+    wanted: Request, options: ExecuteOptions, rules: RecoveryRules, now: datetime
+) -> Request:
     if options.atomic_mode not in ATOMIC_MODES:
         raise Invalid(
             "atomic_mode is strict, lenient or conditional.",
@@ -236,4 +250,7 @@ def _with_options(wanted: Request, options: ExecuteOptions, now: datetime) -> Re
         labels=options.labels,
         start_at=start_at,
         simulate=options.simulate,
+        recovery=rules.config
+        if options.recovery is None
+        else completed(options.recovery, rules.config),
     )

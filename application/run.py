@@ -11,7 +11,7 @@ from uuid import UUID
 from application.ledger import Entry
 from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
 from domain.decisions import Outcome
-from domain.definition import ActionStep, Definition, step_id_of
+from domain.definition import ActionStep, Definition, declared_at
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import RUNNING
@@ -123,7 +123,7 @@ def context_for(
 ) -> tuple[StepContext, JsonObject]:
     """What the handler of `path` is called with: its context and its resolved input."""
     step = state.steps[path]
-    declared = definition.steps[step_id_of(path)]
+    declared = declared_at(definition, path)
     execution_id = str(state.id)
     key = f"{execution_id}:{step.attempt}:{path}"
     uses: tuple[SecretUse, ...] = ()

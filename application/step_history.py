@@ -4,6 +4,7 @@ One fold for the steps of one execution and for their table.
 
 A try's row is final once the try has ended. A re-try that is scheduled is a row of its own from
 then on (RECOVERING, no start yet), so the newest row of a path always shows what the step does now.
+Other work in a failed step's place, and a question about it, show in the row of its last try.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,11 +30,22 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.IterationFinished,
         ev.BranchStarted,
         ev.RetryScheduled,
+        ev.AlternativeSelected,
+        ev.QuestionAsked,
+        ev.RecoverySucceeded,
+        ev.RecoveryExhausted,
         ev.HumanTaskCreated,
     }
 )
 _END_OTHERS: Final = frozenset(
-    {ev.StepFailed, ev.BranchFinished, ev.Joined, ev.Cancelled, ev.Failed}
+    {
+        ev.StepFailed,
+        ev.BranchFinished,
+        ev.Joined,
+        ev.Cancelled,
+        ev.Failed,
+        ev.CompensationStarted,
+    }
 )
 
 

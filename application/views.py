@@ -11,12 +11,21 @@ from typing import Final
 
 from msgspec import Struct
 
+from domain.compensation import UNDOING
 from domain.decisions import allowed_actions
-from domain.definition import step_id_of
+from domain.definition import alternative_path, is_aside, step_id_of
 from domain.execution import START, ErrorInfo, ExecutionState, StepState
 from domain.execution_state import Fan
 from domain.json_values import Json, JsonObject
-from domain.lifecycle import EXECUTING, RETRYING, STEP_ENDED, status_of
+from domain.lifecycle import (
+    AWAITING_ANSWER,
+    EXECUTING,
+    REROUTED,
+    RETRYING,
+    RUNNING,
+    STEP_ENDED,
+    status_of,
+)
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PRESSING: Final = ("awaiting_answer", "rerouted", "retrying")
@@ -48,7 +57,8 @@ class ErrorView(Struct, frozen=True):
 class WaitView(Struct, frozen=True):
     """One thing it waits for.
 
-    `kind`: start, timer, retry, action, human_task. `until` None when only others can end it.
+    `kind`: start, timer, retry, alternative, question, action, human_task, compensation. `until`
+    None when only others can end it.
     """
 
     kind: str
@@ -191,16 +201,23 @@ def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
     """Everything that can move it next, in order of path."""
     if state.state == "PENDING":
         return (WaitView("start", "", state.start_at, None),)
+    if state.state in UNDOING and not state.live:
+        return tuple(WaitView("compensation", path, None, None) for path in state.to_undo[-1:])
     return tuple(
-        _wait(state, path, step)
+        _wait(path, step)
         for path in sorted(state.live)
         if path != START
         and (step := state.steps[path]).state not in STEP_ENDED
-        and (not step.is_around or step.state == RETRYING)
+        and (not step.is_around or step.state != RUNNING)
+        and not (step.state == REROUTED and alternative_path(path, step.via or "") in state.live)
     )
 
 
-def _wait(state: ExecutionState, path: str, step: StepState) -> WaitView:
+def _wait(path: str, step: StepState) -> WaitView:
+    if step.state == REROUTED:
+        return WaitView("alternative", path, None, step.via)
+    if step.state == AWAITING_ANSWER:
+        return WaitView("question", path, step.due_at, step.question_id)
     if step.state == RETRYING:
         return WaitView("retry", path, step.due_at, step.error.message if step.error else None)
     if step.due_at is not None:
@@ -273,7 +290,9 @@ def _progress(state: ExecutionState, status: str) -> ProgressView:
     running = sum(
         1
         for path in state.live
-        if (step := state.steps.get(path)) is not None and step.state not in STEP_ENDED
+        if not is_aside(path)
+        and (step := state.steps.get(path)) is not None
+        and step.state not in STEP_ENDED
     )
     total = state.steps_total
     percentage = 100 if status == "COMPLETED" else min(99, 100 * ended // total) if total else 0

@@ -21,6 +21,7 @@ from application.ports import ChangeFeed, Claim, Clock, StoreUnavailable, WorkQu
 from application.run import Run
 from application.steps import Actions
 from application.workflows import Workflows
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 POLL_SECONDS: Final = 1.0
 TICK_SECONDS: Final = 0.05
@@ -55,6 +56,7 @@ class Worker:
         actions: Actions,
         options: WorkerOptions,
         report: Callable[[str, dict[str, object]], None],
+        rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
         self._queue = queue
         self._clock = clock
@@ -72,7 +74,7 @@ class Worker:
         self._renewed_at: datetime | None = None
         self._idle: frozenset[tuple[UUID, int]] = frozenset()
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._driver = Driver(ledger, queue, clock, workflows, actions, report, self)
+        self._driver = Driver(ledger, queue, clock, workflows, actions, report, self, rules)
 
     # --- life of the worker ---
 

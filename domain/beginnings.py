@@ -10,6 +10,7 @@ from domain.definition import (
     PRIORITIES,
     ActionStep,
     ConditionalStep,
+    Definition,
     ForkJoinStep,
     HumanTaskStep,
     LoopStep,
@@ -17,11 +18,16 @@ from domain.definition import (
     Step,
     ValidateStep,
     WaitStep,
+    alternative_path,
+    declared_at,
 )
 from domain.execution import ExecutionState, StepState
+from domain.input_changes import changed_input
 from domain.json_values import PAYLOAD_BYTES_MAX, Json, JsonObject, NotStorable
 from domain.mistakes import SECONDS_MAX, is_number
 from domain.outcomes import bytes_of, deadline_of
+from domain.recovery import time_left
+from domain.recovery_rules import RecoveryRules, strategies_of
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
 
@@ -57,20 +63,11 @@ def begin_step(
         due_at,
         deadline_of(declared, now),
         given,
+        declared.compensate_with if state.atomic_mode == "strict" else None,
     )
     if problem is not None:
         yield started
-        yield ev.StepFailed(
-            path,
-            state.attempt,
-            started.try_no,
-            0,
-            "permanent",
-            "bad_step_input",
-            False,
-            problem,
-            None,
-        )
+        yield _bad_input(started, problem)
         return
     yield started
     if isinstance(declared, HumanTaskStep):
@@ -88,12 +85,60 @@ def try_again(
         action=step.action,
         after=step.after,
         due_at=_due_at(declared, step.input, now),
-        deadline_at=deadline_of(declared, now),
+        deadline_at=deadline_of(declared, now, time_left(state, path, now)),
         input=step.input,
+        compensate_with=step.compensate_with,
     )
     yield started
     if isinstance(declared, HumanTaskStep):
         yield from _ask_person(state, started)
+
+
+def begin_alternative(
+    definition: Definition, state: ExecutionState, owner: str, now: datetime, rules: RecoveryRules
+) -> Iterator[ev.Payload]:
+    """The alternative that was chosen for the step at `owner`: its input with the changes."""
+    step = state.steps[owner]
+    chosen_id = step.via or ""
+    path = alternative_path(owner, chosen_id)
+    known = strategies_of(definition, state, owner, rules).alternatives(rules)
+    chosen = known.get(chosen_id)
+    given: Json = None
+    problem = None
+    try:
+        if chosen is None:
+            raise ValueError(f"the server has no alternative {chosen_id!r} any more.")
+        given = _bounded(changed_input(step.input, chosen.changes))
+    except ValueError as error:
+        problem = str(error)
+    before = state.steps.get(path)
+    started = ev.StepStarted(
+        path=path,
+        attempt=state.attempt,
+        try_no=1 if before is None else before.try_no + 1,
+        action=step.action if chosen is None or chosen.action is None else chosen.action,
+        after=owner,
+        due_at=None,
+        deadline_at=deadline_of(declared_at(definition, path), now, time_left(state, path, now)),
+        input=given,
+    )
+    yield started
+    if problem is not None:
+        yield _bad_input(started, problem)
+
+
+def _bad_input(started: ev.StepStarted, problem: str) -> ev.StepFailed:
+    return ev.StepFailed(
+        path=started.path,
+        attempt=started.attempt,
+        try_no=started.try_no,
+        epoch=0,
+        error_class="permanent",
+        code="bad_step_input",
+        retryable=False,
+        message=problem,
+        output=None,
+    )
 
 
 def _action_name(declared: Step) -> str:

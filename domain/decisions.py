@@ -14,15 +14,30 @@ from uuid import UUID
 from msgspec import Struct
 
 from domain import events as ev
-from domain.definition import Definition
+from domain.answering import question_for, require_open
+from domain.compensation import cancel_first
+from domain.definition import Definition, owner_of, step_id_of
 from domain.draft import Draft
-from domain.errors import NotFound, StateConflict, StepNotReached
+from domain.error_classes import ErrorLists, classify, status_of_failure
+from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
 from domain.execution import ExecutionState, evolve
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import top_of
-from domain.lifecycle import CANCELLED, EXECUTION_TABLE, RUNNING, follow, verbs_from
-from domain.outcomes import complete_step, fail_step, redeliver, with_recovery
+from domain.lifecycle import (
+    CANCELLED,
+    CANCELLING,
+    EXECUTION_TABLE,
+    RUNNING,
+    follow,
+    verbs_from,
+)
+from domain.mistakes import Mistake
+from domain.outcomes import complete_step, fail_step, redeliver
 from domain.planner import advance, running_actions
+from domain.questions import ANSWER_CHARACTERS_MAX, understand
+from domain.recovery import Plan, after_answer, record_all, with_recovery
+from domain.recovery_config import RecoveryConfig, config_as_json
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.reopening import undone_by_retry, was_reached
 
 VERBS: Final = ("cancel", "retry")
@@ -45,6 +60,7 @@ class Request(Struct, frozen=True, kw_only=True):
     start_at: datetime | None = None
     simulate: bool = False
     definition: JsonObject | None = None
+    recovery: RecoveryConfig | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -77,6 +93,7 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
         simulate=wanted.simulate,
         definition=wanted.definition,
         input=wanted.input,
+        recovery=None if wanted.recovery is None else config_as_json(wanted.recovery),
     )
     event = ev.Event(execution_id, 1, meta, data)
     return evolve(None, event), event
@@ -88,12 +105,15 @@ def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
 
 
 def cancel(draft: Draft, reason: str | None) -> None:
-    """CANCELLED at once; nothing to do when it already is."""
-    if draft.state.state == CANCELLED:
+    """CANCELLED at once, or, in strict mode, once what has finished is undone.
+
+    Nothing to do when it already is, or is about to be.
+    """
+    if draft.state.state in (CANCELLED, CANCELLING):
         return
     _require(draft.state, "cancel")
     draft.record(ev.CancelRequested(reason))
-    draft.record(ev.Cancelled(draft.state.attempt))
+    draft.record(cancel_first(draft.state))
 
 
 def retry(
@@ -109,12 +129,22 @@ def retry(
     undone = frozenset[str]()
     if resume_from is not None:
         undone = _reachable(definition, state, resume_from)
+    for path in state.steps:
+        if path.endswith("~undo"):
+            undone |= {path}
+            if owner_of(path) not in state.to_undo:  # it is undone: again, with all after it
+                undone |= _reachable(definition, state, step_id_of(path))
     reset, reopened = undone_by_retry(state, undone)
     draft.record(ev.Retried(state.attempt + 1, reset, start_at, reason, reopened))
 
 
 def resume(
-    draft: Draft, definition: Definition, held: Iterable[str], epoch: int, now: datetime
+    draft: Draft,
+    definition: Definition,
+    held: Iterable[str],
+    epoch: int,
+    now: datetime,
+    rules: RecoveryRules = DEFAULT_RULES,
 ) -> None:
     """A worker took the execution over.
 
@@ -127,13 +157,18 @@ def resume(
             expired = step.deadline_at is not None and step.deadline_at <= now
             if path in held or expired:
                 continue
-            for fact in redeliver(definition, draft.state, path, epoch, now):
-                draft.record(fact)
-    advance(definition, draft, now)
+            record_all(draft, redeliver(definition, draft.state, path, epoch, now, rules), now)
+    advance(definition, draft, now, rules)
 
 
 def settle(
-    draft: Draft, definition: Definition, outcome: Outcome, now: datetime, *, go_on: bool = True
+    draft: Draft,
+    definition: Definition,
+    outcome: Outcome,
+    now: datetime,
+    *,
+    go_on: bool = True,
+    rules: RecoveryRules = DEFAULT_RULES,
 ) -> bool:
     """Record how a try ended and everything that follows; False when it came too late.
 
@@ -149,30 +184,32 @@ def settle(
     ):
         draft.record(late(outcome))
         return False
-    if outcome.error_class:
-        failed = fail_step(
-            state,
-            path,
-            outcome.code,
-            outcome.error_class,
-            outcome.message,
-            retryable=outcome.retryable,
-            epoch=outcome.epoch,
-            output=outcome.output,
-        )
-    else:
-        done = complete_step(state, path, outcome.output, epoch=outcome.epoch)
-        if not isinstance(done, ev.StepFailed):
-            draft.record(done)
-            if go_on:
-                advance(definition, draft, now)
-            return True
-        failed = done
-    for fact in with_recovery(definition, failed, now):
-        draft.record(fact)
+    ended = (
+        _failure(state, outcome, rules.errors)
+        if outcome.error_class
+        else complete_step(state, path, outcome.output, epoch=outcome.epoch)
+    )
+    facts: Plan = (ended,)
+    if isinstance(ended, ev.StepFailed):
+        facts = with_recovery(definition, state, ended, now, rules)
+    record_all(draft, facts, now)
     if go_on:
-        advance(definition, draft, now)
+        advance(definition, draft, now, rules)
     return True
+
+
+def _failure(state: ExecutionState, outcome: Outcome, lists: ErrorLists) -> ev.StepFailed:
+    status = status_of_failure(outcome.message, outcome.output)
+    return fail_step(
+        state,
+        outcome.path,
+        outcome.code,
+        classify(outcome.error_class, outcome.message, status, lists),
+        outcome.message,
+        retryable=outcome.retryable,
+        epoch=outcome.epoch,
+        output=outcome.output,
+    )
 
 
 def late(outcome: Outcome) -> ev.LateResultIgnored:
@@ -194,6 +231,42 @@ def report_progress(draft: Draft, path: str, attempt: int, try_no: int, progress
         and (step.attempt, step.try_no) == (attempt, try_no)
     ):
         draft.record(ev.StepProgressed(path, attempt, try_no, progress))
+
+
+def answer(
+    draft: Draft,
+    definition: Definition,
+    question_id: str | None,
+    text: str,
+    now: datetime,
+    rules: RecoveryRules = DEFAULT_RULES,
+) -> None:
+    """A person answers a question; None is the only open one. The same answer twice is no error.
+
+    Raises NotFound, Invalid (an unknown alternative), StateConflict (answered otherwise, or nobody
+    waits any more).
+    """
+    state = draft.state
+    if len(text) > ANSWER_CHARACTERS_MAX:
+        message = f"An answer has at most {ANSWER_CHARACTERS_MAX} characters."
+        raise Invalid(message, [Mistake("/answer", "too_long", message)])
+    question = question_for(state, question_id)
+    understood = understand(text)
+    if question.kind is not None and (understood.kind, understood.alternative) == (
+        question.kind,
+        question.alternative,
+    ):
+        return
+    require_open(state, question, now)
+    named = f"{understood.kind}:{understood.alternative}"
+    if understood.alternative is not None and named not in question.options:
+        message = f"The answer is one of {', '.join(question.options)}, or a text."
+        raise Invalid(message, [Mistake("/answer", "bad_value", message)])
+    draft.record(
+        ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text)
+    )
+    follows = after_answer(definition, draft.state, question.path, understood, now, rules)
+    draft.record(follows)
 
 
 def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
@@ -227,7 +300,7 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
             "status": "DONE",
             "result": result,
         }
-        draft.record(complete_step(draft.state, task.path, output))
+        record_all(draft, (complete_step(draft.state, task.path, output),), draft.meta.at)
 
 
 def _require(state: ExecutionState, verb: str) -> None:

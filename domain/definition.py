@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from domain.composite_lines import as_list as _list
 from domain.composite_lines import as_object as _object
-from domain.composite_lines import children_of, lines_of
+from domain.composite_lines import children_of, counted_steps, lines_of
 from domain.conditions import Condition, operator_condition, parse_condition
 from domain.json_values import Json, JsonObject
+from domain.recovery_stages import Alternative, Stage, compile_alternative, compile_stage
 from domain.references import Template, compile_template
 
 STEPS_MAX: Final = 1_000
@@ -27,18 +28,6 @@ PRIORITIES: Final = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
 """Of a human task."""
 
 
-class RetryPolicy(Struct, frozen=True):
-    """Automatic re-tries after the first call.
-
-    The wait before re-try k is min(base * multiplier^(k-1), max), in milliseconds.
-    """
-
-    attempts: int
-    base_delay_ms: int
-    multiplier: float
-    max_delay_ms: int
-
-
 class Gate(Struct, frozen=True):
     """A condition with the JSON it was written as."""
 
@@ -47,13 +36,19 @@ class Gate(Struct, frozen=True):
 
 
 class StepBase(Struct, frozen=True, kw_only=True):
-    """What every step has. `parent` is the composite it belongs to, "" on the main line."""
+    """What every step has. `parent` is the composite it belongs to, "" on the main line.
+
+    `recovery` lists in order what is tried when it fails, `recovery_config` what it says otherwise
+    than its execution, `compensate_with` is the step that undoes it.
+    """
 
     id: str
     next_step: str | None
     critical: bool
     timeout_seconds: float | None
-    retry: RetryPolicy | None
+    recovery: tuple[Stage, ...]
+    recovery_config: JsonObject | None
+    compensate_with: str | None
     conditions: tuple[Gate, ...]
     parent: str = ""
 
@@ -162,6 +157,8 @@ class Definition(Struct, frozen=True):
     timeout_seconds: float | None
     output: Template | None
     input_schema: Json
+    alternatives: tuple[Alternative, ...] = ()
+    """The named rules for failures of any step, in order."""
 
     def main_line(self) -> Iterator[str]:
         """Ids along `next_step` from the start."""
@@ -178,8 +175,60 @@ class Definition(Struct, frozen=True):
 
 
 def step_id_of(path: str) -> str:
-    """The step's id: the last name of its path."""
-    return path.rpartition("/")[2]
+    """The step's id: the last name of its path, up to a `~`."""
+    return path.rpartition("/")[2].partition("~")[0]
+
+
+def is_aside(path: str) -> bool:
+    """Whether the path is an alternative (`pay~alt.cheap`) or a compensation (`pay~undo`).
+
+    What is done there belongs to the step before the `~` and is no step of the definition itself.
+    """
+    return "~" in path
+
+
+def owner_of(path: str) -> str:
+    """The step's own path: that before the `~`."""
+    return path.partition("~")[0]
+
+
+def alternative_path(path: str, alternative_id: str) -> str:
+    """Where an alternative of the step at `path` runs."""
+    return f"{path}~alt.{alternative_id}"
+
+
+def undo_path(path: str) -> str:
+    """Where the compensation of the step at `path` runs."""
+    return f"{path}~undo"
+
+
+def declared_at(definition: "Definition", path: str) -> Step:
+    """The declared step at `path`: KeyError when there is none.
+
+    An alternative is its owner with another action and no recovery of its own; which action it is
+    stands in the event that began it, for the server's rules are no part of a definition.
+    """
+    declared = definition.steps[step_id_of(path)]
+    aside = path.partition("~")[2]
+    if not aside:
+        return declared
+    if aside == "undo":
+        return definition.steps[declared.compensate_with or ""]
+    input_template = declared.input if isinstance(declared, ActionStep | HumanTaskStep) else None
+    return ActionStep(
+        id=declared.id,
+        next_step=None,
+        critical=False,
+        timeout_seconds=declared.timeout_seconds,
+        recovery=(),
+        recovery_config=None,
+        compensate_with=None,
+        conditions=(),
+        parent=declared.parent,
+        action="",
+        input=input_template or compile_template({}),
+        key_per_try=isinstance(declared, ActionStep) and declared.key_per_try,
+    )
 
 
 def parent_path(path: str) -> str:
@@ -199,6 +248,22 @@ def is_contained(definition: Definition, step: StepBase) -> bool:
         if isinstance(step, FAN_OUTS):
             return True
     return False
+
+
+def compensations_of(normalised: JsonObject) -> frozenset[str]:
+    """Ids of the steps that only undo others: no part of the walk."""
+    steps = normalised.get("steps")
+    undone = (
+        step.get("compensate_with")
+        for step in (steps.values() if isinstance(steps, dict) else ())
+        if isinstance(step, dict)
+    )
+    return frozenset(each for each in undone if isinstance(each, str))
+
+
+def count_steps(normalised: JsonObject) -> int:
+    """Steps that progress counts: all but those in loops, and those that undo others."""
+    return counted_steps(normalised) - len(compensations_of(normalised))
 
 
 def main_line_of(normalised: JsonObject) -> tuple[str, ...]:
@@ -233,6 +298,9 @@ def compile_definition(normalised: JsonObject) -> Definition:
         timeout_seconds=_number(normalised["timeout_seconds"]),
         output=None if output is None else compile_template(output),
         input_schema=normalised["input_schema"],
+        alternatives=tuple(
+            compile_alternative(_object(each)) for each in _list(normalised.get("alternatives", []))
+        ),
     )
 
 
@@ -250,12 +318,15 @@ def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
 
 
 def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
+    config = raw.get("recovery_config")
     common = _Common(
         id=str(raw["id"]),
         next_step=None if parent else _text(raw["next_step"]),
         critical=bool(raw["critical"]),
         timeout_seconds=_number(raw["timeout_seconds"]),
-        retry=_retry(raw["recovery"]),
+        recovery=tuple(compile_stage(_object(stage)) for stage in _list(raw["recovery"])),
+        recovery_config=None if config is None else _object(config),
+        compensate_with=_text(raw.get("compensate_with")),
         conditions=tuple(compile_gate(_object(gate), order) for gate in _list(raw["conditions"])),
         parent=parent,
     )
@@ -331,22 +402,11 @@ class _Common(TypedDict):
     next_step: str | None
     critical: bool
     timeout_seconds: float | None
-    retry: RetryPolicy | None
+    recovery: tuple[Stage, ...]
+    recovery_config: JsonObject | None
+    compensate_with: str | None
     conditions: tuple[Gate, ...]
     parent: str
-
-
-def _retry(recovery: Json) -> RetryPolicy | None:
-    for entry in _list(recovery):
-        stage = _object(entry)
-        if stage["kind"] == "retry":
-            return RetryPolicy(
-                attempts=int(_number(stage["attempts"]) or 0),
-                base_delay_ms=int(_number(stage["base_delay_ms"]) or 0),
-                multiplier=_number(stage["multiplier"]) or 1.0,
-                max_delay_ms=int(_number(stage["max_delay_ms"]) or 0),
-            )
-    return None
 
 
 def _number(value: Json) -> float | None:

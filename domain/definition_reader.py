@@ -14,16 +14,16 @@ from domain.action_list import note_places, steps_of_actions
 from domain.definition import STEPS_MAX
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, Mistake, Places
+from domain.stage_reader import IDENTIFIER, read_alternatives, refuse_repeated_ids
 from domain.step_reader import read_step
 
 __all__ = ["IDENTIFIER", "ActionCatalog", "DefinitionReader", "Mistake"]
 
-IDENTIFIER: Final = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _RESERVED_NAME: Final = re.compile(
     r"wf-.*-\d+\Z|[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\Z|\.{1,2}\Z|validate\Z"
 )
 _RESERVED_STEP: Final = re.compile(
-    r"\.{1,2}\Z|secret\Z|workflow_input\Z|.*\.output(_data)?(\.|\Z)", re.DOTALL
+    r"\.{1,2}\Z|secret\Z|undo\Z|workflow_input\Z|.*\.output(_data)?(\.|\Z)", re.DOTALL
 )
 """Ids that would mean something else in a path or in a reference."""
 _FIELDS: Final = frozenset(
@@ -33,12 +33,13 @@ _FIELDS: Final = frozenset(
         "start_step",
         "steps",
         "actions",
+        "alternatives",
         "timeout_seconds",
         "input_schema",
         "output",
     ]
 )
-_FIELDS_LATER: Final = frozenset({"atomic_mode", "recovery", "alternatives", "on_complete"})
+_FIELDS_LATER: Final = frozenset({"atomic_mode", "recovery", "on_complete"})
 
 
 class ActionCatalog(Protocol):
@@ -89,6 +90,7 @@ class DefinitionReader:
             "steps": {
                 source.id: read_step(*source, self.mistakes, self.places) for source in sources
             },
+            "alternatives": self._alternatives(fields),
             "timeout_seconds": fields.seconds("timeout_seconds", None),
             "input_schema": schema,
             "output": raw.get("output"),
@@ -114,6 +116,19 @@ class DefinitionReader:
         message = "start_step names the first step and is needed."
         fields.refuse("missing_start", message, "start_step")
         return ""
+
+    def _alternatives(self, fields: Fields) -> list[Json]:
+        """The named rules for failures of any step."""
+        raw = fields.raw.get("alternatives")
+        found = [] if raw is None else read_alternatives(fields, raw, "alternatives")
+        for index, each in enumerate(found):
+            if "rule" in each:
+                message = "rule names an alternative from a step; write the alternative itself."
+                fields.refuse("bad_value", message, "alternatives", index, "rule")
+        refuse_repeated_ids(
+            fields, [(each, ("alternatives", index)) for index, each in enumerate(found)]
+        )
+        return list(found)
 
     def _is_list(self, fields: Fields) -> bool:
         return fields.raw.get("actions") is not None and fields.raw.get("steps") is None

@@ -12,54 +12,59 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from msgspec import Struct
-
+from domain.event_envelope import Event, Meta, Payload, Recorded
 from domain.json_values import Json, JsonObject
+from domain.recovery_events import (
+    AlternativeSelected,
+    CompensationFinished,
+    CompensationStarted,
+    QuestionAnswered,
+    QuestionAsked,
+    RecoveryExhausted,
+    RecoveryStarted,
+    RecoverySucceeded,
+    RetryScheduled,
+)
 
-
-class Meta(Struct, frozen=True, omit_defaults=True):
-    """Who caused an event, by which command, and when.
-
-    `at` is UTC with microseconds and never before the previous event.
-    """
-
-    at: datetime
-    cmd: str
-    actor: str
-    ws: str = "default"
-    corr: str | None = None
-    cause: str | None = None
-    fingerprint: str | None = None
-    """SHA-256 of the request body of a command that came with an Idempotency-Key.
-
-    Tells a repeat from a misuse.
-    """
-
-
-class Payload(Struct, frozen=True):
-    """One fact. Subclasses add fields only."""
-
-    TOPIC: ClassVar[str] = ""
-    PRIVATE: ClassVar[tuple[str, ...]] = ()
-
-
-class Event(Struct, frozen=True):
-    """A payload in its envelope. `version` counts from 1 within the execution (or the workflow)."""
-
-    execution_id: UUID
-    version: int
-    meta: Meta
-    data: Payload
-
-
-class Recorded(Struct, frozen=True):
-    """An event with its place in the global log.
-
-    `position` grows with commit order and may have gaps.
-    """
-
-    position: int
-    event: Event
+__all__ = [
+    "EXECUTION_PAYLOADS",
+    "PAYLOADS",
+    "WORKFLOW_PAYLOADS",
+    "AlternativeSelected",
+    "BranchTaken",
+    "CancelRequested",
+    "Cancelled",
+    "CompensationFinished",
+    "CompensationStarted",
+    "Completed",
+    "Event",
+    "Failed",
+    "HumanTaskCompleted",
+    "HumanTaskCreated",
+    "LateResultIgnored",
+    "Meta",
+    "Payload",
+    "QuestionAnswered",
+    "QuestionAsked",
+    "Recorded",
+    "RecoveryExhausted",
+    "RecoveryStarted",
+    "RecoverySucceeded",
+    "Requested",
+    "Retried",
+    "RetryScheduled",
+    "Started",
+    "StepCompleted",
+    "StepFailed",
+    "StepProgressed",
+    "StepRedelivered",
+    "StepSkipped",
+    "StepStarted",
+    "WorkflowActivated",
+    "WorkflowDeactivated",
+    "WorkflowPublished",
+    "WorkflowRetired",
+]
 
 
 # -------------------------------------------------------------------------------------- execution
@@ -86,6 +91,8 @@ class Requested(Payload, frozen=True):
     simulate: bool
     definition: JsonObject | None
     input: JsonObject
+    recovery: JsonObject | None = None
+    """RecoveryConfig, complete; None when neither the request nor the server has one."""
 
 
 class Started(Payload, frozen=True):
@@ -116,6 +123,8 @@ class StepStarted(Payload, frozen=True):
     due_at: datetime | None
     deadline_at: datetime | None
     input: Json
+    compensate_with: str | None = None
+    """The step that undoes this one, in strict mode."""
 
 
 class StepRedelivered(Payload, frozen=True):
@@ -281,17 +290,6 @@ class Joined(Payload, frozen=True):
     frame: JsonObject | None
 
 
-class RetryScheduled(Payload, frozen=True):
-    """A failed step will be tried again at `due_at`; `try_no` is the number of that coming try."""
-
-    TOPIC: ClassVar[str] = "execution.retry_scheduled.v1"
-    path: str
-    attempt: int
-    try_no: int
-    delay_ms: int
-    due_at: datetime
-
-
 class HumanTaskCreated(Payload, frozen=True):
     """A person was asked to do something.
 
@@ -353,7 +351,7 @@ class Completed(Payload, frozen=True):
 class Failed(Payload, frozen=True):
     """Terminal until an explicit retry.
 
-    `reason` is critical_step, timeout, no_success or bad_output.
+    `reason` is critical_step, timeout, no_success, bad_output, user_abort or compensation_failed.
     """
 
     TOPIC: ClassVar[str] = "execution.failed.v1"
@@ -449,10 +447,18 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     BranchStarted,
     BranchFinished,
     Joined,
+    RecoveryStarted,
     RetryScheduled,
+    AlternativeSelected,
+    QuestionAsked,
+    QuestionAnswered,
+    RecoverySucceeded,
+    RecoveryExhausted,
     HumanTaskCreated,
     HumanTaskCompleted,
     CancelRequested,
+    CompensationStarted,
+    CompensationFinished,
     Cancelled,
     Completed,
     Failed,

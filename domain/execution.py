@@ -11,7 +11,8 @@ from immutables import Map
 from msgspec import structs
 
 from domain import events as ev
-from domain import lanes
+from domain import lanes, recovery_evolution
+from domain.definition import is_aside
 from domain.execution_state import (
     START,
     Command,
@@ -23,14 +24,17 @@ from domain.execution_state import (
 from domain.lane_paths import counts, under
 from domain.lifecycle import (
     CANCELLED,
+    CANCELLING,
+    COMPENSATING,
     COMPLETED,
     EXECUTING,
     FAILED,
     PENDING,
-    RETRYING,
     RUNNING,
     SKIPPED,
 )
+from domain.recovery_config import config_of_json
+from domain.recovery_evolution import carried_episode, cut_off, with_dispatch
 
 __all__ = [
     "START",
@@ -93,6 +97,7 @@ def _requested(event: ev.Event, data: ev.Requested) -> ExecutionState:
         updated_at=meta.at,
         state=PENDING,
         attempt=1,
+        recovery=None if data.recovery is None else config_of_json(data.recovery),
         commands=() if meta.fingerprint is None else _remember((), meta, event.version),
     )
 
@@ -133,6 +138,8 @@ def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) ->
         error=None,
         size=0 if before is None or fan is None else before.size,
         fan=fan,
+        recovery=carried_episode(before) if data.try_no > 1 else None,
+        compensate_with=data.compensate_with,
     )
     changes: Changes = {
         "live": _moved(state.live, data.after, path),
@@ -143,22 +150,26 @@ def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) ->
         steps = lanes.reset_inside(steps, path)
         if steps is not state.steps:
             changes |= _counted(steps)
+    if is_aside(path):
+        steps = with_dispatch(steps, path)
     return changes | {"steps": steps.set(path, step)}
 
 
 def _counted(steps: Map[str, StepState]) -> Changes:
     """The counters, from all steps; elsewhere each event moves them on."""
-    states = [step.state for path, step in steps.items() if counts(path)]
+    counted = [step for path, step in steps.items() if counts(path)]
+    states = [step.state for step in counted]
     return {
         "steps_done": states.count(COMPLETED),
         "steps_failed": states.count(FAILED),
         "steps_skipped": states.count(SKIPPED),
+        "steps_recovered": sum(step.recovered for step in counted),
     }
 
 
 def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
     """The walk goes from `after` to `path`; a composite stays live while its children run."""
-    if after != START and path.startswith(under(after)):
+    if is_aside(path) or (after != START and path.startswith(under(after))):
         return live | {path}
     return (live - {after}) | {path}
 
@@ -193,15 +204,21 @@ def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta
     steps, dropped = state.steps.set(path, step), 0
     if step.fan is not None:
         steps, dropped = lanes.trimmed(steps, path)
-    return {
+    changes: Changes = {
         "steps": steps,
         "live": _without_children(state.live, step, path),
         "steps_done": state.steps_done + counts(path),
         "output_bytes": state.output_bytes + data.size - dropped,
     }
+    if step.compensate_with is not None:
+        changes["to_undo"] = (*state.to_undo, path)
+    return changes
 
 
 def _without_children(live: frozenset[str], step: StepState, path: str) -> frozenset[str]:
+    """What is done in a step's place, or to undo it, is over when it ends; its owner goes on."""
+    if is_aside(path):
+        return live - {path}
     if len(live) == 1 or not step.is_around:
         return live
     inside = under(path)
@@ -210,9 +227,11 @@ def _without_children(live: frozenset[str], step: StepState, path: str) -> froze
 
 def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> Changes:
     path = data.path
-    error = ErrorInfo(data.code, data.error_class, data.message, path)
-    steps, open_lanes = state.steps, state.lanes
+    error = ErrorInfo(data.code, data.error_class, data.message, path, data.retryable)
+    steps, open_lanes, spent_ms = state.steps, state.lanes, state.recovery_spent_ms
     if steps[path].is_around:
+        if steps[path].recovery is None:
+            spent_ms += cut_off(state, path, meta)
         steps, open_lanes = lanes.close(steps, open_lanes, state.live, path, meta)
     before = steps[path]
     step = structs.replace(
@@ -229,17 +248,7 @@ def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> C
         "live": _without_children(state.live, step, path),
         "lanes": open_lanes,
         "steps_failed": state.steps_failed + counts(path),
-    }
-
-
-def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Meta) -> Changes:
-    step = structs.replace(
-        state.steps[data.path], state=RETRYING, ended_at=None, due_at=data.due_at
-    )
-    return {
-        "steps": state.steps.set(data.path, step),
-        "live": state.live | {data.path},
-        "steps_failed": state.steps_failed - counts(data.path),
+        "recovery_spent_ms": spent_ms,
     }
 
 
@@ -265,6 +274,8 @@ def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) ->
         "steps_skipped": state.steps_skipped + counts(data.path),
         "lanes": lanes.noted(state.lanes, data.path),
     }
+    if is_aside(data.path):
+        return changes
     if data.why == "condition":
         changes["live"] = _moved(state.live, data.after, data.path)
     return changes
@@ -335,6 +346,30 @@ def _stopped(state: ExecutionState, meta: ev.Meta) -> Changes:
     }
 
 
+def _compensation_started(
+    state: ExecutionState, data: ev.CompensationStarted, meta: ev.Meta
+) -> Changes:
+    cancelling = data.reason == "cancelled"
+    steps, open_lanes = lanes.close(state.steps, state.lanes, state.live, "", meta)
+    changes: Changes = {
+        "state": CANCELLING if cancelling else COMPENSATING,
+        "steps": steps,
+        "live": frozenset(),
+        "lanes": open_lanes,
+        "deadline_at": None,
+        "abort_reason": data.reason,
+    }
+    if not cancelling:
+        changes["error"] = ErrorInfo(data.code, data.error_class, data.message, data.path)
+    return changes
+
+
+def _compensation_finished(
+    state: ExecutionState, data: ev.CompensationFinished, meta: ev.Meta
+) -> Changes:
+    return {"to_undo": tuple(each for each in state.to_undo if each != data.path)}
+
+
 def _completed(state: ExecutionState, data: ev.Completed, meta: ev.Meta) -> Changes:
     return {
         "state": COMPLETED,
@@ -363,6 +398,9 @@ def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
         "start_at": data.start_at,
         "steps": steps,
         "live": frozenset(),
+        "recovery_spent_ms": 0,
+        "to_undo": tuple(path for path in state.to_undo if path in steps),
+        "abort_reason": None,
         "output_bytes": sum(step.size for step in steps.values()),
         "started_at": None,
         "completed_at": None,
@@ -394,7 +432,6 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.BranchStarted: lanes.lane_started,
     ev.BranchFinished: lanes.branch_finished,
     ev.Joined: lanes.joined,
-    ev.RetryScheduled: _retry_scheduled,
     ev.HumanTaskCreated: _task_created,
     ev.HumanTaskCompleted: _task_completed,
     ev.CancelRequested: _cancel_requested,
@@ -402,5 +439,8 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.Completed: _completed,
     ev.Failed: _failed,
     ev.Retried: _retried,
+    ev.CompensationStarted: _compensation_started,
+    ev.CompensationFinished: _compensation_finished,
     ev.LateResultIgnored: _unchanged,
+    **recovery_evolution.APPLY,
 }

@@ -1,6 +1,6 @@
 """What an execution is at one moment: frozen values, folded from events."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import TERMINAL, status_of
+from domain.recovery_config import RecoveryConfig
 
 START: Final = ""
 """Marker among the live paths: the walk stands before the first step."""
@@ -20,13 +21,45 @@ class ErrorInfo(Struct, frozen=True):
     """What went wrong.
 
     Stable code, class (permanent, transient, timeout, unknown), text, path of the step ("" for
-    none).
+    none). `retryable` False is an action's own word that the same call fails again.
     """
 
     code: str
     error_class: str
     message: str
     path: str
+    retryable: bool = True
+
+
+class Episode(Struct, frozen=True):
+    """One recovery of one step, from its failure to its verdict.
+
+    `budget_ms` bounds it, less the time that a person was waited for: `paused` so far, and since
+    `paused_at`. `retries` counts those of its own, `dispatches` every try of whatever kind;
+    `alternatives` are the ids that were used, `asked` says that a person was; `strategy` chose what
+    runs now.
+    """
+
+    started_at: datetime
+    budget_ms: int | None
+    paused: timedelta = timedelta()
+    paused_at: datetime | None = None
+    retries: int = 0
+    dispatches: int = 0
+    alternatives: tuple[str, ...] = ()
+    asked: bool = False
+    strategy: str = ""
+
+    def used(self, now: datetime) -> timedelta:
+        """How long it has taken, without the time that a person was waited for."""
+        until = now if self.paused_at is None else self.paused_at
+        return max(until - self.started_at - self.paused, timedelta())
+
+    def left(self, now: datetime) -> timedelta | None:
+        """What is left of the budget, maybe less than nothing; None without a budget."""
+        if self.budget_ms is None:
+            return None
+        return timedelta(milliseconds=self.budget_ms) - self.used(now)
 
 
 class Lane(Struct, frozen=True):
@@ -75,7 +108,8 @@ class StepState(Struct, frozen=True):
     `state` is a leaf of the step machine, `attempt` the one it ran in; `size` the bytes of the
     output (for a loop: of all that its iterations left), `epoch` that of the lease under which the
     try was handed over again (0: it never was). `joined` says that the output was put together from
-    what is inside.
+    what is inside. `recovery` is set while its failure is being dealt with; `via` is the
+    alternative that did its work, or does it now.
     """
 
     state: str
@@ -101,6 +135,11 @@ class StepState(Struct, frozen=True):
     epoch: int = 0
     fan: Fan | None = None
     joined: bool = False
+    recovery: Episode | None = None
+    question_id: str | None = None
+    via: str | None = None
+    recovered: bool = False
+    compensate_with: str | None = None
 
     @property
     def is_around(self) -> bool:
@@ -124,6 +163,25 @@ class HumanTask(Struct, frozen=True):
     completed_at: datetime | None
     completed_by: str | None
     result: Json
+
+
+class Question(Struct, frozen=True):
+    """A question to a person about a failed step. `kind` None: it has no answer (yet)."""
+
+    id: str
+    path: str
+    attempt: int
+    texts: tuple[str, ...]
+    options: tuple[str, ...]
+    asked_at: datetime
+    due_at: datetime
+    on_timeout: str
+    kind: str | None = None
+    alternative: str | None = None
+    read_as: str | None = None
+    answer: str | None = None
+    answered_at: datetime | None = None
+    answered_by: str | None = None
 
 
 class Command(Struct, frozen=True):
@@ -185,6 +243,14 @@ class ExecutionState(Struct, frozen=True):
     output: Json = None
     partial: bool = False
     error: ErrorInfo | None = None
+    recovery: RecoveryConfig | None = None
+    questions: Map[str, Question] = Map()
+    steps_recovered: int = 0
+    recovery_spent_ms: int = 0
+    to_undo: tuple[str, ...] = ()
+    """Finished steps that a step undoes when the execution is aborted, in order of completion."""
+    abort_reason: str | None = None
+    """Why it is being undone: the reason of the failure it will end with, or `cancelled`."""
 
     @property
     def status(self) -> str:
@@ -198,5 +264,10 @@ class ExecutionState(Struct, frozen=True):
 
     @property
     def compensations_due(self) -> bool:
-        """Guard of the lifecycle: compensations are declared by no definition yet."""
-        return False
+        """Guard of the lifecycle: whether finished steps have to be undone first (strict mode)."""
+        return bool(self.to_undo)
+
+    def waits_for_answer(self, question: Question) -> bool:
+        """Whether the question is open: its step still waits for the answer."""
+        step = self.steps.get(question.path)
+        return step is not None and step.question_id == question.id and not self.terminal

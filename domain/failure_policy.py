@@ -1,51 +1,66 @@
 """What a step does about failure, from the several ways to say it, in one normal form.
 
-`critical` says whether the failure ends the execution, `recovery` lists what is tried before.
+`critical` says whether the failure ends the execution, `recovery` lists in order what is tried
+before, `recovery_config` holds what the step says otherwise than its execution, `compensate_with`
+names the step that undoes it.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-from domain.json_values import Json, JsonObject
-from domain.mistakes import SECONDS_MAX, Fields, is_number
+from domain.json_values import Json, JsonObject, pointer_join
+from domain.mistakes import Fields, Places
+from domain.older_recovery import read_recovery_strategy, read_retry_strategy
+from domain.recovery_config import read_recovery_config
+from domain.stage_reader import (
+    read_alternative,
+    read_alternatives,
+    read_ask,
+    read_retry,
+    refuse_repeated_ids,
+)
 
-ATTEMPTS_MAX: Final = 100
-FIELDS: Final = frozenset({"critical", "on_error", "retry", "recovery"})
-_MILLISECONDS_MAX: Final = SECONDS_MAX * 1_000
-_RETRY_DEFAULTS: Final[JsonObject] = {
-    "attempts": 3,
-    "base_delay_ms": 1_000,
-    "multiplier": 2.0,
-    "max_delay_ms": 10_000,
-}
-_RETRY_BOUNDS: Final = {
-    "attempts": (0, ATTEMPTS_MAX),
-    "base_delay_ms": (0, _MILLISECONDS_MAX),
-    "multiplier": (1, 100),
-    "max_delay_ms": (0, _MILLISECONDS_MAX),
-}
+_RETRY_FIELDS: Final = ("retry", "retry_strategy", "recovery_strategy")
+_STAGE_FIELDS: Final = (*_RETRY_FIELDS, "alternatives", "ask", "enable_user_fulfillment")
+FIELDS: Final = frozenset(
+    ["critical", "on_error", "recovery", "recovery_config", "compensate_with", *_STAGE_FIELDS]
+)
+_KINDS: Final = ("retry", "alternative", "ask")
+Stage = tuple[JsonObject, tuple[str | int, ...]]
+"""A stage in its normal form, and where it is written inside the step."""
 
 
-def read_failure_policy(step: Fields) -> JsonObject:
-    """`{"critical": bool, "recovery": [stage]}`; on_error is stop (default), continue or retry."""
+def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject:
+    """The members that every step has: `critical, recovery, recovery_config, compensate_with`.
+
+    on_error is stop (default), continue or retry.
+    """
     mode, critical = _mode(step), _critical(step)
     if mode is not None and critical is (mode == "continue"):
         meant = str(mode != "continue").lower()
         message = f"on_error {mode!r} means critical {meant}; leave one of the two out."
         step.refuse("contradiction", message, "critical")
-    retry = step.raw.get("retry")
-    if retry is not None and mode in ("stop", "continue"):
-        message = f"on_error {mode!r} does not retry; leave on_error out."
-        step.refuse("contradiction", message, "retry")
-    is_critical = mode != "continue" if critical is None else critical
-    recovery: list[Json] = []
+    settings = _settings(step)
+    own_action = step.raw.get("action") if kind == "action" else None
     if "recovery" in step.raw:
-        if mode is not None or retry is not None:
-            message = "Give recovery, or on_error and retry, not both."
-            step.refuse("contradiction", message, "recovery")
-        recovery = _stages(step)
-    elif mode == "retry" or retry is not None:
-        recovery = [_retry(step, {} if retry is None else retry, "retry")]
-    return {"critical": is_critical, "recovery": recovery}
+        _refuse_beside_recovery(step, mode)
+        stages = _listed(step, own_action if isinstance(own_action, str) else None)
+    else:
+        _refuse_second_retry(step, mode)
+        stages = list(_spelled(step, step_id, mode, own_action, settings))
+    refuse_repeated_ids(step, stages)
+    for index, (stage, written) in enumerate(stages):
+        where = pointer_join(step.pointer, "recovery", index)
+        places.note(where, pointer_join(step.pointer, *written))
+        if stage["kind"] == "alternative" and kind != "action":
+            message = "Only a step that performs an action has alternatives."
+            step.refuse("contradiction", message, *written)
+    return {
+        "critical": mode != "continue" if critical is None else critical,
+        "recovery": [stage for stage, _ in stages],
+        "recovery_config": settings or None,
+        "compensate_with": step.step_id("compensate_with"),
+    }
 
 
 def _mode(step: Fields) -> str | None:
@@ -64,42 +79,116 @@ def _critical(step: Fields) -> bool | None:
     return None
 
 
-def _stages(step: Fields) -> list[Json]:
-    stages = step.raw["recovery"]
-    if not isinstance(stages, list):
+def _settings(step: Fields) -> JsonObject:
+    raw = step.raw.get("recovery_config")
+    if raw is None:
+        return {}
+    pointer = pointer_join(step.pointer, "recovery_config")
+    return read_recovery_config(raw, pointer, step.mistakes, of_step=True)
+
+
+def _refuse_beside_recovery(step: Fields, mode: str | None) -> None:
+    given = [field for field in _STAGE_FIELDS if step.raw.get(field) is not None]
+    if mode is not None or given:
+        others = ", ".join(["on_error"] * (mode is not None) + given)
+        message = f"Give the list recovery, or {others}, not both."
+        step.refuse("contradiction", message, "recovery")
+
+
+def _refuse_second_retry(step: Fields, mode: str | None) -> None:
+    given = _retry_fields(step)
+    for field in given[1:]:
+        step.refuse("contradiction", f"Give {given[0]} or {field}, not both.", field)
+    if mode in ("stop", "continue"):
+        for field in given[:1]:
+            message = f"on_error {mode!r} does not retry; leave on_error out."
+            step.refuse("contradiction", message, field)
+
+
+def _listed(step: Fields, own_action: str | None) -> list[Stage]:
+    """The list `recovery`: alternatives as many as wanted, one retry, one question."""
+    raw = step.raw["recovery"]
+    if not isinstance(raw, list):
         step.refuse("bad_value", "recovery is a list of stages.", "recovery")
         return []
-    kept: list[Json] = []
-    for index, stage in enumerate(stages):
-        if not isinstance(stage, dict) or stage.get("kind") != "retry" or kept:
-            message = "Only one stage of kind retry is available yet."
-            step.refuse("not_available_yet", message, "recovery", index)
+    stages: list[Stage] = []
+    for index, each in enumerate(raw):
+        place = ("recovery", index)
+        kind = each.get("kind") if isinstance(each, dict) else None
+        if kind not in _KINDS or not isinstance(each, dict):
+            step.refuse("bad_value", f"A stage has a kind: {', '.join(_KINDS)}.", *place)
             continue
-        settings = {name: value for name, value in stage.items() if name != "kind"}
-        kept.append(_retry(step, settings, "recovery", index))
-    return kept
+        if kind != "alternative" and any(stage["kind"] == kind for stage, _ in stages):
+            step.refuse("contradiction", f"There is one stage of kind {kind} only.", *place)
+            continue
+        stages.append((_stage(step, str(kind), each, own_action, index), place))
+    return stages
 
 
-def _retry(step: Fields, raw: Json, *place: str | int) -> JsonObject:
-    stage: JsonObject = {"kind": "retry", **_RETRY_DEFAULTS}
-    if not isinstance(raw, dict):
-        message = "retry is an object with attempts, base_delay_ms, multiplier, max_delay_ms."
-        step.refuse("bad_value", message, *place)
-        return stage
-    for field, value in raw.items():
-        if field not in _RETRY_BOUNDS:
-            known = ", ".join(_RETRY_BOUNDS)
-            message = f"{field!r} is not a field here; known are {known}."
-            step.refuse("unknown_field", message, *place, field)
-            continue
-        low, high = _RETRY_BOUNDS[field]
-        whole = field != "multiplier"
-        if not is_number(value) or (whole and isinstance(value, float)):
-            message = f"{field} is a {'whole ' if whole else ''}number."
-            step.refuse("bad_value", message, *place, field)
-        elif not low <= value <= high:
-            message = f"{field} is between {low} and {high}."
-            step.refuse("out_of_range", message, *place, field)
-        else:
-            stage[field] = value if whole else float(value)
-    return stage
+def _stage(
+    step: Fields, kind: str, raw: JsonObject, own_action: str | None, index: int
+) -> JsonObject:
+    if kind == "alternative":
+        return read_alternative(step, raw, "recovery", index, own_action=own_action)
+    if kind == "ask":
+        return read_ask(step, raw, "recovery", index)
+    settings = {name: value for name, value in raw.items() if name != "kind"}
+    return read_retry(step, settings, "recovery", index)
+
+
+def _spelled(
+    step: Fields, step_id: str, mode: str | None, own_action: Json, settings: JsonObject
+) -> Iterator[Stage]:
+    """The stages from fields of their own: retry, then alternatives, then a question."""
+    raw = step.raw
+    chosen: JsonObject | None = None
+    if raw.get("retry") is not None:
+        yield read_retry(step, raw["retry"], "retry"), ("retry",)
+    elif mode == "retry" and not _retry_fields(step):
+        yield read_retry(step, {}, "on_error"), ("on_error",)
+    if raw.get("retry_strategy") is not None:
+        yield read_retry_strategy(step), ("retry_strategy",)
+    if raw.get("recovery_strategy") is not None:
+        chosen, given = read_recovery_strategy(step, step_id)
+        if given.keys() & settings.keys():
+            message = "recovery_config.retry_attempts says it too; leave one of the two out."
+            step.refuse("contradiction", message, "recovery_strategy")
+        settings.update(given)
+    if chosen is not None and chosen["kind"] == "alternative":
+        yield chosen, ("recovery_strategy",)
+    action = own_action if isinstance(own_action, str) else None
+    if raw.get("alternatives") is not None:
+        found = read_alternatives(step, raw["alternatives"], "alternatives", own_action=action)
+        for index, alternative in enumerate(found):
+            yield alternative, ("alternatives", index)
+    yield from _question(step, chosen, settings)
+
+
+def _retry_fields(step: Fields) -> list[str]:
+    """The fields that say how to retry; R's is one of them only where it says Retry."""
+    strategy = step.raw.get("recovery_strategy")
+    return [
+        field
+        for field in _RETRY_FIELDS
+        if step.raw.get(field) is not None
+        and (field != "recovery_strategy" or (isinstance(strategy, dict) and "Retry" in strategy))
+    ]
+
+
+def _question(step: Fields, chosen: JsonObject | None, settings: JsonObject) -> Iterator[Stage]:
+    raw, enabled = step.raw.get("ask"), step.flag("enable_user_fulfillment")
+    declared = raw is not None and raw is not False
+    if enabled is False and declared:
+        message = "enable_user_fulfillment false forbids to ask; leave one of the two out."
+        step.refuse("contradiction", message, "enable_user_fulfillment")
+    if enabled is False:
+        settings["enable_user_fulfillment"] = False
+    if chosen is not None and chosen["kind"] == "ask":
+        if declared:
+            message = "recovery_strategy asks already; leave one of the two out."
+            step.refuse("contradiction", message, "ask")
+        yield chosen, ("recovery_strategy",)
+    elif declared:
+        yield read_ask(step, raw, "ask"), ("ask",)
+    elif enabled:
+        yield read_ask(step, {}, "enable_user_fulfillment"), ("enable_user_fulfillment",)

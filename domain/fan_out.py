@@ -25,7 +25,9 @@ from domain.execution_state import ErrorInfo, Fan
 from domain.json_values import JsonObject
 from domain.lane_paths import branch_path, iteration_path, lane_name, lane_owner
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED, PENDING, STEP_ENDED
-from domain.outcomes import Plan, complete_composite, fail_step, with_recovery
+from domain.outcomes import complete_composite, fail_step
+from domain.recovery import Plan, with_recovery
+from domain.recovery_rules import RecoveryRules
 
 LIVE_MAX: Final = 1_000
 """Live steps of one execution beyond which a composite with something running begins no more."""
@@ -37,7 +39,12 @@ _TEXT_MAX: Final = 200
 
 
 def plan_parallel(
-    definition: Definition, state: ExecutionState, path: str, declared: ParallelStep, now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    path: str,
+    declared: ParallelStep,
+    now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     """Begin the next child, or join when all have ended."""
     running, failed = 0, []
@@ -61,14 +68,19 @@ def plan_parallel(
     if not failed:
         return (together, complete_composite(state, path))
     message = f"{len(failed)} of {len(declared.children)} children failed"
-    return _fail(definition, state, path, "children_failed", message, failed, together, now)
+    return _fail(definition, state, path, "children_failed", message, failed, together, now, rules)
 
 
 # --- loop ---
 
 
 def plan_loop(
-    definition: Definition, state: ExecutionState, path: str, declared: LoopStep, now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    path: str,
+    declared: LoopStep,
+    now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     """Begin the next iteration, or join when all have ended."""
     step = state.steps[path]
@@ -90,7 +102,9 @@ def plan_loop(
         return (together, complete_composite(state, path))
     message = f"{fan.failed} of {total} iterations failed"
     failed = _failed_lanes(fan, (str(each) for each in range(total)))
-    return _fail(definition, state, path, "iterations_failed", message, failed, together, now)
+    return _fail(
+        definition, state, path, "iterations_failed", message, failed, together, now, rules
+    )
 
 
 def _count_of(step: StepState) -> int:
@@ -102,7 +116,12 @@ def _count_of(step: StepState) -> int:
 
 
 def plan_fork(
-    definition: Definition, state: ExecutionState, path: str, declared: ForkJoinStep, now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    path: str,
+    declared: ForkJoinStep,
+    now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     """Join when enough branches have completed or none can any more, else begin the next one."""
     fan = state.steps[path].fan or Fan()
@@ -123,7 +142,7 @@ def plan_fork(
     together = ev.Joined(path, state.attempt, "fork_join", 0, names, (), None)
     message = f"{fan.failed} of {len(names)} branches failed, and {declared.needed} had to complete"
     failed = _failed_lanes(fan, names)
-    return _fail(definition, state, path, "branches_failed", message, failed, together, now)
+    return _fail(definition, state, path, "branches_failed", message, failed, together, now, rules)
 
 
 def _begin_branch(
@@ -246,6 +265,7 @@ def _fail(
     failed: Sequence[tuple[str, ErrorInfo | None]],
     together: ev.Joined,
     now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     """The composite fails with its output joined; the message lists what failed in it."""
     classes = {error.error_class if error else "unknown" for _, error in failed}
@@ -260,7 +280,7 @@ def _fail(
         f"{message}: {listed}{more}.",
         retryable=error_class != "permanent",
     )
-    return (together, *with_recovery(definition, ended, now))
+    return (together, *with_recovery(definition, state, ended, now, rules))
 
 
 def _listed(name: str, error: ErrorInfo | None) -> str:
@@ -275,7 +295,9 @@ def _has_room(state: ExecutionState, running: int) -> bool:
     return running == 0 or len(state.live) < LIVE_MAX
 
 
-def fail_around(definition: Definition, state: ExecutionState, path: str, now: datetime) -> Plan:
+def fail_around(
+    definition: Definition, state: ExecutionState, path: str, now: datetime, rules: RecoveryRules
+) -> Plan:
     """A conditional inside a composite fails with its branch."""
     step = state.steps[path]
     child = None if step.child is None else state.steps.get(step.child)
@@ -290,7 +312,7 @@ def fail_around(definition: Definition, state: ExecutionState, path: str, now: d
         error.message,
         retryable=error.error_class != "permanent",
     )
-    return with_recovery(definition, ended, now)
+    return with_recovery(definition, state, ended, now, rules)
 
 
 def join_conditional(state: ExecutionState, path: str, frame: JsonObject) -> Plan:

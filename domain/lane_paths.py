@@ -4,6 +4,8 @@ A composite runs *lanes*: a loop its iterations (`each[3]`), a fork_join its bra
 (`split/left`). The steps of a lane lie under it: `each[3]/p`, `split/left/p`.
 """
 
+from collections.abc import Iterator
+
 
 def iteration_path(loop: str, index: int) -> str:
     """Lane of an iteration, counted from 0."""
@@ -32,9 +34,16 @@ def iteration_around(path: str) -> str:
     return path[: path.rfind("]") + 1]
 
 
-def under(path: str) -> tuple[str, str]:
-    """What the paths of everything inside a composite begin with."""
-    return (path + "/", path + "[")
+def around(path: str) -> Iterator[str]:
+    """Paths of what a step lies in, the innermost first; of a fork_join also the branch's lane."""
+    while path := path.rpartition("/")[0]:
+        path = lane_owner(path) if path.endswith("]") else path
+        yield path
+
+
+def under(path: str) -> tuple[str, str, str]:
+    """What the paths of everything inside a composite begin with, or of what is done for a step."""
+    return (path + "/", path + "[", path + "~")
 
 
 def is_inside(path: str, around: str) -> bool:
@@ -43,10 +52,13 @@ def is_inside(path: str, around: str) -> bool:
 
 
 def counts(path: str) -> bool:
-    """Whether a step is one of those that progress counts: one in a loop runs many times."""
-    return "[" not in path
+    """Whether a step is one of those that progress counts.
+
+    One in a loop runs many times; an alternative or a compensation belongs to its step.
+    """
+    return "[" not in path and "~" not in path
 
 
 def top_of(path: str) -> str:
     """Id of the main-line step that a path lies in."""
-    return path.partition("/")[0].partition("[")[0]
+    return path.partition("/")[0].partition("[")[0].partition("~")[0]

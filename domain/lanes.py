@@ -11,6 +11,7 @@ from immutables import Map
 from msgspec import structs
 
 from domain import events as ev
+from domain.definition import is_aside
 from domain.execution_state import ErrorInfo, ExecutionState, Fan, Lane, LaneEnd, StepState
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import (
@@ -23,6 +24,7 @@ from domain.lane_paths import (
     under,
 )
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED, PENDING, SKIPPED, STEP_ENDED
+from domain.recovery_evolution import cut_off
 
 Changes = dict[str, object]
 Steps = Map[str, StepState]
@@ -87,6 +89,7 @@ def branch_finished(state: ExecutionState, data: ev.BranchFinished, meta: ev.Met
         "steps": steps.set(data.path, structs.replace(step, fan=fan)),
         "live": frozenset(each for each in state.live if not is_inside(each, lane)),
         "lanes": lanes.delete(lane),
+        "recovery_spent_ms": state.recovery_spent_ms + cut_off(state, lane, meta),
     }
 
 
@@ -102,7 +105,7 @@ def _end_of(
         )
         return LaneEnd(data.state, None, error, flawed=True)
     output = None if data.last is None else steps[data.last].output
-    flawed = any(_is_flawed(steps[path]) for path in paths if path in steps)
+    flawed = any(_is_flawed(steps[path]) for path in paths if path in steps and not is_aside(path))
     return LaneEnd(COMPLETED, output, None, flawed)
 
 
@@ -154,8 +157,10 @@ def noted(lanes: Lanes, path: str) -> Lanes:
 def joined(state: ExecutionState, data: ev.Joined, meta: ev.Meta) -> Changes:
     """The output is put together; branches that are not needed are cancelled."""
     path, steps, lanes, live = data.path, state.steps, state.lanes, state.live
+    spent_ms = state.recovery_spent_ms
     for name in data.cancelled:
         lane = branch_path(path, name)
+        spent_ms += cut_off(state, lane, meta)
         steps, lanes = close(steps, lanes, live, lane, meta, why="join_satisfied")
         live = frozenset(each for each in live if not is_inside(each, lane))
         lanes = lanes.delete(lane) if lane in lanes else lanes
@@ -168,7 +173,12 @@ def joined(state: ExecutionState, data: ev.Joined, meta: ev.Meta) -> Changes:
         fan = structs.replace(fan, open=0, ends=ends)
     step = structs.replace(step, fan=fan)
     step = structs.replace(step, output=_put_together(data, step, steps), joined=True)
-    return {"steps": steps.set(path, step), "live": live, "lanes": lanes}
+    return {
+        "steps": steps.set(path, step),
+        "live": live,
+        "lanes": lanes,
+        "recovery_spent_ms": spent_ms,
+    }
 
 
 def _put_together(data: ev.Joined, step: StepState, steps: Steps) -> Json:
@@ -255,6 +265,8 @@ def cancelled(steps: Steps, path: str, meta: ev.Meta, why: str | None = None) ->
         ended_at=meta.at,
         due_at=None,
         deadline_at=None,
+        recovery=None,
+        question_id=None,
         why=step.why if why is None else why,
     )
     return steps.set(path, changed)

@@ -25,6 +25,8 @@ CANCELLED: Final = "CANCELLED"
 SKIPPED: Final = "SKIPPED"
 RUNNING: Final = "RUNNING"
 RETRYING: Final = "RECOVERING.retrying"
+REROUTED: Final = "RECOVERING.rerouted"
+AWAITING_ANSWER: Final = "RECOVERING.awaiting_answer"
 
 STATUSES: Final = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 STEP_STATUSES: Final = (
@@ -77,6 +79,8 @@ _EXECUTION_TRANSITIONS: Final[_Declaration] = [
         "conditions": "compensations_due",
     },
     {"trigger": "fail", "source": [PENDING, EXECUTING, PAUSED], "dest": FAILED},
+    # A compensation that fails for good ends it, whatever it was to become.
+    {"trigger": "fail", "source": [COMPENSATING, CANCELLING], "dest": FAILED},
     {"trigger": "compensated", "source": COMPENSATING, "dest": FAILED},
     {"trigger": "compensated", "source": CANCELLING, "dest": CANCELLED},
     {
@@ -106,7 +110,15 @@ _STEP_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "skip", "source": PENDING, "dest": SKIPPED},
     {"trigger": "complete", "source": RUNNING, "dest": COMPLETED},
     {"trigger": "fail", "source": RUNNING, "dest": FAILED},
-    {"trigger": "schedule_retry", "source": FAILED, "dest": RETRYING},
+    {"trigger": "complete", "source": REROUTED, "dest": COMPLETED},
+    {"trigger": "schedule_retry", "source": [FAILED, REROUTED, AWAITING_ANSWER], "dest": RETRYING},
+    {
+        "trigger": "reroute",
+        "source": [FAILED, REROUTED, AWAITING_ANSWER],
+        "dest": REROUTED,
+    },
+    {"trigger": "ask", "source": [FAILED, REROUTED], "dest": AWAITING_ANSWER},
+    {"trigger": "exhaust", "source": [FAILED, "RECOVERING"], "dest": FAILED},
     {"trigger": "cancel", "source": [PENDING, RUNNING, "RECOVERING"], "dest": CANCELLED},
     {
         "trigger": "reset",

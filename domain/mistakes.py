@@ -1,5 +1,6 @@
 """What is wrong with a definition: mistakes with their places, collected and never raised."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeGuard
 
 from domain.json_values import Json, JsonObject, pointer_join
@@ -7,6 +8,7 @@ from domain.json_values import Json, JsonObject, pointer_join
 SECONDS_MAX: Final = 31_536_000
 """One year: the longest time-out, wait and delay."""
 TEXT_MAX: Final = 4_096
+TEXTS_MAX: Final = 100
 IGNORED_FIELDS: Final = frozenset({"workflow_id", "version", "metadata", "circuit_breaker_config"})
 """What older clients send along; passes everywhere in a definition, as names with `x-` do."""
 
@@ -95,6 +97,58 @@ class Fields:
             return value
         self.refuse("bad_value", f"{field} is the id of a step, or null.", field)
         return None
+
+    def flag(self, field: str, default: bool | None = None) -> bool | None:
+        """True or false."""
+        value = self.raw.get(field)
+        if value is None or isinstance(value, bool):
+            return default if value is None else value
+        self.refuse("bad_value", f"{field} is true or false.", field)
+        return default
+
+    def number(self, field: str, low: float, high: float, default: float = 0.0) -> float:
+        """A number from `low` to `high`; the default when it is left out."""
+        value = self.raw.get(field, default)
+        if not is_number(value):
+            self.refuse("bad_value", f"{field} is a number.", field)
+        elif not low <= value <= high:
+            self.refuse("out_of_range", f"{field} is between {low} and {high}.", field)
+        else:
+            return float(value)
+        return default
+
+    def whole(self, field: str, low: int, high: int, default: int = 0) -> int:
+        """A whole number from `low` to `high`; the default when it is left out."""
+        value = self.raw.get(field, default)
+        if not is_number(value) or isinstance(value, float):
+            self.refuse("bad_value", f"{field} is a whole number.", field)
+        elif not low <= value <= high:
+            self.refuse("out_of_range", f"{field} is between {low} and {high}.", field)
+        else:
+            return value
+        return default
+
+    def choice(self, field: str, choices: Sequence[str], default: str | None) -> str | None:
+        """One of a few words; the default when it is left out."""
+        value = self.raw.get(field)
+        if value is None or (isinstance(value, str) and value in choices):
+            return default if value is None else value
+        self.refuse("bad_value", f"{field} is one of {', '.join(choices)}.", field)
+        return default
+
+    def texts(self, field: str) -> list[Json]:
+        """A list of texts, none of them empty; empty when it is left out."""
+        value = self.raw.get(field)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > TEXTS_MAX:
+            self.refuse("bad_value", f"{field} is a list of at most {TEXTS_MAX} texts.", field)
+            return []
+        for index, each in enumerate(value):
+            if not isinstance(each, str) or not 0 < len(each) <= TEXT_MAX:
+                message = f"{field} holds texts of 1 to {TEXT_MAX} characters."
+                self.refuse("bad_value", message, field, index)
+        return [each for each in value if isinstance(each, str)]
 
     def seconds(self, field: str, default: int | None) -> Json:
         """A time in seconds, more than 0."""

@@ -6,13 +6,13 @@ from typing import Final
 import msgspec
 
 from domain import events as ev
-from domain.definition import COMPOSITES, Definition, Step, step_id_of
+from domain.definition import COMPOSITES, Definition, Step, declared_at, is_aside
 from domain.execution import ExecutionState
 from domain.json_values import PAYLOAD_BYTES_MAX, Json
 from domain.lifecycle import COMPLETED
-from domain.recovery import after_failure
+from domain.recovery import Plan, time_left, with_recovery
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
-Plan = tuple[ev.Payload, ...]
 DELIVERIES_MAX: Final = 3
 OUTPUT_BYTES_MAX: Final = 32 * 1024 * 1024
 """What all outputs of one execution may have together."""
@@ -66,14 +66,13 @@ def complete_composite(state: ExecutionState, path: str, output: Json = None) ->
     return ev.StepCompleted(path, step.attempt, step.try_no, 0, 0, output)
 
 
-def with_recovery(definition: Definition, failed: ev.StepFailed, now: datetime) -> Plan:
-    """A failure and what its step's policy makes of it."""
-    retry = after_failure(definition.steps[step_id_of(failed.path)].retry, failed, now)
-    return (failed,) if retry is None else (failed, retry)
-
-
 def redeliver(
-    definition: Definition, state: ExecutionState, path: str, epoch: int, now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    path: str,
+    epoch: int,
+    now: datetime,
+    rules: RecoveryRules = DEFAULT_RULES,
 ) -> Plan:
     """A try whose worker was lost: handed over again, or given up when it cost too many workers."""
     step = state.steps[path]
@@ -85,17 +84,20 @@ def redeliver(
         failed = fail_step(
             state, path, "worker_lost", "permanent", message, retryable=False, epoch=epoch
         )
-        return (failed,)
-    deadline = deadline_of(definition.steps[step_id_of(path)], now)
+        return with_recovery(definition, state, failed, now, rules)
+    deadline = deadline_of(declared_at(definition, path), now, time_left(state, path, now))
     return (
         ev.StepRedelivered(path, step.attempt, step.try_no, step.delivery + 1, epoch, deadline),
     )
 
 
-def deadline_of(declared: Step, now: datetime) -> datetime | None:
-    """When a try that begins now times out."""
+def deadline_of(declared: Step, now: datetime, left: timedelta | None = None) -> datetime | None:
+    """When a try that begins now times out; `left` is what its recovery may still take."""
     seconds = declared.timeout_seconds
-    return None if seconds is None else now + timedelta(seconds=seconds)
+    if seconds is None:
+        return None if left is None else now + left
+    whole = timedelta(seconds=seconds)
+    return now + (whole if left is None else min(whole, left))
 
 
 def has_worked(definition: Definition, state: ExecutionState) -> bool:
@@ -104,7 +106,8 @@ def has_worked(definition: Definition, state: ExecutionState) -> bool:
         step.fan.done > 0
         if step.fan is not None
         else step.state == COMPLETED
-        and not isinstance(definition.steps[step_id_of(path)], COMPOSITES)
+        and not is_aside(path)
+        and not isinstance(declared_at(definition, path), COMPOSITES)
         for path, step in state.steps.items()
     )
 

@@ -12,7 +12,8 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 from domain import events as ev
-from domain.beginnings import begin_step, try_again
+from domain.beginnings import begin_step
+from domain.compensation import UNDOING, compensation_first, plan_undoing
 from domain.definition import (
     ActionStep,
     ConditionalStep,
@@ -25,7 +26,10 @@ from domain.definition import (
     ValidateStep,
     WaitStep,
     child_path,
+    declared_at,
+    is_aside,
     is_contained,
+    owner_of,
     step_id_of,
 )
 from domain.draft import Draft
@@ -40,63 +44,87 @@ from domain.fan_out import (
 )
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from domain.lane_paths import lane_owner
-from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RETRYING, RUNNING, STEP_ENDED
-from domain.outcomes import (
-    Plan,
-    complete_composite,
-    complete_step,
-    fail_step,
-    has_worked,
-    with_recovery,
-)
+from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RUNNING, STEP_ENDED
+from domain.outcomes import complete_composite, complete_step, fail_step, has_worked
+from domain.recovering import plan_recovering
+from domain.recovery import USER_ABORT, Plan, record_all, with_recovery
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
 
 
-def advance(definition: Definition, draft: Draft, now: datetime) -> None:
+def advance(
+    definition: Definition, draft: Draft, now: datetime, rules: RecoveryRules = DEFAULT_RULES
+) -> None:
     """Record all that follows from the draft's state at `now`.
 
     Afterwards it waits for an effect, a time or a person, or has ended. What was touched last is
     looked at first, so that all live paths are looked at once, not once for each fact.
     """
     near = _touched(event.data for event in draft.events)
-    while facts := _plan_some(definition, draft.state, near, now) or plan(
-        definition, draft.state, now
+    while facts := _plan_near(definition, draft.state, near, now, rules) or plan(
+        definition, draft.state, now, rules
     ):
-        for fact in facts:
-            draft.record(fact)
+        record_all(draft, facts, now)
         near = _touched(facts)
 
 
 def _touched(facts: Iterable[ev.Payload]) -> set[str]:
     """The steps that facts are about, and what is around them."""
     paths = {path for fact in facts if (path := getattr(fact, "path", START)) != START}
+    paths |= {owner_of(path) for path in paths}
     around = {path.rpartition("/")[0] for path in paths}
     return paths | around | {lane_owner(each) for each in around if each}
 
 
-def plan(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
+def _plan_near(
+    definition: Definition,
+    state: ExecutionState,
+    near: AbstractSet[str],
+    now: datetime,
+    rules: RecoveryRules,
+) -> Plan:
+    overdue = state.deadline_at is not None and state.deadline_at <= now
+    if state.state != EXECUTING or overdue:
+        return ()
+    return _plan_some(definition, state, near, now, rules)
+
+
+def plan(
+    definition: Definition,
+    state: ExecutionState,
+    now: datetime,
+    rules: RecoveryRules = DEFAULT_RULES,
+) -> Plan:
     """The next facts, or () while the execution waits or has ended."""
     if state.state == PENDING:
         return _start(definition, state, now)
-    if state.state != EXECUTING:
+    if state.state in UNDOING and (facts := plan_undoing(definition, state, now)) is not None:
+        return facts
+    if state.state != EXECUTING and state.state not in UNDOING:
         return ()
     if state.deadline_at is not None and state.deadline_at <= now:
-        return (_timed_out(state, definition),)
-    return _plan_some(definition, state, state.live, now)
+        return (compensation_first(state, _timed_out(state, definition)),)
+    return _plan_some(definition, state, state.live, now, rules)
 
 
 def _plan_some(
-    definition: Definition, state: ExecutionState, paths: AbstractSet[str], now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    paths: AbstractSet[str],
+    now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
-    """The facts of the first of `paths` that is live and does not rest."""
-    if state.state != EXECUTING or (state.deadline_at is not None and state.deadline_at <= now):
-        return ()
-    moving = (path for path in paths & state.live if not _rests(state.steps.get(path), now))
-    for path in sorted(moving):
-        facts = _plan_path(definition, state, path, now)
+    """The facts of the first of `paths` that is live and does not rest.
+
+    A step that a person aborted comes before what is around it: the whole execution ends with it.
+    """
+    steps = state.steps
+    moving = (path for path in paths & state.live if not _rests(steps.get(path), now))
+    for path in sorted(moving, key=lambda each: (not _is_aborted(steps.get(each)), each)):
+        facts = _plan_path(definition, state, path, now, rules)
         if facts:
-            return facts
+            return _undone_first(state, facts)
     return ()
 
 
@@ -110,6 +138,16 @@ def _rests(step: StepState | None, now: datetime) -> bool:
         and (step.due_at is None or step.due_at > now)
         and (step.deadline_at is None or step.deadline_at > now)
     )
+
+
+def _is_aborted(step: StepState | None) -> bool:
+    return step is not None and step.state == FAILED and step.why == USER_ABORT
+
+
+def _undone_first(state: ExecutionState, facts: Plan) -> Plan:
+    """A failure of the whole execution comes after what it undoes."""
+    last = facts[-1]
+    return (*facts[:-1], compensation_first(state, last)) if isinstance(last, ev.Failed) else facts
 
 
 def next_due(state: ExecutionState) -> datetime | None:
@@ -135,7 +173,7 @@ def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue
-        if isinstance(definition.steps[step_id_of(path)], ActionStep | ValidateStep):
+        if isinstance(declared_at(definition, path), ActionStep | ValidateStep):
             found.append(path)
     return found
 
@@ -148,39 +186,54 @@ def _start(definition: Definition, state: ExecutionState, now: datetime) -> Plan
     return (ev.Started(state.attempt, deadline),)
 
 
-def _plan_path(definition: Definition, state: ExecutionState, path: str, now: datetime) -> Plan:
+def _plan_path(
+    definition: Definition, state: ExecutionState, path: str, now: datetime, rules: RecoveryRules
+) -> Plan:
     if path == START:
         return _go_on(definition, state, definition.start_step, START, now)
-    step, declared = state.steps[path], definition.steps[step_id_of(path)]
+    step, declared = state.steps[path], declared_at(definition, path)
     if step.state in STEP_ENDED:
         return _after(definition, state, path, step, now)
-    if step.state == RETRYING:
-        if step.due_at is None or step.due_at > now:
-            return ()
-        return tuple(try_again(declared, state, path, step, now))
+    if step.state != RUNNING:
+        return plan_recovering(definition, state, path, now, rules)
     if step.deadline_at is not None and step.deadline_at <= now and not _waited(step):
-        message = f"The step did not end within {declared.timeout_seconds:g} seconds."
-        failed = fail_step(state, path, "step_timeout", "timeout", message, retryable=True)
-        return with_recovery(definition, failed, now)
-    return _plan_running(definition, state, path, declared, now)
+        failed = fail_step(
+            state, path, "step_timeout", "timeout", _too_slow(declared, step), retryable=True
+        )
+        return with_recovery(definition, state, failed, now, rules)
+    return _plan_running(definition, state, path, declared, now, rules)
 
 
 def _plan_running(
-    definition: Definition, state: ExecutionState, path: str, declared: Step, now: datetime
+    definition: Definition,
+    state: ExecutionState,
+    path: str,
+    declared: Step,
+    now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     match declared:
         case WaitStep():
             return _plan_wait(state, path, state.steps[path], now)
         case ConditionalStep():
-            return _plan_conditional(definition, state, path, declared, now)
+            return _plan_conditional(definition, state, path, declared, now, rules)
         case ParallelStep():
-            return plan_parallel(definition, state, path, declared, now)
+            return plan_parallel(definition, state, path, declared, now, rules)
         case LoopStep():
-            return plan_loop(definition, state, path, declared, now)
+            return plan_loop(definition, state, path, declared, now, rules)
         case ForkJoinStep():
-            return plan_fork(definition, state, path, declared, now)
+            return plan_fork(definition, state, path, declared, now, rules)
         case HumanTaskStep() | ActionStep() | ValidateStep():
             return ()
+
+
+def _too_slow(declared: Step, step: StepState) -> str:
+    begun, deadline, seconds = step.started_at, step.deadline_at, declared.timeout_seconds
+    if begun is None or deadline is None or seconds is None:
+        return "The step did not end within the time that was left for its recovery."
+    if deadline - begun >= timedelta(seconds=seconds):
+        return f"The step did not end within {seconds:g} seconds."
+    return "The step did not end within the time that was left for its recovery."
 
 
 def _waited(step: StepState) -> bool:
@@ -203,19 +256,20 @@ def _plan_conditional(
     path: str,
     declared: ConditionalStep,
     now: datetime,
+    rules: RecoveryRules,
 ) -> Plan:
     step = state.steps[path]
     if step.branch is None:
         return tuple(_take_branch(state, path, declared))
     if step.child is None:
         return (complete_composite(state, path, _branch_output(declared, step, None)),)
-    child, inside = state.steps.get(step.child), definition.steps[step_id_of(step.child)]
+    child, inside = state.steps.get(step.child), declared_at(definition, step.child)
     if child is None or child.state == PENDING:
         return tuple(begin_step(inside, state, step.child, path, now))
-    if child.state not in STEP_ENDED:
+    if child.state not in STEP_ENDED or _is_aborted(child):
         return ()
     if child.state == FAILED and inside.critical and is_contained(definition, declared):
-        return fail_around(definition, state, path, now)
+        return fail_around(definition, state, path, now, rules)
     if _is_fatal(inside, state, child):
         return ()
     if child.joined:
@@ -274,6 +328,10 @@ def _after(
     definition: Definition, state: ExecutionState, path: str, step: StepState, now: datetime
 ) -> Plan:
     """`path` has ended: the execution fails with it, or the next step begins."""
+    if is_aside(path):
+        return ()  # the step that it was done for looks at it
+    if _is_aborted(step):
+        return (_failed_with(state, step, path),)
     declared = definition.steps[step_id_of(path)]
     around = definition.steps.get(declared.parent)
     if isinstance(around, LoopStep | ForkJoinStep):
@@ -288,7 +346,9 @@ def _after(
 
 
 def _is_fatal(declared: Step, state: ExecutionState, step: StepState) -> bool:
-    return step.state == FAILED and declared.critical and state.atomic_mode != "lenient"
+    if step.state != FAILED:
+        return False
+    return _is_aborted(step) or (declared.critical and state.atomic_mode != "lenient")
 
 
 def _go_on(
@@ -315,7 +375,8 @@ def _failed_with(state: ExecutionState, step: StepState, path: str) -> ev.Failed
     code, error_class, message = (
         (error.code, error.error_class, error.message) if error else ("step_failed", "unknown", "")
     )
-    return ev.Failed(state.attempt, "critical_step", error_class, code, path, message)
+    reason = USER_ABORT if _is_aborted(step) else "critical_step"
+    return ev.Failed(state.attempt, reason, error_class, code, path, message)
 
 
 def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:

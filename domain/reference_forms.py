@@ -45,6 +45,9 @@ class Scope(Protocol):
     def output(self, step_id: str) -> Json | Missing:
         """Output of a step as seen from here; `MISSING` when it has none (yet)."""
 
+    def undone(self) -> Mapping[str, Json] | None:
+        """`input` and `output` of the step that is being undone; None outside a compensation."""
+
     def loop(self) -> Mapping[str, Json] | None:
         """`item, index, total, is_first, is_last` of the innermost iteration; None outside."""
 
@@ -69,10 +72,10 @@ class UnresolvedReference(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One parsed reference. `name` is the loop's field or the secret's name."""
+    """One parsed reference. `name` is the loop's or undone step's field, or the secret's name."""
 
     text: str
-    root: Literal["input", "step", "loop", "secret"]
+    root: Literal["input", "step", "loop", "secret", "undo"]
     step_id: str | None = None
     name: str | None = None
     path: Place = ()
@@ -102,6 +105,8 @@ class Reference:
             return "there is no value at this path"
         if self.root == "step":
             return f"the step {self.step_id!r} has no output"
+        if self.root == "undo":
+            return "it is used outside of a compensation"
         return "it is used outside of a loop"
 
     def _start(self, scope: Scope) -> Json | Missing:
@@ -113,6 +118,9 @@ class Reference:
             case "loop":
                 fields = scope.loop()
                 return MISSING if fields is None else fields.get(self.name or "", MISSING)
+            case "undo":
+                undone = scope.undone()
+                return MISSING if undone is None else undone.get(self.name or "", MISSING)
             case "secret":
                 return self.text
 
@@ -135,6 +143,7 @@ _STEP_ID = r"[A-Za-z0-9._-]{1,128}?"
 _INPUT: Final = re.compile(r"workflow\.input" + _ENDS_HERE)
 _SECRET: Final = re.compile(r"secret\.([A-Za-z0-9._-]{1,128})\Z")
 _LOOP: Final = re.compile(r"loop\.(item|index|total|is_first|is_last)" + _ENDS_HERE)
+_UNDO: Final = re.compile(r"undo\.(input|output)" + _ENDS_HERE)
 _OUTPUT: Final = re.compile(rf"({_STEP_ID})\.output{_ENDS_HERE}")
 _TRIGGER: Final = re.compile(r"trigger" + _ENDS_HERE)
 _ACTION: Final = re.compile(r"step\.([0-9]{1,6})" + _ENDS_HERE)
@@ -190,6 +199,9 @@ def _parse_dollar(text: str, inside: str) -> Reference:
     if head := _SECRET.match(inside):
         # One spelling, whatever blanks were written: the effect looks for exactly this text.
         return Reference(f"${{secret.{head[1]}}}", "secret", name=head[1])
+    if head := _UNDO.match(inside):
+        path = _parse_path(text, inside, head.end())
+        return Reference(text, "undo", name=head[1], path=path)
     if head := _OUTPUT.match(inside):
         path = _parse_path(text, inside, head.end())
         return Reference(text, "step", step_id=head[1], path=path)

@@ -5,6 +5,7 @@
 | `${workflow.input}`, `${workflow.input.a.b}` | the input of the execution |
 | `${STEP.output}`, `${STEP.output.a[0].b}` | the output of the step STEP |
 | `${loop.item}` (`index, total, is_first, is_last`), with a path | the current iteration |
+| `${undo.input}`, `${undo.output}` | in a compensation: those of the step that it undoes |
 | `${secret.NAME}` | a secret; stays as written, an action resolves it inside its effect |
 | `$.workflow_input.a`, `$.STEP.output_data.a`, `$['STEP'].output_data[?@.n > 1]` | JSONPath |
 | `{{trigger.a}}` | the input, as `${workflow.input.a}` |

@@ -1,6 +1,6 @@
 """What an explicit retry does again: never what is finished."""
 
-from domain.definition import Definition, LoopStep, step_id_of
+from domain.definition import Definition, LoopStep, is_aside, owner_of, step_id_of
 from domain.execution import ExecutionState
 from domain.lanes import finished_branches, is_unfinished
 
@@ -18,6 +18,8 @@ def undone_by_retry(
         if path in reset or not is_unfinished(path, step, state.steps, finished):
             continue
         (reset if step.fan is None else reopened).add(path)
+    gone = reset | reopened
+    reset |= {path for path in state.steps if is_aside(path) and owner_of(path) in gone}
     return tuple(sorted(reset)), tuple(sorted(reopened))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from domain.definition import parent_path
+from domain.definition import alternative_path, owner_of, parent_path
 from domain.execution import ExecutionState
 from domain.json_values import Json
 from domain.lane_paths import iteration_around, lane_name, lane_owner
@@ -37,6 +37,18 @@ class StepScope:
             if not inside:
                 return MISSING
             inside = parent_path(inside)
+
+    def undone(self) -> Mapping[str, Json] | None:
+        """What the step that is being undone was given and returned; None outside a compensation.
+
+        Where an alternative did its work, the input is the alternative's.
+        """
+        if not self._path.endswith("~undo"):
+            return None
+        owner = owner_of(self._path)
+        step = self._state.steps[owner]
+        did_it = owner if step.via is None else alternative_path(owner, step.via)
+        return {"input": self._state.steps[did_it].input, "output": step.output}
 
     def loop(self) -> Mapping[str, Json] | None:
         """The innermost iteration that the step lies in."""

@@ -7,6 +7,7 @@ Pointers are those of the normalised form.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from domain.compensation_graph import compensation_mistakes, undone_steps
 from domain.composite_lines import children_of, lines_of
 from domain.definition import NESTING_MAX, main_line_of
 from domain.json_values import JsonObject, pointer_join
@@ -49,6 +50,8 @@ class StepGraph:
                 for number, child in enumerate(steps_of_line.ids):
                     place = steps_of_line.places[number]
                     self.parents.setdefault(child, []).append(Named(step_id, place, line, number))
+        self.undone_by = undone_steps(self.steps)
+        """Ids of the steps that each compensation undoes."""
         self._tops: dict[str, tuple[str, int] | None] = {}
         for step_id in self.steps:
             self._place(step_id)
@@ -104,6 +107,7 @@ class StepGraph:
         yield from self._dangling()
         yield from self._cycle()
         yield from self._parentage()
+        yield from compensation_mistakes(self)
         if complete:
             yield from self._unreachable()
 
@@ -178,7 +182,7 @@ class StepGraph:
 
     def _unreachable(self) -> Iterator[Mistake]:
         for step_id in self.steps:
-            top = self._tops[step_id]
+            top = None if step_id in self.undone_by else self._tops[step_id]
             if self.order and top is not None and top[0] not in self.order:
                 message = (
                     f"No step leads to {step_id!r}. A branch of a conditional is one step; "

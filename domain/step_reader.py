@@ -22,10 +22,6 @@ KINDS_LATER: Final = frozenset(["agent", "sub_workflow", "wait_for_event"])
 STEP_FIELDS_LATER: Final = frozenset(
     [
         "agent_name",
-        "compensate_with",
-        "alternatives",
-        "recovery_strategy",
-        "retry_strategy",
         "on_failure",
     ]
 )
@@ -156,7 +152,7 @@ def _common(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject
         "name": step.text("name") or step_id,
         "description": step.text("description"),
         "next_step": step.step_id("next_step"),
-        **read_failure_policy(step),
+        **read_failure_policy(step, step_id, kind, places),
         "timeout_seconds": step.seconds("timeout_seconds", default),
         "conditions": [
             _gate(step, places, gate, "conditions", index) for index, gate in enumerate(gates)

@@ -57,6 +57,7 @@ def validate(
             warnings += graph.ignored_next_steps()
             found += _expressions(graph, normalised)
             found += _actions(graph, actions)
+            found += _alternatives(graph, normalised, actions.names())
             found += literal_credentials(dict(graph.steps))
             found += _validations(graph, check_schema)
         found += _schema(normalised["input_schema"], check_schema)
@@ -146,20 +147,28 @@ def _reference(
     """What is wrong with a reference in the step `at` (None: in the definition's output)."""
     used, text = reference.step_id, reference.text
     message = None
-    if reference.root == "loop":
-        if at is None or not graph.is_in_loop(at):
-            message = f"{text} is used outside of a loop."
+    if at is not None and at in graph.undone_by:
+        message = _in_compensation(reference, graph, graph.undone_by[at])
+    elif reference.root == "undo":
+        message = f"{text} is used outside of a step that undoes another one."
+    elif reference.root == "loop" and (at is None or not graph.is_in_loop(at)):
+        message = f"{text} is used outside of a loop."
     elif reference.root == "secret" and at is None:
         message = "Secrets are resolved inside an action only, never in an output."
     elif reference.root == "step" and used is not None:
-        if used not in graph.steps:
-            message = f"{text} names {used!r}, which is not a step."
-        elif used in graph.parents and (at is None or not graph.sees_line_of(used, at)):
-            message = _hidden(graph, used)
-        elif at is not None and not graph.has_run_before(used, at):
-            message = f"{used!r} cannot have run before {at!r}."
+        message = _out_of_sight(graph, text, used, at)
     if message is not None:
         yield Mistake(pointer, "bad_reference", message)
+
+
+def _out_of_sight(graph: StepGraph, text: str, used: str, at: str | None) -> str | None:
+    if used not in graph.steps:
+        return f"{text} names {used!r}, which is not a step."
+    if used in graph.parents and (at is None or not graph.sees_line_of(used, at)):
+        return _hidden(graph, used)
+    if at is not None and not graph.has_run_before(used, at):
+        return f"{used!r} cannot have run before {at!r}."
+    return None
 
 
 def _hidden(graph: StepGraph, used: str) -> str:
@@ -177,6 +186,36 @@ def _hidden(graph: StepGraph, used: str) -> str:
         case _:
             instead = f"${{{parent}.output.iterations}}"
     return f"{used!r} lies in {parent!r}; use {instead} instead, from outside of it."
+
+
+def _in_compensation(reference: Reference, graph: StepGraph, undone: list[str]) -> str | None:
+    """It runs when the execution is aborted: what it undoes has run, and what came before that."""
+    used, text = reference.step_id, reference.text
+    if reference.root == "loop":
+        return f"{text} is used outside of a loop."
+    if reference.root != "step" or used is None:
+        return None
+    if all(graph.has_run_before(used, each) for each in undone):
+        return None
+    return f"{text}: {used!r} need not have run; write ${{undo.input}} or ${{undo.output}}."
+
+
+def _alternatives(
+    graph: StepGraph, normalised: JsonObject, known: frozenset[str]
+) -> Iterator[Mistake]:
+    """Alternatives whose action nobody has registered."""
+    lists = [("/alternatives", normalised["alternatives"])]
+    lists += [
+        (graph.pointer(each, "recovery"), graph.steps[each]["recovery"]) for each in graph.steps
+    ]
+    for pointer, stages in lists:
+        for index, stage in enumerate(stages if isinstance(stages, list) else []):
+            work = stage.get("do") if isinstance(stage, dict) else None
+            action = work.get("action") if isinstance(work, dict) else None
+            if isinstance(action, str) and action not in known:
+                message = f"{action!r} is not a registered action; known are "
+                place = pointer_join(pointer, index, "do", "action")
+                yield Mistake(place, "unknown_action", message + ", ".join(sorted(known)) + ".")
 
 
 def _actions(graph: StepGraph, actions: ActionCatalog) -> Iterator[Mistake]:

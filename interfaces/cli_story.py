@@ -64,6 +64,28 @@ def _retried(data: Body) -> str:
     return f"reopened as attempt {data.get('attempt')}; to run again: {names}"
 
 
+def _recovering(data: Body) -> str:
+    ways = ", ".join(str(each).replace("_", " ") for each in data.get("strategies") or ())
+    budget = data.get("budget_ms")
+    within = "" if budget is None else f" within {short_duration(budget)}"
+    return f"{data.get('path')} recovers{within} by {ways or 'what it may'}"
+
+
+def _asked(data: Body) -> str:
+    options = ", ".join(map(str, data.get("options") or ()))
+    return f"{data.get('path')} asks a person ({data.get('question_id')}): {options}"
+
+
+def _answered(data: Body) -> str:
+    read_as = data.get("read_as")
+    how = "nobody in time" if read_as == "timeout" else f"read as {read_as}"
+    return f"{data.get('path')}: the answer is {data.get('kind')} ({how})"
+
+
+def _undoing(data: Body) -> str:
+    return f"undoes what has finished: {', '.join(map(str, data.get('paths') or ()))}"
+
+
 _SENTENCES: dict[str, Callable[[Body], str]] = {
     "requested": _requested,
     "started": lambda data: f"started, attempt {data.get('attempt')}",
@@ -82,6 +104,20 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     "branch_finished": lambda data: _lane(data, f"branch {data.get('branch')}"),
     "joined": _joined,
     "retry_scheduled": _retry,
+    "recovery_started": _recovering,
+    "alternative_selected": lambda data: (
+        f"{data.get('path')} is rerouted to {data.get('id')} ({data.get('action')})"
+    ),
+    "question_asked": _asked,
+    "question_answered": _answered,
+    "recovery_succeeded": lambda data: (
+        f"{data.get('path')} recovered by {str(data.get('strategy')).replace('_', ' ')}"
+    ),
+    "recovery_exhausted": lambda data: (
+        f"{data.get('path')} did not recover: {str(data.get('reason')).replace('_', ' ')}"
+    ),
+    "compensation_started": _undoing,
+    "compensation_finished": lambda data: f"{data.get('path')} is undone",
     "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
     "human_task_completed": lambda data: f"{data.get('path')} was done by a person",
     "cancel_requested": lambda data: f"cancel requested: {data.get('reason') or 'no reason given'}",

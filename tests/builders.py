@@ -8,12 +8,14 @@ from uuid import UUID
 from domain import decisions
 from domain import events as ev
 from domain.decisions import Outcome, Request
-from domain.definition import Definition, compile_definition
+from domain.definition import Definition, compile_definition, count_steps
 from domain.draft import Draft
 from domain.execution import ExecutionState, evolve, fold
 from domain.json_values import Json, JsonObject, sha256_of
 from domain.mistakes import Mistake
 from domain.planner import next_due, running_actions
+from domain.recovery_config import completed
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.validation import validate
 
 # Any in this file is JSON that a test writes down, which has no narrower type than it looks.
@@ -143,6 +145,11 @@ def normalised(raw: Any) -> JsonObject:
     return verdict.normalised
 
 
+def mistakes_of(raw: Any) -> dict[str, str]:
+    """Codes of what is wrong with a definition, by pointer."""
+    return {mistake.pointer: mistake.code for mistake in validate(raw, Actions()).mistakes}
+
+
 def compiled(raw: Any) -> Definition:
     return compile_definition(normalised(raw))
 
@@ -161,8 +168,11 @@ class Run:
         mode: str = "strict",
         simulate: bool = False,
         start_at: datetime | None = None,
+        recovery: JsonObject | None = None,
+        rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
         form = normalised(raw)
+        self.rules = rules
         self.definition = compile_definition(form)
         self.now = START
         self.epoch = 1
@@ -173,11 +183,12 @@ class Run:
             workflow_version=1,
             definition_id=EXECUTION_ID,
             sha256=sha256_of(form),
-            steps_total=len(self.definition.steps),
+            steps_total=count_steps(form),
             input=given or {},
             atomic_mode=mode,
             simulate=simulate,
             start_at=start_at,
+            recovery=rules.config if recovery is None else completed(recovery, rules.config),
         )
         self.state, first = decisions.request(EXECUTION_ID, wanted, self.meta())
         self.events: list[ev.Event] = [first]
@@ -203,7 +214,7 @@ class Run:
     def resume(self, held: Iterable[str] = ()) -> list[str]:
         """A worker takes over; tries that are not `held` have lost theirs."""
         draft = self.draft()
-        decisions.resume(draft, self.definition, held, self.epoch, self.now)
+        decisions.resume(draft, self.definition, held, self.epoch, self.now, self.rules)
         return self.store(draft)
 
     def lose_worker(self) -> list[str]:
@@ -227,20 +238,29 @@ class Run:
 
     def settle(self, outcome: Outcome) -> list[str]:
         draft = self.draft()
-        decisions.settle(draft, self.definition, outcome, self.now)
+        decisions.settle(draft, self.definition, outcome, self.now, rules=self.rules)
         return self.store(draft)
 
     def succeed(self, path: str, output: Any = None) -> list[str]:
         return self.settle(self.outcome(path, output=output))
 
     def fail(
-        self, path: str, error_class: str = "transient", *, retryable: bool = True
+        self,
+        path: str,
+        error_class: str = "transient",
+        *,
+        retryable: bool = True,
+        message: str = "it broke",
+        **fields: Any,
     ) -> list[str]:
-        return self.settle(
-            self.outcome(
-                path, error_class=error_class, code="boom", message="it broke", retryable=retryable
-            )
-        )
+        ended: dict[str, Any] = {"code": "boom", "message": message, "retryable": retryable}
+        return self.settle(self.outcome(path, error_class=error_class, **{**ended, **fields}))
+
+    def answer(self, text: str, question_id: str | None = None) -> list[str]:
+        """A person answers the open question, or the one that is named."""
+        draft = self.draft()
+        decisions.answer(draft, self.definition, question_id, text, self.now, self.rules)
+        return self.store(draft)
 
     def cancel(self, reason: str | None = None) -> list[str]:
         draft = self.draft()
@@ -325,4 +345,19 @@ def _told_of_lane(kind: str, data: ev.Payload) -> str:
             return f"{kind} {path}/{branch} {state}"
         case ev.Joined(path=path, cancelled=cancelled):
             return " ".join((kind, path, *(f"-{name}" for name in cancelled)))
-    return f"{kind} {getattr(data, 'path', '')}".rstrip()
+    return f"{kind} {_recovery_told(data)}".rstrip()
+
+
+def _recovery_told(data: ev.Payload) -> str:
+    match data:
+        case ev.AlternativeSelected(path=path, id=alternative):
+            return f"{path} {alternative}"
+        case ev.QuestionAnswered(path=path, kind=answer, read_as=read_as):
+            return f"{path} {answer} {read_as}"
+        case ev.RecoverySucceeded(path=path, strategy=strategy):
+            return f"{path} {strategy}"
+        case ev.RecoveryExhausted(path=path, reason=reason):
+            return f"{path} {reason}"
+        case ev.CompensationStarted(reason=reason, paths=paths):
+            return f"{reason}: {' '.join(paths)}"
+    return str(getattr(data, "path", ""))

@@ -13,17 +13,23 @@ from uuid import UUID
 
 from application.views import summarise
 from domain import events as ev
+from domain.compensation import UNDOING
 from domain.events import Event, Recorded
 from domain.execution import ExecutionState, evolve
 from domain.lifecycle import (
+    AWAITING_ANSWER,
+    COMPLETED,
     EXECUTION_TABLE,
+    FAILED,
     PENDING,
+    REROUTED,
     RETRYING,
     RUNNING,
     STEP_TABLE,
     follow,
     status_of,
 )
+from tests.recovery_invariants import against_the_mode, beyond_budgets
 
 
 class Violation(NamedTuple):
@@ -65,14 +71,24 @@ _EXECUTION_TRIGGERS: dict[type[ev.Payload], str] = {
     ev.Failed: "fail",
     ev.CancelRequested: "cancel",
     ev.Cancelled: "cancel",
+    ev.CompensationStarted: "fail",
     ev.Retried: "retry",
 }
+_RECOVERIES = (ev.RecoveryStarted, ev.RecoverySucceeded, ev.QuestionAnswered)
 _STEP_TRIGGERS: dict[type[ev.Payload], str] = {
+    ev.AlternativeSelected: "reroute",
+    ev.QuestionAsked: "ask",
+    ev.RecoveryExhausted: "exhaust",
     ev.StepStarted: "start",
     ev.StepCompleted: "complete",
     ev.StepFailed: "fail",
     ev.StepSkipped: "skip",
     ev.RetryScheduled: "schedule_retry",
+}
+_RECOVERY_STATES: dict[type[ev.Payload], tuple[str, ...]] = {
+    ev.RecoveryStarted: (FAILED,),
+    ev.RecoverySucceeded: (COMPLETED, REROUTED),
+    ev.QuestionAnswered: (AWAITING_ANSWER,),
 }
 _WHILE_RUNNING = (ev.StepRedelivered, ev.StepProgressed, ev.BranchTaken, ev.HumanTaskCreated)
 _AFTER_THE_END = (ev.Retried, ev.LateResultIgnored, ev.HumanTaskCompleted)
@@ -100,6 +116,7 @@ def check_all(
             check_tries,
             check_epochs,
             check_late_results,
+            check_recovery,
         ):
             found += check(events)
     if history is not None:
@@ -209,7 +226,7 @@ def check_transitions(events: Sequence[Event]) -> Iterator[Violation]:
         if before is None:
             continue
         kind = type(event.data)
-        if (trigger := _EXECUTION_TRIGGERS.get(kind)) is not None:
+        if (trigger := _execution_trigger(before, event.data)) is not None:
             allowed = follow(EXECUTION_TABLE, before.state, trigger, before)
             if allowed is None or (kind is not ev.CancelRequested and state.state != allowed):
                 yield Violation("I4", _where(event), f"{trigger} while {before.state}")
@@ -218,16 +235,33 @@ def check_transitions(events: Sequence[Event]) -> Iterator[Violation]:
         yield from _step_transitions(before, event, state)
 
 
+def _execution_trigger(before: ExecutionState, data: ev.Payload) -> str | None:
+    """Undoing comes between the wish and its end, so three facts have two meanings."""
+    undoing = before.state in UNDOING
+    match data:
+        case ev.CompensationStarted(reason="cancelled"):
+            return "cancel"
+        case ev.Cancelled() if undoing:
+            return "compensated"
+        case ev.Failed(reason=reason) if undoing and reason != "compensation_failed":
+            return "compensated"
+    return _EXECUTION_TRIGGERS.get(type(data))
+
+
 def _step_transitions(
     before: ExecutionState, event: Event, after: ExecutionState
 ) -> Iterator[Violation]:
     kind, own = type(event.data), str(getattr(event.data, "path", ""))
-    if kind in _STEP_TRIGGERS or kind in _WHILE_RUNNING:
-        if before.state != "RUNNING.executing":
+    if kind in _STEP_TRIGGERS or kind in _WHILE_RUNNING or kind in _RECOVERIES:
+        undoes = own.endswith("~undo") and before.state in UNDOING
+        if before.state != "RUNNING.executing" and not undoes:
             yield Violation("I4", _where(event), f"a step moved while {before.state}")
         earlier = before.steps[own].state if own in before.steps else PENDING
         trigger = _STEP_TRIGGERS.get(kind)
-        if trigger is None and earlier != RUNNING:
+        if kind in _RECOVERIES:
+            if earlier not in _RECOVERY_STATES[kind]:
+                yield Violation("I4", _where(event), f"{own} is {earlier}")
+        elif trigger is None and earlier != RUNNING:
             yield Violation("I4", _where(event), f"{own} is {earlier}")
         elif trigger and follow(STEP_TABLE, earlier, trigger) != after.steps[own].state:
             yield Violation("I4", _where(event), f"{trigger} of {own} while {earlier}")
@@ -320,6 +354,15 @@ def check_late_results(events: Iterable[Event]) -> Iterator[Violation]:
             for path in state.live
             if (step := state.steps.get(path)) is not None and step.state == RUNNING
         }
+
+
+# --- recovery ---
+
+
+def check_recovery(events: Sequence[Event]) -> Iterator[Violation]:
+    """I15: recovery stays in its budgets. I16: the atomic mode is kept."""
+    for number, event, what in (*beyond_budgets(events), *against_the_mode(events)):
+        yield Violation(number, _where(event), what)
 
 
 # --- tables ---

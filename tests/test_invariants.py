@@ -1,6 +1,7 @@
 """Every check of `tests/invariants.py` finds a planted violation, and none where all is well."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -53,8 +54,80 @@ def insert(run: Run, after: type[ev.Payload], data: ev.Payload) -> list[Recorded
     return recorded(numbered([*run.events[:place], more, *run.events[place:]]))
 
 
+def recovered() -> Run:
+    """Re-tries, an alternative, a question and its answer, all within a budget."""
+    other = [{"id": "b", "do": {"action": "call_api"}}]
+    run = Run(
+        workflow({"a": step(alternatives=other, ask=True)}), recovery={"total_budget_ms": 20_000}
+    )
+    run.go()
+    run.fail("a")
+    run.fail("a")
+    run.pass_to_due()
+    run.fail("a", "permanent")
+    run.fail("a~alt.b")
+    run.now += timedelta(minutes=5)
+    run.answer("retry")
+    return run.succeed_all()
+
+
+def undone() -> Run:
+    """Two finished steps are undone, one of them at the second try."""
+    steps = {
+        "a": step("b", compensate_with="u"),
+        "b": step("c", compensate_with="u"),
+        "c": step(),
+        "u": step(retry={}),
+    }
+    run = Run(workflow(steps))
+    run.go()
+    run.succeed("a")
+    run.succeed("b")
+    run.fail("c")
+    run.fail("b~undo")
+    return run.succeed_all()
+
+
+def changed(run: Run, kind: type[ev.Payload], **fields: Any) -> list[Recorded]:
+    """The log with the last fact of a kind told otherwise."""
+    place = max(n for n, event in enumerate(run.events) if type(event.data) is kind)
+    event = run.events[place]
+    other = structs.replace(event, data=structs.replace(event.data, **fields))
+    return recorded([*run.events[:place], other, *run.events[place + 1 :]])
+
+
+def without(run: Run, kind: type[ev.Payload]) -> list[Recorded]:
+    """The log without the first fact of a kind."""
+    kept = [event for event in run.events if event is not find(run, kind)]
+    return recorded(numbered(kept))
+
+
+def test_recovery_beyond_its_budget_is_found() -> None:
+    run = recovered()
+    assert run.state.status == "COMPLETED"
+    late = run.now + timedelta(minutes=10)
+    assert broken(changed(run, ev.StepStarted, deadline_at=late)) == {"I15"}
+    assert broken(changed(run, ev.StepStarted, deadline_at=None)) == {"I15"}
+    assert broken(changed(run, ev.RetryScheduled, due_at=late)) == {"I15"}
+    assert "I15" in broken(changed(run, ev.RecoveryStarted, budget_ms=30_000))
+    assert "I15" in broken(without(run, ev.RecoveryStarted))
+
+
+def test_a_mode_that_is_not_kept_is_found() -> None:
+    run = undone()
+    assert (run.state.status, run.state.to_undo) == ("FAILED", ())
+    assert "I16" in broken(changed(run, ev.CompensationStarted, paths=("a", "b")))
+    assert "I16" in broken(changed(run, ev.CompensationFinished, path="b"))
+    assert "I16" in broken(without(run, ev.CompensationFinished))
+    assert "I16" in broken(without(run, ev.CompensationStarted))
+    assert "I16" in broken(changed(run, ev.Requested, atomic_mode="lenient"))
+    started = ev.StepStarted("d", 1, 1, "x", "c", None, None, None)
+    assert "I16" in broken(insert(run, ev.CompensationStarted, started))
+
+
 def test_a_life_with_faults_breaks_nothing() -> None:
-    for run in (lived(), Run(with_condition(), {"big": True}).succeed_all()):
+    branched = Run(with_condition(), {"big": True}).succeed_all()
+    for run in (lived(), branched, recovered(), undone()):
         assert check_all(recorded(run.events), history(run), tables(run)) == []
 
 

@@ -21,8 +21,9 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "bad_value": "The member may not have this value; the message says which it may.",
     "bad_wait": "`Prefer: wait` is not a whole number of seconds.",
     "contradiction": "Two members exclude each other.",
-    "cycle": "`next_step` leads back, or a branch contains itself.",
-    "dangling_next": "`next_step` or a branch names a step that is not there.",
+    "cycle": "`next_step` leads back, a branch contains itself, or an alternative or compensation "
+    "is the step itself.",
+    "dangling_next": "`next_step`, a branch or `compensate_with` names a step that is not there.",
     "duplicate_id": "Two actions of a list have one id.",
     "duplicate_key": "An object has a member twice.",
     "empty": "YAML: there is no document.",
@@ -59,7 +60,8 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "too_many": "Too many of them.",
     "too_many_keys": "More than 10,000 members in one value.",
     "too_many_steps": "More than 1,000 steps.",
-    "two_parents": "A step is inside two composites, or inside one and on the main line.",
+    "two_parents": "A step is inside two composites, or inside one and on the main line, or "
+    "undoes others and runs otherwise too.",
     "unknown_action": "No such action is registered on this server.",
     "unknown_field": "This member is not known here.",
     "unknown_parameter": "The route does not know this query parameter.",
@@ -104,6 +106,8 @@ STEP_CODES: Final[Mapping[str, str]] = {
 EXECUTION_CODES: Final[Mapping[str, str]] = {
     "bad_output": "The definition's `output` could not be made: a reference has no value, or the "
     "result is too large.",
+    "compensation_failed": "A step that undoes another one failed for good; the message names what "
+    "is left to undo by hand.",
     "execution_timeout": "It did not end within the definition's `timeout_seconds`.",
     "no_success": "In lenient mode: steps failed and none succeeded.",
 }

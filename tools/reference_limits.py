@@ -107,11 +107,46 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "",
         ),
         Limit(
-            "domain.failure_policy",
+            "domain.recovery_config",
             "ATTEMPTS_MAX",
             "Automatic re-tries of a step",
             "",
             "`out_of_range`",
+        ),
+        Limit(
+            "domain.recovery_config",
+            "MULTIPLIER_MAX",
+            "Factor from one wait to the next",
+            "",
+            "`out_of_range`",
+        ),
+        Limit(
+            "domain.stage_reader",
+            "ALTERNATIVES_MAX",
+            "Alternatives of a step, of a definition",
+            "",
+            "`bad_value`",
+        ),
+        Limit(
+            "domain.stage_reader",
+            "FACTOR_MAX",
+            "`multiply` of an alternative",
+            "",
+            "`out_of_range`",
+        ),
+        Limit(
+            "domain.mistakes",
+            "TEXTS_MAX",
+            "Texts in `error_contains`, `retry_on_errors`, `questions`",
+            "",
+            "`bad_value`",
+        ),
+        Limit(
+            "domain.questions",
+            "ANSWER_CHARACTERS_MAX",
+            "An answer to a question",
+            "characters",
+            "`too_long`",
         ),
         Limit(
             "domain.mistakes", "SECONDS_MAX", "A time-out, a wait", "s (a year)", "`out_of_range`"

@@ -13,6 +13,11 @@ RETRY = {
     "base_delay_ms": 1_000,
     "multiplier": 2.0,
     "max_delay_ms": 10_000,
+    "first_retry_at_once": False,
+    "strategy": "exponential",
+    "jitter": False,
+    "retry_on_errors": [],
+    "retry_on_status_codes": [],
 }
 
 

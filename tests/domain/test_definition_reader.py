@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from domain.definition import ActionStep, ConditionalStep, HumanTaskStep, WaitStep
+from domain.recovery_stages import RetryPolicy
 from domain.validation import validate
 from tests.builders import Actions, branch, compiled, linear, normalised, step, task, wait, workflow
 
@@ -14,6 +15,11 @@ RETRY = {
     "base_delay_ms": 1_000,
     "multiplier": 2.0,
     "max_delay_ms": 10_000,
+    "first_retry_at_once": False,
+    "strategy": "exponential",
+    "jitter": False,
+    "retry_on_errors": [],
+    "retry_on_status_codes": [],
 }
 
 
@@ -48,6 +54,8 @@ def test_all_defaults_are_written_out() -> None:
                 "next_step": None,
                 "critical": True,
                 "recovery": [],
+                "recovery_config": None,
+                "compensate_with": None,
                 "timeout_seconds": 300,
                 "conditions": [],
                 "action": "call_api",
@@ -56,6 +64,7 @@ def test_all_defaults_are_written_out() -> None:
                 "idempotency": "attempt",
             }
         },
+        "alternatives": [],
         "timeout_seconds": None,
         "input_schema": None,
         "output": None,
@@ -187,7 +196,7 @@ def test_a_definition_is_an_object(raw: Any) -> None:
         ({"input_schema": 3}, "/input_schema", "bad_value"),
         ({"atomic_mode": "strict"}, "/atomic_mode", "not_available_yet"),
         ({"recovery": {}}, "/recovery", "not_available_yet"),
-        ({"alternatives": []}, "/alternatives", "not_available_yet"),
+        ({"alternatives": {}}, "/alternatives", "bad_value"),
         ({"on_complete": {}}, "/on_complete", "not_available_yet"),
         ({"stepz": {}}, "/stepz", "unknown_field"),
         ({"a/b~c": {}}, "/a~1b~0c", "unknown_field"),
@@ -213,8 +222,8 @@ def test_mistakes_of_the_definition(change: dict[str, Any], pointer: str, code: 
         ({"on_error": "stop", "retry": {}}, "/retry", "contradiction"),
         ({"on_error": "stop", "recovery": []}, "/recovery", "contradiction"),
         ({"recovery": {}}, "/recovery", "bad_value"),
-        ({"recovery": [{"kind": "alternative"}]}, "/recovery/0", "not_available_yet"),
-        ({"recovery": [{"kind": "retry"}] * 2}, "/recovery/1", "not_available_yet"),
+        ({"recovery": [{"kind": "alternative"}]}, "/recovery/0/id", "bad_identifier"),
+        ({"recovery": [{"kind": "retry"}] * 2}, "/recovery/1", "contradiction"),
         ({"retry": 3}, "/retry", "bad_value"),
         ({"retry": {"attempts": 101}}, "/retry/attempts", "out_of_range"),
         ({"retry": {"attempts": 1.5}}, "/retry/attempts", "bad_value"),
@@ -222,7 +231,7 @@ def test_mistakes_of_the_definition(change: dict[str, Any], pointer: str, code: 
         ({"retry": {"multiplier": 0.5}}, "/retry/multiplier", "out_of_range"),
         ({"retry": {"base_delay_ms": -1}}, "/retry/base_delay_ms", "out_of_range"),
         ({"retry": {"max_delay_ms": None}}, "/retry/max_delay_ms", "bad_value"),
-        ({"retry": {"jitter": 1}}, "/retry/jitter", "unknown_field"),
+        ({"retry": {"jitter": 1}}, "/retry/jitter", "bad_value"),
         ({"conditions": {}}, "/conditions", "bad_value"),
         ({"conditions": ["true"] * 101}, "/conditions", "bad_value"),
         ({"conditions": [1]}, "/conditions/0", "bad_condition"),
@@ -315,10 +324,6 @@ def test_a_step_without_a_type_is_an_agents() -> None:
     "field",
     [
         "agent_name",
-        "compensate_with",
-        "alternatives",
-        "recovery_strategy",
-        "retry_strategy",
         "on_failure",
     ],
 )
@@ -435,7 +440,8 @@ def test_compiled_steps_are_what_was_asked_for() -> None:
     assert tuple(definition.main_line()) == ("a", "w", "c", "h")
     assert definition.last_step() == "h"
     first, branch_step = definition.steps["a"], definition.steps["t"]
-    assert first.retry is not None
-    assert first.retry.attempts == 5
+    (retry,) = first.recovery
+    assert isinstance(retry, RetryPolicy)
+    assert retry.attempts == 5
     assert isinstance(branch_step, ActionStep)
     assert branch_step.key_per_try

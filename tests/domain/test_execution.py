@@ -82,7 +82,15 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.RetryScheduled(path, 1, 2, 1_000, START),
             ev.HumanTaskCreated("t2", path, 1, "LOW", True, "t", None, None),
             ev.HumanTaskCompleted(task_id, path, 1, None),
+            ev.RecoveryStarted(path, 1, 30_000, "transient", "boom", ("retry",)),
+            ev.AlternativeSelected(path, 1, "cheap", "x"),
+            ev.QuestionAsked("q1", path, 1, ("retry",), START, "skip", ("Retry?",)),
+            ev.QuestionAnswered("q1", path, 1, "retry", None, "exact", "retry"),
+            ev.RecoverySucceeded(path, 1, "retry", 1, 5),
+            ev.RecoveryExhausted(path, 1, "nothing_left", 1, 5),
             ev.CancelRequested(None),
+            ev.CompensationStarted(1, "cancelled", "", "", "", (path,), ""),
+            ev.CompensationFinished(path, 1),
             ev.Cancelled(1),
             ev.Completed(1, False, None),
             ev.Failed(1, "critical_step", "transient", "boom", path, "it broke"),
@@ -90,6 +98,7 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.LateResultIgnored(path, 1, 1, 7, "completed", None),
         )
     }
+    run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer
     assert set(facts) == set(ev.EXECUTION_PAYLOADS) - {ev.Requested}
     for fact in facts.values():
         assert after(run, fact).version == run.state.version + 1

@@ -124,7 +124,8 @@ def test_names_are_pinned() -> None:
         *("cancel", "compensated", "complete", "fail", "pause", "resume", "retry", "start")
     ]
     assert sorted(step_machine().events) == [
-        *("cancel", "complete", "fail", "reset", "schedule_retry", "skip", "start")
+        *("ask", "cancel", "complete", "exhaust", "fail", "reroute", "reset", "schedule_retry"),
+        *("skip", "start"),
     ]
 
 
@@ -144,7 +145,7 @@ def test_a_step_leaves_its_end_by_recovery_or_reset_only() -> None:
     out = {state: set(triggers_from(STEP_TABLE, state)) for state in STEP_ENDED}
     assert out == {
         COMPLETED: {"reset"},
-        FAILED: {"reset", "schedule_retry"},
+        FAILED: {"reset", "schedule_retry", "reroute", "ask", "exhaust"},
         SKIPPED: {"reset"},
         CANCELLED: {"reset"},
     }

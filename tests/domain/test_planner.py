@@ -192,7 +192,9 @@ def test_a_retried_conditional_takes_up_its_branch_with_a_new_try() -> None:
     run.go()
     late = run.outcome("outer/inner/leaf", output={"v": 1})
     given(run).when(lambda r: r.pass_time(10)).then(
-        "step_failed outer/inner step_timeout", "retry_scheduled outer/inner 100ms"
+        "step_failed outer/inner step_timeout",
+        "recovery_started outer/inner",
+        "retry_scheduled outer/inner 100ms",
     )
     assert run.state.steps["outer/inner/leaf"].state == "CANCELLED"
     given(run).when(Run.pass_to_due).then(

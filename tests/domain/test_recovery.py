@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from domain.definition import RetryPolicy
 from domain.json_values import JsonObject
 from domain.planner import next_due
 from domain.recovery import retry_delay_ms
+from domain.recovery_stages import RetryPolicy
 from tests.builders import START, Run, step, task, workflow
 from tests.specs import given
 
@@ -20,14 +20,17 @@ RETRY: JsonObject = {"attempts": 2, "base_delay_ms": 100, "multiplier": 2, "max_
 def test_three_retries_after_1_2_and_4_seconds_are_the_default() -> None:
     run = Run(workflow({"a": step(on_error="retry")}))
     run.go()
-    for delay_ms in (1_000, 2_000, 4_000):
+    for number, delay_ms in enumerate((1_000, 2_000, 4_000)):
+        began = ["recovery_started a"] if number == 0 else []
         given(run).when(lambda r: r.fail("a")).then(
-            "step_failed a boom", f"retry_scheduled a {delay_ms}ms"
+            "step_failed a boom", *began, f"retry_scheduled a {delay_ms}ms"
         )
         assert next_due(run.state) == run.now + timedelta(milliseconds=delay_ms)
         run.pass_to_due()
     assert run.state.steps["a"].try_no == 4
-    given(run).when(lambda r: r.fail("a")).then("step_failed a boom", "failed critical_step")
+    given(run).when(lambda r: r.fail("a")).then(
+        "step_failed a boom", "recovery_exhausted a nothing_left", "failed critical_step"
+    )
 
 
 def test_a_delay_is_capped() -> None:
@@ -66,7 +69,7 @@ def test_a_step_times_out_and_is_tried_again() -> None:
     run.go()
     assert next_due(run.state) == START + timedelta(seconds=2)
     given(run).when(lambda r: r.pass_time(2)).then(
-        "step_failed a step_timeout", "retry_scheduled a 100ms"
+        "step_failed a step_timeout", "recovery_started a", "retry_scheduled a 100ms"
     )
     given(run).when(Run.pass_to_due).then("step_started a #2")
 
@@ -118,7 +121,11 @@ def test_a_person_who_was_too_slow_is_asked_again() -> None:
     given(run).when(Run.pass_to_due).then("step_started ask #2", "human_task_created ask")
     first, second = sorted(run.state.tasks)
     assert run.state.steps["ask"].task_id == second
-    assert run.complete_task(second) == ["human_task_completed ask", "step_completed ask"]
+    assert run.complete_task(second) == [
+        "human_task_completed ask",
+        "step_completed ask",
+        "recovery_succeeded ask retry",
+    ]
     assert run.state.tasks[first].status == "TODO"
 
 

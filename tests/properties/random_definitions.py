@@ -21,7 +21,20 @@ inputs: st.SearchStrategy[JsonObject] = st.fixed_dictionaries(
         "text": st.just("word"),
     }
 )
-modes = st.sampled_from(["strict", "conditional", "lenient"])
+recoveries: st.SearchStrategy[JsonObject | None] = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "base_retry_delay_ms": st.sampled_from([0, 700]),
+        "max_recovery_time_ms": st.sampled_from([0, 900, 30_000]),
+        "enable_alternative_flows": st.booleans(),
+        "enable_user_fulfillment": st.booleans(),
+        "retry_attempts": st.integers(0, 2),
+        "jitter": st.booleans(),
+        "answer_timeout_ms": st.sampled_from([1_000, 60_000]),
+        "total_budget_ms": st.sampled_from([0, 1_500, 60_000]),
+    },
+)
+modes = st.sampled_from(["strict", "strict", "conditional", "lenient"])
 
 
 ITEMS_MAX = 3
@@ -63,7 +76,7 @@ class _Builder:
         depth: int,
         in_loop: bool = False,
     ) -> None:
-        kinds = ["action", "action", "wait", "validate"]
+        kinds = ["action", "action", "action", "wait", "validate"]
         if not self.in_any_order:  # the id of a task counts the tasks before it
             kinds.append("task")
         if depth < NESTING_MAX:
@@ -83,7 +96,10 @@ class _Builder:
             case "parallel" | "loop" | "fork" as kind:
                 self.fan_out(kind, name, following, earlier, depth, fields, in_loop)
             case _:
-                config = {"x": self.reference(earlier, in_loop)}
+                config = {"x": self.reference(earlier, in_loop), "n": 8}
+                if not in_loop:
+                    self.undone(name, fields)
+                fields |= self.other_ways()
                 self.steps[name] = step(following, config=config, **fields)
 
     def fan_out(
@@ -159,6 +175,29 @@ class _Builder:
         if self.draw(st.integers(0, 3)) == 0:
             fields["conditions"] = [self.condition(earlier)]
         return fields
+
+    def undone(self, name: str, fields: dict[str, Any]) -> None:
+        if self.draw(st.integers(0, 3)):
+            fields["compensate_with"] = f"{name}-undo"
+            config = {"was": "${undo.output}", "from": "${undo.input.x}"}
+            again = {"retry": {"attempts": 1, "base_delay_ms": 100}}
+            self.steps[f"{name}-undo"] = step(config=config, **again)
+
+    def other_ways(self) -> dict[str, Any]:
+        """Alternatives, a question, settings of the step's own."""
+        found: dict[str, Any] = {}
+        if self.draw(st.booleans()):
+            changes = [{"path": self.draw(st.sampled_from(["n", "x", "y"])), "multiply": 0.5}]
+            found["alternatives"] = [
+                {"id": "half", "when": {"class": "transient"}, "input": changes},
+                {"id": "other", "do": {"action": "call_api"}},
+            ][: self.draw(st.integers(1, 2))]
+        if self.draw(st.booleans()):
+            on_timeout = self.draw(st.sampled_from(["skip", "abort", "retry"]))
+            found["ask"] = {"answer_timeout_ms": 2_000, "on_timeout": on_timeout}
+        if self.draw(st.integers(0, 3)) == 0:
+            found["recovery_config"] = {"max_recovery_time_ms": 2_500, "retry_attempts": 1}
+        return found
 
     def condition(self, earlier: list[str]) -> str:
         choices = ["true", "false", "${workflow.input.n} > 1", "${workflow.input.text} > 1"]

@@ -16,15 +16,17 @@ from hypothesis.stateful import (
 
 from application.views import step_view, summarise
 from domain.decisions import Outcome, allowed_actions, report_progress
-from domain.errors import StateConflict, StepNotReached
+from domain.errors import Invalid, StateConflict, StepNotReached
 from domain.events import Recorded
 from domain.execution import fold
+from domain.lane_paths import counts
+from domain.lifecycle import CANCELLING, COMPENSATING
 from domain.planner import next_due, plan, running_actions
 from domain.reopening import was_reached
 from tests.builders import Run, linear, replay
 from tests.invariants import check_all
 from tests.properties.finished_work import run_again
-from tests.properties.random_definitions import definitions, inputs, modes
+from tests.properties.random_definitions import definitions, inputs, modes, recoveries
 
 outputs = st.sampled_from([None, {"ok": True}, {"ok": False}, [1, 2]])
 
@@ -38,9 +40,15 @@ class ExecutionMachine(RuleBasedStateMachine):
         super().__init__()
         self.run = Run(linear(1))
 
-    @initialize(raw=definitions(), given=inputs, mode=modes, simulate=st.booleans())
-    def request(self, raw: Any, given: Any, mode: str, simulate: bool) -> None:
-        self.run = Run(raw, given, mode=mode, simulate=simulate)
+    @initialize(
+        raw=definitions(),
+        given=inputs,
+        mode=modes,
+        simulate=st.sampled_from([False, False, False, True]),
+        recovery=recoveries,
+    )
+    def request(self, raw: Any, given: Any, mode: str, simulate: bool, recovery: Any) -> None:
+        self.run = Run(raw, given, mode=mode, simulate=simulate, recovery=recovery)
 
     # --- workers ---
 
@@ -104,13 +112,14 @@ class ExecutionMachine(RuleBasedStateMachine):
 
     @rule()
     def cancel(self) -> None:
-        status = self.run.state.status
-        if status in ("COMPLETED", "FAILED"):
+        if self.run.state.state in ("COMPLETED", "FAILED", COMPENSATING):
             with pytest.raises(StateConflict):
                 self.run.cancel()
-        else:
-            self.run.cancel("because")
-            assert self.run.state.status == "CANCELLED"
+            return
+        self.run.cancel("because")
+        wanted = CANCELLING if self.run.state.to_undo else "CANCELLED"
+        assert self.run.state.state == wanted
+        self.run.go()  # the worker takes over what is to be undone
 
     @rule(place=st.none() | st.integers(0, 20))
     def retry(self, place: int | None) -> None:
@@ -128,7 +137,7 @@ class ExecutionMachine(RuleBasedStateMachine):
         finished = {path for path, step in state.steps.items() if step.state == "COMPLETED"}
         self.run.retry(name)
         assert self.run.state.status == "PENDING"
-        if name is None:
+        if name is None and not any(path.endswith("~undo") for path in state.steps):
             assert finished <= set(self.run.state.steps)
 
     @rule()
@@ -138,6 +147,18 @@ class ExecutionMachine(RuleBasedStateMachine):
                 self.run.complete_task(task_id, {"ok": True})
             except StateConflict:
                 assert task.status == "DONE" or task.wait
+        self.run.go()
+
+    @rule(text=st.sampled_from(["retry", "skip", "abort", "alternative:half", "no idea"]))
+    def answer(self, text: str) -> None:
+        for question in sorted(self.run.state.questions.values(), key=lambda each: each.id):
+            before = self.run.state
+            try:
+                self.run.answer(text, question.id)
+            except (StateConflict, Invalid):
+                assert self.run.state is before
+            else:
+                assert question.kind is not None or self.run.state.questions[question.id].kind
         self.run.go()
 
     # --- what must hold ---
@@ -165,7 +186,7 @@ class ExecutionMachine(RuleBasedStateMachine):
     @invariant()
     def views_and_counters_agree_with_the_steps(self) -> None:
         state = self.run.state
-        states = [step.state for path, step in state.steps.items() if "[" not in path]
+        states = [step.state for path, step in state.steps.items() if counts(path)]
         assert state.steps_done == states.count("COMPLETED")
         assert state.steps_failed == states.count("FAILED")
         assert state.steps_skipped == states.count("SKIPPED")

@@ -14,9 +14,16 @@ from domain.planner import next_due, running_actions
 from tests.builders import Run
 from tests.invariants import check_all
 from tests.properties.finished_work import run_again
-from tests.properties.random_definitions import ITEMS_MAX, NESTING_MAX, definitions, inputs, modes
+from tests.properties.random_definitions import (
+    ITEMS_MAX,
+    NESTING_MAX,
+    definitions,
+    inputs,
+    modes,
+    recoveries,
+)
 
-TRIES_MAX = 3
+TRIES_MAX = 7  # the first, two re-tries, two alternatives, one after a question and its answer
 NESTED_TRIES_MAX = TRIES_MAX**4  # a retried composite may run its parts anew, four levels
 ITERATIONS_MAX = ITEMS_MAX**NESTING_MAX
 
@@ -49,11 +56,12 @@ def step_by_step(run: Run, verdicts: Iterator[bool]) -> bool:
     mode=modes,
     verdicts=st.lists(st.booleans(), max_size=20),
     last=st.booleans(),
+    recovery=recoveries,
 )
 def test_an_execution_ends(
-    raw: Any, given_input: Any, mode: str, verdicts: list[bool], last: bool
+    raw: Any, given_input: Any, mode: str, verdicts: list[bool], last: bool, recovery: Any
 ) -> None:
-    run = Run(raw, given_input, mode=mode)
+    run = Run(raw, given_input, mode=mode, recovery=recovery)
     run.go()
     outcomes = chain(verdicts, repeat(last))
     bound = len(run.definition.steps) * NESTED_TRIES_MAX * 2 * ITERATIONS_MAX
