@@ -12,16 +12,20 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from application.diagram_lanes import lanes_text, lines_in, path_of, states_by_step
 from application.views import milliseconds_between
 from domain.definition import (
     STEPS_MAX,
     ActionStep,
     ConditionalStep,
     Definition,
+    ForkJoinStep,
     HumanTaskStep,
+    LoopStep,
+    ParallelStep,
     Step,
+    ValidateStep,
     WaitStep,
-    child_path,
 )
 from domain.errors import FlowledgerError
 from domain.execution import ExecutionState, StepState
@@ -59,12 +63,15 @@ class SvgRenderer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A box. `kind` is start, end, or the step's: action, human_task, wait, conditional.
+    """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, conditional,
+    parallel, loop, fork_join.
 
+    A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
+    that runs, else one that failed. `lanes` says how many iterations or branches ended.
     `condition` is the text a conditional tests. Without an execution `status` is "" and everything
     after it is empty; with one it is the step's status, or NOT_REACHED once the execution has ended
     without it. `tries` counts the tries of all attempts, `due_at` is when a wait or the next try
-    comes, `current` marks where it stands: the step itself, not the conditional around it.
+    comes, `current` marks where it stands: the step itself, not what is around it.
     """
 
     id: str
@@ -84,11 +91,16 @@ class Node:
     error_class: str | None = None
     error_code: str | None = None
     why: str | None = None
+    lanes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An arrow between node ids. `label`: then, else, failed, cancelled, "" for what comes next."""
+    """An arrow between node ids.
+
+    `label`: then, else, failed, cancelled, the name of a branch, `each item`, `next item` and
+    `done` around a loop, "" for what comes next.
+    """
 
     source: str
     target: str
@@ -158,7 +170,8 @@ class _Flow:
         self.tries = tries
         self.order = list(dict.fromkeys(_reading_order(definition)))
         self.ids = {step_id: f"s{number}" for number, step_id in enumerate(self.order, start=1)}
-        self.paths = {step_id: _path_of(definition, step_id) for step_id in self.order}
+        self.paths = {step_id: path_of(definition, step_id) for step_id in self.order}
+        self.states = {} if state is None else states_by_step(state)
 
     def nodes(self) -> Iterator[Node]:
         yield Node(id=START, kind="start", path="", name="start", action="")
@@ -189,11 +202,18 @@ class _Flow:
             if isinstance(step, ConditionalStep):
                 for label, child in (("then", step.then_step), ("else", step.else_step)):
                     yield self._branch(step_id, label, child or following)
-            else:
-                ended = (found := self._found(step_id)) is not None and found.state in STEP_ENDED
-                travel = "skipped" if self._passed_by(step_id) else self._travel(ended, following)
-                yield Edge(self.ids[step_id], self._id(following), "", travel)
+                continue
+            found = self._found(step_id)
+            for label, ids in lines_in(step):
+                yield self._edge(step_id, ids[0], label, found is not None)
+            if isinstance(step, LoopStep) or not lines_in(step):
+                ended = found is not None and found.state in STEP_ENDED
+                yield self._edge(step_id, following, _label_after(step, following), ended)
         yield from self._stops()
+
+    def _edge(self, source: str, target: str | None, label: str, left: bool) -> Edge:
+        travel = "skipped" if self._passed_by(source) else self._travel(left, target)
+        return Edge(self.ids[source], self._id(target), label, travel)
 
     def _step_node(self, step_id: str) -> Node:
         declared, path, state = self.definition.steps[step_id], self.paths[step_id], self.state
@@ -210,16 +230,16 @@ class _Flow:
         )
         if state is None:
             return node
-        step = state.steps.get(path)
+        where, step = self.states.get(step_id, (path, None))
         if step is None and self._passed_by(step_id):
             return replace(node, status=SKIPPED, why=_NOT_TAKEN)
         if step is None:
-            return replace(node, status="NOT_REACHED" if state.terminal else "PENDING")
+            return replace(node, status=self._status_without(step_id, state))
         return replace(
             node,
             status=status_of(step.state),
             sub_status=_sub_status(step),
-            current=path in state.live and step.state not in STEP_ENDED and step.branch is None,
+            current=where in state.live and step.state not in STEP_ENDED and not step.is_around,
             attempt=step.attempt,
             try_no=step.try_no,
             tries=max(self.tries.get(path, 0), step.try_no),
@@ -228,7 +248,18 @@ class _Flow:
             error_class=step.error.error_class if step.error else None,
             error_code=step.error.code if step.error else None,
             why=step.why,
+            lanes=lanes_text(step),
         )
+
+    def _status_without(self, step_id: str, state: ExecutionState) -> str:
+        """Of a step that has no state: not reached, or gone with its finished iterations."""
+        around = self.definition.steps[step_id].parent
+        while around:
+            found = self._found(around)
+            if found is not None and found.fan is not None and found.fan.done:
+                return COMPLETED
+            around = self.definition.steps[around].parent
+        return "NOT_REACHED" if state.terminal else "PENDING"
 
     def _branch(self, step_id: str, label: str, target: str | None) -> Edge:
         found = self._found(step_id)
@@ -255,9 +286,9 @@ class _Flow:
             where = "" if state.error is None else state.error.path
             failed = [self.ids[each] for each in self.order if self.paths[each] == where]
             return failed or [self._last_ended()]
-        cancelled = {path for path, step in state.steps.items() if step.state == CANCELLED}
-        around = {path.rpartition("/")[0] for path in cancelled}
-        inner = [self.ids[each] for each in self.order if self.paths[each] in cancelled - around]
+        cancelled = {each for each, (_, step) in self.states.items() if step.state == CANCELLED}
+        around = {self.definition.steps[each].parent for each in cancelled}
+        inner = [self.ids[each] for each in self.order if each in cancelled - around]
         return inner or [self._last_ended()]
 
     def _last_ended(self) -> str:
@@ -276,7 +307,10 @@ class _Flow:
             return "plain"
         if target is None:
             return "taken" if left and self.state.state == COMPLETED else "pending"
-        return "taken" if left and self._found(target) is not None else "pending"
+        seen = self._found(target) is not None or (
+            self._status_without(target, self.state) == COMPLETED
+        )
+        return "taken" if left and seen else "pending"
 
     def _passed_by(self, step_id: str) -> bool:
         """Whether the step lies on a branch that was not taken."""
@@ -288,12 +322,21 @@ class _Flow:
         return False
 
     def _found(self, step_id: str) -> StepState | None:
-        return None if self.state is None else self.state.steps.get(self.paths[step_id])
+        return self.states[step_id][1] if step_id in self.states else None
 
     def _following(self, step: Step) -> str | None:
-        """Where the walk goes on after `step`: a branch rejoins where its conditional does."""
-        while step.next_step is None and step.parent:
-            step = self.definition.steps[step.parent]
+        """Where the walk goes on after `step`: the next of its line, then where what is around it
+        does; the end of a loop's body leads back to the loop.
+        """
+        while step.parent:
+            around = self.definition.steps[step.parent]
+            line = next((ids for _, ids in lines_in(around) if step.id in ids), (step.id,))
+            number = line.index(step.id) + 1
+            if number < len(line):
+                return line[number]
+            if isinstance(around, LoopStep):
+                return around.id
+            step = around
         return step.next_step
 
     def _id(self, step_id: str | None) -> str:
@@ -313,11 +356,16 @@ def _with_children(definition: Definition, step_id: str) -> Iterator[str]:
         for child in (step.then_step, step.else_step):
             if child is not None:
                 yield from _with_children(definition, child)
+    for _, ids in lines_in(step):
+        for child in ids:
+            yield from _with_children(definition, child)
 
 
-def _path_of(definition: Definition, step_id: str) -> str:
-    parent = definition.steps[step_id].parent
-    return child_path(_path_of(definition, parent), step_id) if parent else step_id
+def _label_after(step: Step, following: str | None) -> str:
+    """`next item` where the end of a body leads back to its loop."""
+    if isinstance(step, LoopStep):
+        return "done"
+    return "next item" if following is not None and following == step.parent else ""
 
 
 def _kind_and_action(declared: Step) -> tuple[str, str]:
@@ -330,6 +378,14 @@ def _kind_and_action(declared: Step) -> tuple[str, str]:
             return "wait", "wait"
         case ConditionalStep():
             return "conditional", "conditional"
+        case ValidateStep():
+            return "validate", "validate"
+        case ParallelStep():
+            return "parallel", "parallel"
+        case LoopStep():
+            return "loop", "loop"
+        case ForkJoinStep():
+            return "fork_join", "fork_join"
 
 
 def _sub_status(step: StepState) -> str | None:

@@ -121,7 +121,7 @@ def _state_words(node: Node) -> str:
 
 
 def _facts(node: Node) -> list[str]:
-    facts = []
+    facts = [] if node.lanes is None else [node.lanes]
     if node.status == "SKIPPED" and node.why:
         facts.append(printable(node.why.replace("branch_not_taken", "branch not taken")))
     if node.due_at is not None:

@@ -17,7 +17,9 @@ from domain.definition import Definition, step_id_of
 from domain.draft import Draft
 from domain.events import Meta, Retried
 from domain.execution import ExecutionState
+from domain.lane_paths import iteration_around
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED, SKIPPED, STEP_ENDED
+from domain.reopening import was_reached
 
 NAMES_MAX: Final = 12
 MESSAGE_MAX: Final = 300
@@ -143,7 +145,7 @@ def _waiting(state: ExecutionState, wait: WaitView, now: datetime) -> Waiting:
 
 
 def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
-    step = f"Step {step_id_of(wait.path)!r}"
+    step = f"Step {_name(wait.path)!r}"
     match wait.kind:
         case "start":
             return f"Its start{_until(wait, now)}." if wait.until else "A worker that starts it."
@@ -220,7 +222,7 @@ def _cancelling(state: ExecutionState, definition: Definition, allowed: bool) ->
 
 def _is_open(state: ExecutionState, path: str) -> bool:
     step = state.steps.get(path)
-    return step is not None and step.state not in STEP_ENDED and step.branch is None
+    return step is not None and step.state not in STEP_ENDED and not step.is_around
 
 
 def _retrying(state: ExecutionState, definition: Definition, allowed: bool) -> str:
@@ -273,6 +275,7 @@ def _never_reached(state: ExecutionState, definition: Definition) -> list[str]:
         for step_id, declared in definition.steps.items()
         if step_id not in reached
         and ((around := reached.get(declared.parent)) is None or around.state != SKIPPED)
+        and not was_reached(definition, state, step_id)
     ]
 
 
@@ -280,10 +283,15 @@ def _never_reached(state: ExecutionState, definition: Definition) -> list[str]:
 
 
 def _names(paths: Sequence[str]) -> str:
-    shown = [repr(printable(step_id_of(path))) for path in paths[:NAMES_MAX]]
+    shown = [repr(_name(path)) for path in paths[:NAMES_MAX]]
     if len(paths) > NAMES_MAX:
         return f"{', '.join(shown)} and {len(paths) - NAMES_MAX} more"
     return " and ".join((", ".join(shown[:-1]), shown[-1])) if len(shown) > 1 else shown[0]
+
+
+def _name(path: str) -> str:
+    """The step's id; in a loop its path, for there it is one of many."""
+    return printable(path if iteration_around(path) else step_id_of(path))
 
 
 def _count(number: int, noun: str) -> str:

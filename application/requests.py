@@ -20,6 +20,7 @@ from application.ports import (
 from application.views import summarise
 from application.workflows import Workflows
 from domain import decisions
+from domain.composite_lines import counted_steps
 from domain.decisions import Request
 from domain.definition_reader import Mistake
 from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
@@ -109,14 +110,13 @@ class Requests:
         """Request an execution of a definition that is stored with it and nowhere else."""
         normalised, _ = self._workflows.accepted(definition)
         digest = sha256_of(normalised)
-        steps = normalised["steps"]
         wanted = Request(
             workflow_id=f"inline-{digest[:12]}",
             workflow_name=str(normalised["name"]),
             workflow_version=0,
             definition_id=uuid5(NAMESPACE, f"inline\n{digest}"),
             sha256=digest,
-            steps_total=len(steps) if isinstance(steps, dict) else 0,
+            steps_total=counted_steps(normalised),
             input={},
             definition=normalised,
         )
@@ -188,14 +188,13 @@ class Requests:
 
 def _of_workflow(state: WorkflowState, number: int) -> Request:
     version = state.numbered(number)
-    steps = version.definition["steps"]
     return Request(
         workflow_id=version_id(state.name, number),
         workflow_name=state.name,
         workflow_version=number,
         definition_id=state.id,
         sha256=version.sha256,
-        steps_total=len(steps) if isinstance(steps, dict) else 0,
+        steps_total=counted_steps(version.definition),
         input={},
     )
 

@@ -25,11 +25,16 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.StepCompleted,
         ev.StepSkipped,
         ev.BranchTaken,
+        ev.IterationStarted,
+        ev.IterationFinished,
+        ev.BranchStarted,
         ev.RetryScheduled,
         ev.HumanTaskCreated,
     }
 )
-_END_OTHERS: Final = frozenset({ev.StepFailed, ev.Cancelled, ev.Failed})
+_END_OTHERS: Final = frozenset(
+    {ev.StepFailed, ev.BranchFinished, ev.Joined, ev.Cancelled, ev.Failed}
+)
 
 
 class StepMove(NamedTuple):

@@ -14,6 +14,7 @@ from msgspec import Struct
 from domain.decisions import allowed_actions
 from domain.definition import step_id_of
 from domain.execution import START, ErrorInfo, ExecutionState, StepState
+from domain.execution_state import Fan
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import EXECUTING, RETRYING, STEP_ENDED, status_of
 
@@ -195,7 +196,7 @@ def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
         for path in sorted(state.live)
         if path != START
         and (step := state.steps[path]).state not in STEP_ENDED
-        and (step.branch is None or step.state == RETRYING)
+        and (not step.is_around or step.state == RETRYING)
     )
 
 
@@ -231,12 +232,20 @@ def step_view(execution_id: str, path: str, step: StepState, name: str | None = 
         error_message=error.message if error else None,
         error_class=error.error_class if error else None,
         why=step.why,
-        progress=step.progress,
+        progress=_lanes(step) if step.fan is not None else step.progress,
         due_at=step.due_at,
         started_at=step.started_at,
         completed_at=step.ended_at,
         duration_ms=milliseconds_between(step.started_at, step.ended_at),
     )
+
+
+def _lanes(step: StepState) -> Json:
+    """How far a loop or fork_join is: iterations or branches by state, of a loop also how many."""
+    fan = step.fan or Fan()
+    counted: JsonObject = {"done": fan.done, "failed": fan.failed, "running": fan.open}
+    items = step.input.get("collection") if isinstance(step.input, dict) else None
+    return counted | {"total": len(items)} if isinstance(items, list) else counted
 
 
 def milliseconds_between(start: datetime | None, end: datetime | None) -> int | None:

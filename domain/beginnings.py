@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Final
 
 from domain import events as ev
 from domain.definition import (
+    ITEMS_MAX,
     PRIORITIES,
     ActionStep,
     ConditionalStep,
+    ForkJoinStep,
     HumanTaskStep,
+    LoopStep,
+    ParallelStep,
     Step,
+    ValidateStep,
     WaitStep,
 )
 from domain.execution import ExecutionState, StepState
@@ -33,12 +39,15 @@ def begin_step(
             return
     given: Json = None
     due_at, problem = None, None
+    before = state.steps.get(path)
     try:
-        given = _input(declared, state, scope)
+        if before is not None and before.fan is not None:
+            given = before.input  # what is finished in it belongs to these items
+        else:
+            given = _input(declared, state, scope)
         due_at = _due_at(declared, given, now)
     except (UnresolvedReference, NotStorable, ValueError) as error:
         given, problem = None, str(error)
-    before = state.steps.get(path)
     started = ev.StepStarted(
         path,
         state.attempt,
@@ -97,6 +106,14 @@ def _action_name(declared: Step) -> str:
             return "wait"
         case ConditionalStep():
             return "conditional"
+        case ValidateStep():
+            return "validate"
+        case ParallelStep():
+            return "parallel"
+        case LoopStep():
+            return "loop"
+        case ForkJoinStep():
+            return "fork_join"
 
 
 def _input(declared: Step, state: ExecutionState, scope: StepScope) -> Json:
@@ -108,8 +125,48 @@ def _input(declared: Step, state: ExecutionState, scope: StepScope) -> Json:
         case WaitStep():
             duration = 0 if state.simulate else declared.duration_ms.resolve(scope)
             return {"duration_ms": _milliseconds(duration)}
-        case ConditionalStep():
+        case ValidateStep():
+            return _bounded(_to_validate(declared, scope))
+        case LoopStep():
+            return _bounded({"collection": _items(declared, scope)})
+        case ConditionalStep() | ParallelStep() | ForkJoinStep():
             return None
+
+
+def _to_validate(declared: ValidateStep, scope: StepScope) -> JsonObject:
+    """Assertions are judged here, where references are known; the schema by the worker."""
+    judged: list[Json] = []
+    for gate in declared.assertions:
+        found = gate.condition.evaluate(scope)
+        judged.append({"assertion": gate.source, "holds": bool(found.value), "error": found.error})
+    return {
+        "data": declared.data.resolve(scope),
+        "validation_schema": declared.schema,
+        "assertions": judged,
+        "validation_mode": declared.mode,
+    }
+
+
+def _items(declared: LoopStep, scope: StepScope) -> list[Json]:
+    found = declared.collection.resolve(scope)
+    if not isinstance(found, list):
+        shown = _KINDS.get(type(found), "a number")
+        raise ValueError(f"the collection resolved to {shown}; a loop needs a list.")
+    items = found[: declared.iterations_max]
+    if len(items) > ITEMS_MAX:
+        raise ValueError(
+            f"the collection has {len(items)} items; a loop takes at most {ITEMS_MAX}. Give "
+            "max_iterations to run the first of them only."
+        )
+    return items
+
+
+_KINDS: Final = {
+    type(None): "null",
+    str: "text",
+    bool: "a boolean",
+    dict: "a JSON object",
+}
 
 
 def _bounded(given: Json) -> Json:

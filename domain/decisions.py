@@ -14,22 +14,16 @@ from uuid import UUID
 from msgspec import Struct
 
 from domain import events as ev
-from domain.definition import Definition, step_id_of
+from domain.definition import Definition
 from domain.draft import Draft
 from domain.errors import NotFound, StateConflict, StepNotReached
-from domain.execution import ExecutionState, StepState, evolve
+from domain.execution import ExecutionState, evolve
 from domain.json_values import Json, JsonObject
-from domain.lifecycle import (
-    CANCELLED,
-    COMPLETED,
-    EXECUTION_TABLE,
-    RUNNING,
-    SKIPPED,
-    follow,
-    verbs_from,
-)
+from domain.lane_paths import top_of
+from domain.lifecycle import CANCELLED, EXECUTION_TABLE, RUNNING, follow, verbs_from
 from domain.outcomes import complete_step, fail_step, redeliver, with_recovery
 from domain.planner import advance, running_actions
+from domain.reopening import undone_by_retry, was_reached
 
 VERBS: Final = ("cancel", "retry")
 """Triggers of the execution machine that callers may pull."""
@@ -112,14 +106,11 @@ def retry(
     """The next attempt: what is finished stays, from `resume_from` on everything is done again."""
     state = draft.state
     _require(state, "retry")
-    reset = {
-        path
-        for path, step in state.steps.items()
-        if step.state != COMPLETED and not _skipped_by_condition(step)
-    }
+    undone = frozenset[str]()
     if resume_from is not None:
-        reset |= _reachable(definition, state, resume_from)
-    draft.record(ev.Retried(state.attempt + 1, tuple(sorted(reset)), start_at, reason))
+        undone = _reachable(definition, state, resume_from)
+    reset, reopened = undone_by_retry(state, undone)
+    draft.record(ev.Retried(state.attempt + 1, reset, start_at, reason, reopened))
 
 
 def resume(
@@ -252,15 +243,11 @@ def _require(state: ExecutionState, verb: str) -> None:
         )
 
 
-def _skipped_by_condition(step: StepState) -> bool:
-    return step.state == SKIPPED and (step.why or "").startswith("condition")
-
-
-def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> set[str]:
+def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> frozenset[str]:
     """Paths of `step_id` and of everything after it on the main line, with what they hold."""
     if step_id not in definition.steps:
         raise StepNotReached(f"This definition has no step {step_id!r}.")
-    if not any(step_id_of(path) == step_id for path in state.steps):
+    if not was_reached(definition, state, step_id):
         raise StepNotReached(
             f"Step {step_id!r} was never reached; name one that ran, or leave resume_from_step out."
         )
@@ -269,4 +256,4 @@ def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> s
         top = definition.steps[top].parent
     line = list(definition.main_line())
     after = set(line[line.index(top) :])
-    return {path for path in state.steps if path.partition("/")[0] in after}
+    return frozenset(path for path in state.steps if top_of(path) in after)

@@ -10,12 +10,19 @@ from typing import Final, TypedDict
 
 from msgspec import Struct
 
+from domain.composite_lines import as_list as _list
+from domain.composite_lines import as_object as _object
+from domain.composite_lines import children_of, lines_of
 from domain.conditions import Condition, operator_condition, parse_condition
 from domain.json_values import Json, JsonObject
 from domain.references import Template, compile_template
 
 STEPS_MAX: Final = 1_000
 NESTING_MAX: Final = 8
+LANES_MAX: Final = 100
+"""Children of a parallel, branches of a fork_join; also what one composite runs at a time."""
+ITEMS_MAX: Final = 10_000
+"""Iterations of a loop."""
 PRIORITIES: Final = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
 """Of a human task."""
 
@@ -82,7 +89,68 @@ class ConditionalStep(StepBase, frozen=True, kw_only=True):
     else_step: str | None
 
 
-Step = ActionStep | HumanTaskStep | WaitStep | ConditionalStep
+class ValidateStep(StepBase, frozen=True, kw_only=True):
+    """Checks data by a JSON Schema and by conditions; a worker does it, as it does an action.
+
+    `mode` strict fails the step when something is wrong, warn only tells.
+    """
+
+    data: Template
+    schema: Json
+    assertions: tuple[Gate, ...]
+    mode: str
+
+
+class ParallelStep(StepBase, frozen=True, kw_only=True):
+    """Runs its children, at most `parallelism` at a time, and waits for all."""
+
+    children: tuple[str, ...]
+    parallelism: int
+
+
+class LoopStep(StepBase, frozen=True, kw_only=True):
+    """Runs `body` in order for each item of `collection`, `parallelism` iterations at a time.
+
+    `iterations_max` takes the first items only. `on_error`: stop begins no further iteration after
+    one failed and then fails, collect runs all and then fails, continue runs all and completes.
+    """
+
+    collection: Template
+    body: tuple[str, ...]
+    parallelism: int
+    iterations_max: int | None
+    on_error: str
+
+
+class Branch(Struct, frozen=True):
+    """One way of a fork_join: steps in order, and the time they have together."""
+
+    name: str
+    steps: tuple[str, ...]
+    timeout_seconds: float | None
+
+
+class ForkJoinStep(StepBase, frozen=True, kw_only=True):
+    """Runs its branches side by side until `needed` of them have completed."""
+
+    branches: tuple[Branch, ...]
+    policy: str
+    needed: int
+
+
+Step = (
+    ActionStep
+    | HumanTaskStep
+    | WaitStep
+    | ConditionalStep
+    | ValidateStep
+    | ParallelStep
+    | LoopStep
+    | ForkJoinStep
+)
+FAN_OUTS: Final = (ParallelStep, LoopStep, ForkJoinStep)
+"""Kinds that judge the failures inside them: such a failure alone does not end the execution."""
+COMPOSITES: Final = (ConditionalStep, *FAN_OUTS)
 
 
 class Definition(Struct, frozen=True):
@@ -124,15 +192,13 @@ def child_path(parent: str, step_id: str) -> str:
     return f"{parent}/{step_id}" if parent else step_id
 
 
-def children_of(step: JsonObject) -> tuple[tuple[str, str], ...]:
-    """(field, child id) of a normalised composite step."""
-    if step["type"] != "conditional":
-        return ()
-    return tuple(
-        (field, str(step[field]))
-        for field in ("if_true_step", "if_false_step")
-        if step[field] is not None
-    )
+def is_contained(definition: Definition, step: StepBase) -> bool:
+    """Whether a parallel, loop or fork_join is around a step, at any level."""
+    while step.parent:
+        step = definition.steps[step.parent]
+        if isinstance(step, FAN_OUTS):
+            return True
+    return False
 
 
 def main_line_of(normalised: JsonObject) -> tuple[str, ...]:
@@ -203,6 +269,18 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
                 then_step=_text(raw["if_true_step"]),
                 else_step=_text(raw["if_false_step"]),
             )
+        case "validate":
+            return ValidateStep(
+                **common,
+                data=compile_template(raw["data_source"]),
+                schema=raw["validation_schema"],
+                assertions=tuple(
+                    compile_gate(_object(gate), order) for gate in _list(raw["assertions"])
+                ),
+                mode=str(raw["validation_mode"]),
+            )
+        case "parallel" | "loop" | "fork_join":
+            return _fan_out(raw, common)
     given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
     if raw["action"] == "create_task":
         return HumanTaskStep(**common, input=given)
@@ -211,6 +289,38 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
         action=str(raw["action"]),
         input=given,
         key_per_try=raw["idempotency"] == "try",
+    )
+
+
+def _fan_out(raw: JsonObject, common: "_Common") -> Step:
+    lines = [line.ids for line in lines_of(raw)]
+    if raw["type"] == "parallel":
+        return ParallelStep(
+            **common,
+            children=tuple(child for line in lines for child in line),
+            parallelism=int(_number(raw["max_parallelism"]) or len(lines)),
+        )
+    if raw["type"] == "loop":
+        loop = _object(raw["loop_config"])
+        first_only = _number(loop["max_iterations"])
+        return LoopStep(
+            **common,
+            collection=compile_template(loop["collection"]),
+            body=lines[0],
+            parallelism=int(_number(loop["max_parallelism"]) or 1),
+            iterations_max=None if first_only is None else int(first_only),
+            on_error=str(loop["on_error"]),
+        )
+    fork = _object(raw["fork_join_config"])
+    branches = _object(fork["branches"])
+    return ForkJoinStep(
+        **common,
+        branches=tuple(
+            Branch(name, ids, _number(_object(branch)["timeout_seconds"]))
+            for (name, branch), ids in zip(branches.items(), lines, strict=True)
+        ),
+        policy=str(fork["join_policy"]),
+        needed=int(_number(fork["n_required"]) or len(lines)),
     )
 
 
@@ -237,20 +347,6 @@ def _retry(recovery: Json) -> RetryPolicy | None:
                 max_delay_ms=int(_number(stage["max_delay_ms"]) or 0),
             )
     return None
-
-
-def _object(value: Json) -> JsonObject:
-    if not isinstance(value, dict):
-        raise TypeError(
-            f"an object is expected here, not {value!r}; normalise the definition first"
-        )
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is expected here, not {value!r}; normalise the definition first")
-    return value
 
 
 def _number(value: Json) -> float | None:

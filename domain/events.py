@@ -206,6 +206,81 @@ class BranchTaken(Payload, frozen=True):
     actual: Json
 
 
+class IterationStarted(Payload, frozen=True):
+    """A loop begins with item `index`, counted from 0."""
+
+    TOPIC: ClassVar[str] = "execution.iteration_started.v1"
+    path: str
+    attempt: int
+    index: int
+
+
+class IterationFinished(Payload, frozen=True):
+    """An iteration ended as `state`, COMPLETED or FAILED.
+
+    `last` is the path of the step whose output is the iteration's, or whose failure is; None when
+    no step of it ran. `code` and `error_class` are None unless it failed.
+    """
+
+    TOPIC: ClassVar[str] = "execution.iteration_finished.v1"
+    PRIVATE: ClassVar[tuple[str, ...]] = ("message",)
+    path: str
+    attempt: int
+    index: int
+    state: str
+    last: str | None
+    error_class: str | None
+    code: str | None
+    message: str | None
+
+
+class BranchStarted(Payload, frozen=True):
+    """A fork_join begins with a branch; `deadline_at` is when the branch times out."""
+
+    TOPIC: ClassVar[str] = "execution.branch_started.v1"
+    path: str
+    attempt: int
+    branch: str
+    deadline_at: datetime | None
+
+
+class BranchFinished(Payload, frozen=True):
+    """A branch ended as `state`, COMPLETED or FAILED; what still ran in it is cancelled.
+
+    The other fields are those of `execution.iteration_finished.v1`.
+    """
+
+    TOPIC: ClassVar[str] = "execution.branch_finished.v1"
+    PRIVATE: ClassVar[tuple[str, ...]] = ("message",)
+    path: str
+    attempt: int
+    branch: str
+    state: str
+    last: str | None
+    error_class: str | None
+    code: str | None
+    message: str | None
+
+
+class Joined(Payload, frozen=True):
+    """All that a composite waits for has ended; its end follows and carries no output of its own.
+
+    Its output is put together here from what is inside. `kind` says how: `parallel` and `fork_join`
+    by the names in `parts`, in that order; `loop` by number, with `total` iterations; `conditional`
+    is `frame` with the branch's output. `cancelled` names the branches that nobody needs any more.
+    """
+
+    TOPIC: ClassVar[str] = "execution.joined.v1"
+    PRIVATE: ClassVar[tuple[str, ...]] = ("frame",)
+    path: str
+    attempt: int
+    kind: str
+    total: int
+    parts: tuple[str, ...]
+    cancelled: tuple[str, ...]
+    frame: JsonObject | None
+
+
 class RetryScheduled(Payload, frozen=True):
     """A failed step will be tried again at `due_at`; `try_no` is the number of that coming try."""
 
@@ -262,13 +337,17 @@ class Cancelled(Payload, frozen=True):
 
 
 class Completed(Payload, frozen=True):
-    """Terminal. `partial` says that steps that are not critical failed."""
+    """Terminal. `partial` says that steps that are not critical failed.
+
+    `output_of` is the path of the composite whose output is the execution's; then `output` is null.
+    """
 
     TOPIC: ClassVar[str] = "execution.completed.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("output",)
     attempt: int
     partial: bool
     output: Json
+    output_of: str | None = None
 
 
 class Failed(Payload, frozen=True):
@@ -291,7 +370,8 @@ class Retried(Payload, frozen=True):
     """A person reopened a FAILED or CANCELLED execution as `attempt`.
 
     `reset` names the path of every step that is undone; the walk starts anew and passes over what
-    stays finished.
+    stays finished. `reopened` names the loops and forks that begin anew with what is finished in
+    them.
     """
 
     TOPIC: ClassVar[str] = "execution.retried.v1"
@@ -300,6 +380,7 @@ class Retried(Payload, frozen=True):
     reset: tuple[str, ...]
     start_at: datetime | None
     reason: str | None
+    reopened: tuple[str, ...] = ()
 
 
 class LateResultIgnored(Payload, frozen=True):
@@ -363,6 +444,11 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     StepFailed,
     StepSkipped,
     BranchTaken,
+    IterationStarted,
+    IterationFinished,
+    BranchStarted,
+    BranchFinished,
+    Joined,
     RetryScheduled,
     HumanTaskCreated,
     HumanTaskCompleted,

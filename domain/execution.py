@@ -11,7 +11,7 @@ from immutables import Map
 from msgspec import structs
 
 from domain import events as ev
-from domain.definition import parent_path
+from domain import lanes
 from domain.execution_state import (
     START,
     Command,
@@ -20,6 +20,7 @@ from domain.execution_state import (
     HumanTask,
     StepState,
 )
+from domain.lane_paths import counts, under
 from domain.lifecycle import (
     CANCELLED,
     COMPLETED,
@@ -29,7 +30,6 @@ from domain.lifecycle import (
     RETRYING,
     RUNNING,
     SKIPPED,
-    STEP_ENDED,
 )
 
 __all__ = [
@@ -115,6 +115,8 @@ def _started(state: ExecutionState, data: ev.Started, meta: ev.Meta) -> Changes:
 
 def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) -> Changes:
     path = data.path
+    before = state.steps.get(path)
+    fan = None if before is None or before.fan is None else lanes.reopened(before.fan)
     step = StepState(
         state=RUNNING,
         attempt=data.attempt,
@@ -129,25 +131,34 @@ def _step_started(state: ExecutionState, data: ev.StepStarted, meta: ev.Meta) ->
         input=data.input,
         output=None,
         error=None,
+        size=0 if before is None or fan is None else before.size,
+        fan=fan,
     )
-    steps = _reset_inside(state.steps, path) if data.try_no > 1 else state.steps
-    return {"steps": steps.set(path, step), "live": _moved(state.live, data.after, path)}
+    changes: Changes = {
+        "live": _moved(state.live, data.after, path),
+        "lanes": lanes.noted(state.lanes, path),
+    }
+    steps = state.steps
+    if data.try_no > 1:
+        steps = lanes.reset_inside(steps, path)
+        if steps is not state.steps:
+            changes |= _counted(steps)
+    return changes | {"steps": steps.set(path, step)}
 
 
-def _reset_inside(steps: Map[str, StepState], path: str) -> Map[str, StepState]:
-    """A new try of a composite starts over with what its last one left unfinished."""
-    child = steps[path].child if path in steps else None
-    while child is not None and child in steps:
-        step = steps[child]
-        if step.state == CANCELLED:
-            steps = steps.set(child, structs.replace(step, state=PENDING, ended_at=None))
-        child = step.child
-    return steps
+def _counted(steps: Map[str, StepState]) -> Changes:
+    """The counters, from all steps; elsewhere each event moves them on."""
+    states = [step.state for path, step in steps.items() if counts(path)]
+    return {
+        "steps_done": states.count(COMPLETED),
+        "steps_failed": states.count(FAILED),
+        "steps_skipped": states.count(SKIPPED),
+    }
 
 
 def _moved(live: frozenset[str], after: str, path: str) -> frozenset[str]:
     """The walk goes from `after` to `path`; a composite stays live while its children run."""
-    if after != START and after == parent_path(path):
+    if after != START and path.startswith(under(after)):
         return live | {path}
     return (live - {after}) | {path}
 
@@ -169,61 +180,56 @@ def _step_progressed(state: ExecutionState, data: ev.StepProgressed, meta: ev.Me
 
 def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta) -> Changes:
     path = data.path
+    before = state.steps[path]
     step = structs.replace(
-        state.steps[path],
+        before,
         state=COMPLETED,
         ended_at=meta.at,
         due_at=None,
         deadline_at=None,
-        output=data.output,
-        size=data.size,
+        output=before.output if before.joined else data.output,
+        size=before.size + data.size,
     )
+    steps, dropped = state.steps.set(path, step), 0
+    if step.fan is not None:
+        steps, dropped = lanes.trimmed(steps, path)
     return {
-        "steps": state.steps.set(path, step),
-        "live": _without_children(state.live, path),
-        "steps_done": state.steps_done + 1,
-        "output_bytes": state.output_bytes + data.size,
+        "steps": steps,
+        "live": _without_children(state.live, step, path),
+        "steps_done": state.steps_done + counts(path),
+        "output_bytes": state.output_bytes + data.size - dropped,
     }
 
 
-def _without_children(live: frozenset[str], path: str) -> frozenset[str]:
-    if len(live) == 1:
+def _without_children(live: frozenset[str], step: StepState, path: str) -> frozenset[str]:
+    if len(live) == 1 or not step.is_around:
         return live
-    inside = path + "/"
+    inside = under(path)
     return frozenset(each for each in live if not each.startswith(inside))
 
 
 def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> Changes:
     path = data.path
     error = ErrorInfo(data.code, data.error_class, data.message, path)
+    steps, open_lanes = state.steps, state.lanes
+    if steps[path].is_around:
+        steps, open_lanes = lanes.close(steps, open_lanes, state.live, path, meta)
+    before = steps[path]
     step = structs.replace(
-        state.steps[path],
+        before,
         state=FAILED,
         ended_at=meta.at,
         due_at=None,
         deadline_at=None,
-        output=data.output,
+        output=before.output if before.joined else data.output,
         error=error,
     )
-    steps = state.steps.set(path, step)
-    inside = path + "/"
-    for child in [each for each in state.live if each.startswith(inside)]:
-        steps = _cancel_step(steps, child, meta)
     return {
-        "steps": steps,
-        "live": _without_children(state.live, path),
-        "steps_failed": state.steps_failed + 1,
+        "steps": steps.set(path, step),
+        "live": _without_children(state.live, step, path),
+        "lanes": open_lanes,
+        "steps_failed": state.steps_failed + counts(path),
     }
-
-
-def _cancel_step(steps: Map[str, StepState], path: str, meta: ev.Meta) -> Map[str, StepState]:
-    step = steps.get(path)
-    if step is None or step.state in STEP_ENDED:
-        return steps
-    changed = structs.replace(
-        step, state=CANCELLED, ended_at=meta.at, due_at=None, deadline_at=None
-    )
-    return steps.set(path, changed)
 
 
 def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Meta) -> Changes:
@@ -233,7 +239,7 @@ def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Me
     return {
         "steps": state.steps.set(data.path, step),
         "live": state.live | {data.path},
-        "steps_failed": state.steps_failed - 1,
+        "steps_failed": state.steps_failed - counts(data.path),
     }
 
 
@@ -256,7 +262,8 @@ def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) ->
     )
     changes: Changes = {
         "steps": state.steps.set(data.path, step),
-        "steps_skipped": state.steps_skipped + 1,
+        "steps_skipped": state.steps_skipped + counts(data.path),
+        "lanes": lanes.noted(state.lanes, data.path),
     }
     if data.why == "condition":
         changes["live"] = _moved(state.live, data.after, data.path)
@@ -313,21 +320,19 @@ def _cancel_requested(state: ExecutionState, data: ev.CancelRequested, meta: ev.
 
 
 def _cancelled(state: ExecutionState, data: ev.Cancelled, meta: ev.Meta) -> Changes:
+    return _stopped(state, meta) | {"state": CANCELLED, "cancelled_at": meta.at}
+
+
+def _stopped(state: ExecutionState, meta: ev.Meta) -> Changes:
+    """Nothing goes on: what is live is cancelled, open iterations and branches close."""
+    steps, open_lanes = lanes.close(state.steps, state.lanes, state.live, "", meta)
     return {
-        "state": CANCELLED,
-        "steps": _cancel_live(state, meta),
+        "steps": steps,
         "live": frozenset(),
-        "cancelled_at": meta.at,
+        "lanes": open_lanes,
         "completed_at": meta.at,
         "deadline_at": None,
     }
-
-
-def _cancel_live(state: ExecutionState, meta: ev.Meta) -> Map[str, StepState]:
-    steps = state.steps
-    for path in state.live:
-        steps = _cancel_step(steps, path, meta)
-    return steps
 
 
 def _completed(state: ExecutionState, data: ev.Completed, meta: ev.Meta) -> Changes:
@@ -336,36 +341,28 @@ def _completed(state: ExecutionState, data: ev.Completed, meta: ev.Meta) -> Chan
         "live": frozenset(),
         "completed_at": meta.at,
         "deadline_at": None,
-        "output": data.output,
+        "output": data.output if data.output_of is None else state.steps[data.output_of].output,
         "partial": data.partial,
     }
 
 
 def _failed(state: ExecutionState, data: ev.Failed, meta: ev.Meta) -> Changes:
-    return {
-        "state": FAILED,
-        "steps": _cancel_live(state, meta),
-        "live": frozenset(),
-        "completed_at": meta.at,
-        "deadline_at": None,
-        "error": ErrorInfo(data.code, data.error_class, data.message, data.path),
-    }
+    error = ErrorInfo(data.code, data.error_class, data.message, data.path)
+    return _stopped(state, meta) | {"state": FAILED, "error": error}
 
 
 def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
     steps = state.steps
     for path in data.reset:
         steps = steps.delete(path)
-    states = [step.state for step in steps.values()]
-    return {
+    for path in data.reopened:
+        steps = steps.set(path, structs.replace(steps[path], state=PENDING, try_no=0))
+    return _counted(steps) | {
         "state": PENDING,
         "attempt": data.attempt,
         "start_at": data.start_at,
         "steps": steps,
         "live": frozenset(),
-        "steps_done": states.count(COMPLETED),
-        "steps_failed": states.count(FAILED),
-        "steps_skipped": states.count(SKIPPED),
         "output_bytes": sum(step.size for step in steps.values()),
         "started_at": None,
         "completed_at": None,
@@ -392,6 +389,11 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.StepFailed: _step_failed,
     ev.StepSkipped: _step_skipped,
     ev.BranchTaken: _branch_taken,
+    ev.IterationStarted: lanes.lane_started,
+    ev.IterationFinished: lanes.iteration_finished,
+    ev.BranchStarted: lanes.lane_started,
+    ev.BranchFinished: lanes.branch_finished,
+    ev.Joined: lanes.joined,
     ev.RetryScheduled: _retry_scheduled,
     ev.HumanTaskCreated: _task_created,
     ev.HumanTaskCompleted: _task_completed,

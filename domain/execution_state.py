@@ -12,6 +12,8 @@ from domain.lifecycle import TERMINAL, status_of
 
 START: Final = ""
 """Marker among the live paths: the walk stands before the first step."""
+FAN_OUT_NAMES: Final = frozenset({"parallel", "loop", "fork_join"})
+"""What the steps are called that run several others; no action has these names."""
 
 
 class ErrorInfo(Struct, frozen=True):
@@ -27,11 +29,53 @@ class ErrorInfo(Struct, frozen=True):
     path: str
 
 
+class Lane(Struct, frozen=True):
+    """An open iteration or branch.
+
+    `paths` are the steps of an iteration that have a state, which leaves with it.
+    """
+
+    deadline_at: datetime | None = None
+    paths: tuple[str, ...] = ()
+
+
+class LaneEnd(Struct, frozen=True):
+    """How an iteration or branch ended: COMPLETED, FAILED or CANCELLED.
+
+    `flawed` says that a step in it failed.
+    """
+
+    state: str
+    output: Json = None
+    error: ErrorInfo | None = None
+    flawed: bool = False
+
+
+class Fan(Struct, frozen=True):
+    """How far a loop or fork_join is.
+
+    `begun` is the number of the first iteration that may not have begun; `open, done, failed` count
+    lanes, `flawed` those of the ended ones in which a step failed. `ends` holds the ended lanes by
+    name until the composite has completed, `left` the paths of steps in iterations that began and
+    did not complete.
+    """
+
+    begun: int = 0
+    open: int = 0
+    done: int = 0
+    failed: int = 0
+    flawed: int = 0
+    ends: Map[str, LaneEnd] = Map()
+    left: Map[str, tuple[str, ...]] = Map()
+
+
 class StepState(Struct, frozen=True):
     """One step of the present attempt.
 
-    `state` is a leaf of the step machine, `attempt` the one it ran in; `size` the output's bytes,
-    `epoch` that of the lease under which the try was handed over again (0: it never was).
+    `state` is a leaf of the step machine, `attempt` the one it ran in; `size` the bytes of the
+    output (for a loop: of all that its iterations left), `epoch` that of the lease under which the
+    try was handed over again (0: it never was). `joined` says that the output was put together from
+    what is inside.
     """
 
     state: str
@@ -55,6 +99,13 @@ class StepState(Struct, frozen=True):
     progress: Json = None
     size: int = 0
     epoch: int = 0
+    fan: Fan | None = None
+    joined: bool = False
+
+    @property
+    def is_around(self) -> bool:
+        """Whether it has begun and only waits for the steps inside it."""
+        return self.branch is not None or self.action in FAN_OUT_NAMES
 
 
 class HumanTask(Struct, frozen=True):
@@ -91,7 +142,8 @@ class ExecutionState(Struct, frozen=True):
 
     `state` is a leaf of the execution machine. `live` holds the paths the planner must look at:
     running or recovering steps, and ended ones whose successor has not begun. `steps` is a
-    persistent map by path.
+    persistent map by path, `lanes` one of the open iterations and branches. `steps_done`,
+    `steps_failed` and `steps_skipped` count steps outside of loops.
     """
 
     id: UUID
@@ -118,6 +170,7 @@ class ExecutionState(Struct, frozen=True):
     commands: tuple[Command, ...]
     steps: Map[str, StepState] = Map()
     live: frozenset[str] = frozenset()
+    lanes: Map[str, Lane] = Map()
     tasks: Map[str, HumanTask] = Map()
     steps_done: int = 0
     steps_failed: int = 0

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from domain import events as ev
-from domain.definition import ConditionalStep, Definition, Step, step_id_of
+from domain.definition import COMPOSITES, Definition, Step, step_id_of
 from domain.execution import ExecutionState
 from domain.json_values import PAYLOAD_BYTES_MAX, Json
 from domain.lifecycle import COMPLETED
@@ -57,8 +57,11 @@ def complete_step(
     return fail_step(state, path, code, "permanent", message, retryable=False, epoch=epoch)
 
 
-def complete_composite(state: ExecutionState, path: str, output: Json) -> ev.StepCompleted:
-    """The success of a step whose output is made of those inside: they are counted already."""
+def complete_composite(state: ExecutionState, path: str, output: Json = None) -> ev.StepCompleted:
+    """The success of a step whose output is made of those inside: they are counted already.
+
+    One that was joined has its output by then and gives none.
+    """
     step = state.steps[path]
     return ev.StepCompleted(path, step.attempt, step.try_no, 0, 0, output)
 
@@ -98,8 +101,10 @@ def deadline_of(declared: Step, now: datetime) -> datetime | None:
 def has_worked(definition: Definition, state: ExecutionState) -> bool:
     """Whether a step that does something itself has succeeded; a composite only wraps others."""
     return any(
-        step.state == COMPLETED
-        and not isinstance(definition.steps[step_id_of(path)], ConditionalStep)
+        step.fan.done > 0
+        if step.fan is not None
+        else step.state == COMPLETED
+        and not isinstance(definition.steps[step_id_of(path)], COMPOSITES)
         for path, step in state.steps.items()
     )
 

@@ -16,15 +16,27 @@ from domain.definition import (
     ActionStep,
     ConditionalStep,
     Definition,
+    ForkJoinStep,
     HumanTaskStep,
+    LoopStep,
+    ParallelStep,
     Step,
+    ValidateStep,
     WaitStep,
     child_path,
-    parent_path,
+    is_contained,
     step_id_of,
 )
 from domain.draft import Draft
 from domain.execution import START, ExecutionState, StepState
+from domain.fan_out import (
+    fail_around,
+    go_on_in_lane,
+    join_conditional,
+    plan_fork,
+    plan_loop,
+    plan_parallel,
+)
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RETRYING, RUNNING, STEP_ENDED
 from domain.outcomes import (
@@ -57,11 +69,23 @@ def plan(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
         return ()
     if state.deadline_at is not None and state.deadline_at <= now:
         return (_timed_out(state, definition),)
-    for path in state.live if len(state.live) == 1 else sorted(state.live):
+    for path in sorted(path for path in state.live if not _rests(state.steps.get(path), now)):
         facts = _plan_path(definition, state, path, now)
         if facts:
             return facts
     return ()
+
+
+def _rests(step: StepState | None, now: datetime) -> bool:
+    """Whether a live step only waits for its effect, a person or a later time."""
+    return (
+        step is not None
+        and step.state == RUNNING
+        and not step.is_around
+        and step.action != "conditional"
+        and (step.due_at is None or step.due_at > now)
+        and (step.deadline_at is None or step.deadline_at > now)
+    )
 
 
 def next_due(state: ExecutionState) -> datetime | None:
@@ -76,6 +100,7 @@ def next_due(state: ExecutionState) -> datetime | None:
         step = state.steps.get(path)
         if step is not None:
             due += [each for each in (step.due_at, step.deadline_at) if each is not None]
+    due += [lane.deadline_at for lane in state.lanes.values() if lane.deadline_at is not None]
     return min(due, default=None)
 
 
@@ -86,7 +111,7 @@ def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue
-        if isinstance(definition.steps[step_id_of(path)], ActionStep):
+        if isinstance(definition.steps[step_id_of(path)], ActionStep | ValidateStep):
             found.append(path)
     return found
 
@@ -113,12 +138,24 @@ def _plan_path(definition: Definition, state: ExecutionState, path: str, now: da
         message = f"The step did not end within {declared.timeout_seconds:g} seconds."
         failed = fail_step(state, path, "step_timeout", "timeout", message, retryable=True)
         return with_recovery(definition, failed, now)
+    return _plan_running(definition, state, path, declared, now)
+
+
+def _plan_running(
+    definition: Definition, state: ExecutionState, path: str, declared: Step, now: datetime
+) -> Plan:
     match declared:
         case WaitStep():
-            return _plan_wait(state, path, step, now)
+            return _plan_wait(state, path, state.steps[path], now)
         case ConditionalStep():
             return _plan_conditional(definition, state, path, declared, now)
-        case HumanTaskStep() | ActionStep():
+        case ParallelStep():
+            return plan_parallel(definition, state, path, declared, now)
+        case LoopStep():
+            return plan_loop(definition, state, path, declared, now)
+        case ForkJoinStep():
+            return plan_fork(definition, state, path, declared, now)
+        case HumanTaskStep() | ActionStep() | ValidateStep():
             return ()
 
 
@@ -151,8 +188,15 @@ def _plan_conditional(
     child, inside = state.steps.get(step.child), definition.steps[step_id_of(step.child)]
     if child is None or child.state == PENDING:
         return tuple(begin_step(inside, state, step.child, path, now))
-    if child.state not in STEP_ENDED or _is_fatal(inside, state, child):
+    if child.state not in STEP_ENDED:
         return ()
+    if child.state == FAILED and inside.critical and is_contained(definition, declared):
+        return fail_around(definition, state, path, now)
+    if _is_fatal(inside, state, child):
+        return ()
+    if child.joined:
+        frame = _branch_output(declared, step, None)
+        return join_conditional(state, path, frame)
     return (complete_composite(state, path, _branch_output(declared, step, child.output)),)
 
 
@@ -167,7 +211,10 @@ def _take_branch(
     branch = "then" if found.value else "else"
     child = None if taken is None else child_path(path, taken)
     yield ev.BranchTaken(path, attempt, branch, child, found.error, _small(found.actual))
-    if other is not None and child_path(path, other) not in state.steps:
+    if other is None:
+        return
+    passed_by = state.steps.get(child_path(path, other))
+    if passed_by is None or passed_by.state == PENDING:
         yield ev.StepSkipped(child_path(path, other), attempt, path, "branch_not_taken", None)
 
 
@@ -204,10 +251,15 @@ def _after(
 ) -> Plan:
     """`path` has ended: the execution fails with it, or the next step begins."""
     declared = definition.steps[step_id_of(path)]
+    around = definition.steps.get(declared.parent)
+    if isinstance(around, LoopStep | ForkJoinStep):
+        return go_on_in_lane(definition, state, path, around, now)
+    if around is not None and is_contained(definition, declared):
+        return ()  # its composite is live too and looks at its children
     if _is_fatal(declared, state, step):
         return (_failed_with(state, step, path),)
-    if parent_path(path):
-        return ()  # its composite is live too and looks at its children
+    if around is not None:
+        return ()
     return _go_on(definition, state, declared.next_step, path, now)
 
 
@@ -219,7 +271,9 @@ def _go_on(
     definition: Definition, state: ExecutionState, step_id: str | None, after: str, now: datetime
 ) -> Plan:
     """Begin `step_id` of the main line, or what follows it where an earlier attempt finished it."""
-    while step_id is not None and step_id in state.steps:
+    while step_id is not None and (step := state.steps.get(step_id)) is not None:
+        if step.state == PENDING:
+            break
         step_id = definition.steps[step_id].next_step
     if step_id is None:
         return (_verdict(definition, state),)
@@ -248,18 +302,22 @@ def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:
     if state.atomic_mode == "lenient" and state.steps_failed and not has_worked(definition, state):
         message = "No step succeeded. Look at the steps' errors, then retry the execution."
         return ev.Failed(state.attempt, "no_success", "unknown", "no_success", "", message)
+    partial = state.steps_failed > 0 or any(
+        step.fan is not None and step.fan.flawed > 0 for step in state.steps.values()
+    )
     try:
-        output = _output(definition, state)
+        output, path = _output(definition, state)
     except (UnresolvedReference, NotStorable) as error:
         return ev.Failed(state.attempt, "bad_output", "permanent", "bad_output", "", str(error))
-    return ev.Completed(state.attempt, state.steps_failed > 0, output)
+    return ev.Completed(state.attempt, partial, output, path)
 
 
-def _output(definition: Definition, state: ExecutionState) -> Json:
+def _output(definition: Definition, state: ExecutionState) -> tuple[Json, str | None]:
+    """The output, or null and the path of the composite that has it."""
     if definition.output is not None:
-        return check_storable(definition.output.resolve(StepScope(state, "")))
+        return check_storable(definition.output.resolve(StepScope(state, ""))), None
     for step_id in reversed(tuple(definition.main_line())):
         step = state.steps.get(step_id)
         if step is not None and step.state == COMPLETED:
-            return step.output
-    return None
+            return (None, step_id) if step.joined else (step.output, None)
+    return None, None

@@ -1,10 +1,11 @@
-"""What a reference sees from where it stands: its own branch first, then outwards."""
+"""What a reference sees from where it stands: its own iteration or branch first, then outwards."""
 
 from collections.abc import Mapping
 
 from domain.definition import parent_path
 from domain.execution import ExecutionState
 from domain.json_values import Json
+from domain.lane_paths import iteration_around, lane_name, lane_owner
 from domain.lifecycle import STEP_ENDED
 from domain.references import MISSING, Missing
 
@@ -38,5 +39,19 @@ class StepScope:
             inside = parent_path(inside)
 
     def loop(self) -> Mapping[str, Json] | None:
-        """No loops yet."""
-        return None
+        """The innermost iteration that the step lies in."""
+        lane = iteration_around(self._path)
+        if not lane:
+            return None
+        given = self._state.steps[lane_owner(lane)].input
+        items = given["collection"] if isinstance(given, dict) else None
+        if not isinstance(items, list):
+            return None
+        index, total = int(lane_name(lane)), len(items)
+        return {
+            "item": items[index],
+            "index": index,
+            "total": total,
+            "is_first": index == 0,
+            "is_last": index == total - 1,
+        }

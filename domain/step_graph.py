@@ -1,17 +1,37 @@
-"""How the steps of a definition hang together: the main line, branches, and what is wrong there.
+"""How the steps of a definition hang together: the main line, what composites hold, and what is
+wrong there.
 
 Pointers are those of the normalised form.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from domain.definition import NESTING_MAX, children_of, main_line_of
+from domain.composite_lines import children_of, lines_of
+from domain.definition import NESTING_MAX, main_line_of
 from domain.json_values import JsonObject, pointer_join
 from domain.mistakes import Mistake
 
 
+class Spot(NamedTuple):
+    """Where a step stands: in which composite ("" for none), on which line, as which (from 0)."""
+
+    parent: str
+    line: int
+    number: int
+
+
+class Named(NamedTuple):
+    """One place that names a child: the composite, where in it, which line and number that is."""
+
+    parent: str
+    place: tuple[str | int, ...]
+    line: int
+    number: int
+
+
 class StepGraph:
-    """Steps by id, their order on the main line (from 0), and who is a branch of whom."""
+    """Steps by id, their order on the main line (from 0), and which composite holds them."""
 
     def __init__(self, normalised: JsonObject) -> None:
         steps = normalised["steps"]
@@ -22,11 +42,13 @@ class StepGraph:
         )
         self.start = str(normalised["start_step"])
         self.order = {step_id: n for n, step_id in enumerate(main_line_of(normalised))}
-        self.parents: dict[str, list[tuple[str, str]]] = {}
-        """(conditional, its field) of every conditional that names a step as its branch."""
+        self.parents: dict[str, list[Named]] = {}
+        """Every place in a composite that names a step as its child."""
         for step_id, step in self.steps.items():
-            for field, child in children_of(step):
-                self.parents.setdefault(child, []).append((step_id, field))
+            for line, steps_of_line in enumerate(lines_of(step)):
+                for number, child in enumerate(steps_of_line.ids):
+                    place = steps_of_line.places[number]
+                    self.parents.setdefault(child, []).append(Named(step_id, place, line, number))
         self._tops: dict[str, tuple[str, int] | None] = {}
         for step_id in self.steps:
             self._place(step_id)
@@ -36,11 +58,43 @@ class StepGraph:
         return pointer_join("/steps", step_id, *parts)
 
     def has_run_before(self, used: str, at: str) -> bool:
-        """Whether the main-line step `used` has ended for certain when `at` starts."""
-        top = self._tops.get(at)
-        if top is None or used not in self.order or top[0] not in self.order:
+        """Whether `used` has ended for certain when `at` starts, on a line that `at` can see."""
+        spot = self._spot(used)
+        for each in (at, *self.around(at)):
+            mine = self._spot(each)
+            if spot is not None and mine is not None and spot[:2] == mine[:2]:
+                return spot.number < mine.number
+        return False
+
+    def sees_line_of(self, used: str, at: str) -> bool:
+        """Whether `at` stands on the line of `used`, or inside something that does."""
+        spot = self._spot(used)
+        if spot is None:
             return False
-        return self.order[used] < self.order[top[0]]
+        places = map(self._spot, (at, *self.around(at)))
+        return any(each is not None and each[:2] == spot[:2] for each in places)
+
+    def around(self, step_id: str) -> Iterator[str]:
+        """The composites that a step lies in, the innermost first; ends where they form a ring."""
+        seen = {step_id}
+        while step_id in self.parents:
+            step_id = self.parents[step_id][0].parent
+            if step_id in seen:
+                return
+            seen.add(step_id)
+            yield step_id
+
+    def is_in_loop(self, step_id: str) -> bool:
+        """Whether a step is part of a loop's body, at any depth."""
+        return any(self.steps[each]["type"] == "loop" for each in self.around(step_id))
+
+    def _spot(self, step_id: str) -> Spot | None:
+        if step_id in self.parents:
+            named = self.parents[step_id][0]
+            return Spot(named.parent, named.line, named.number)
+        if step_id in self.order:
+            return Spot("", 0, self.order[step_id])
+        return None
 
     def mistakes(self, *, complete: bool) -> Iterator[Mistake]:
         """All of them; a definition that is not `complete` (kinds not available) may seem cut."""
@@ -54,11 +108,20 @@ class StepGraph:
             yield from self._unreachable()
 
     def ignored_next_steps(self) -> Iterator[Mistake]:
-        """Warnings: a branch does not choose where the walk goes on."""
-        for child in self.parents:
-            if child in self.steps and self.steps[child]["next_step"] is not None:
-                message = "A branch's next_step is ignored; the conditional's own one is followed."
-                yield Mistake(self.pointer(child, "next_step"), "ignored_next_step", message)
+        """Warnings: a child does not choose where the walk goes on, a list may say the same."""
+        for child, places in self.parents.items():
+            if child not in self.steps or self.steps[child]["next_step"] is None:
+                continue
+            named = places[0]
+            line = lines_of(self.steps[named.parent])[named.line].ids
+            if self.steps[child]["next_step"] in line[named.number + 1 : named.number + 2]:
+                continue
+            message = (
+                "A branch's next_step is ignored; the conditional's own one is followed."
+                if self.steps[named.parent]["type"] == "conditional"
+                else f"next_step is ignored here; {named.parent!r} says what follows."
+            )
+            yield Mistake(self.pointer(child, "next_step"), "ignored_next_step", message)
 
     def _place(self, step_id: str) -> None:
         """Note the main-line step above this one and the depth; None in a ring of parents."""
@@ -66,18 +129,19 @@ class StepGraph:
         current = step_id
         while current in self.parents and current not in self._tops and current not in chain:
             chain.append(current)
-            current = self.parents[current][0][0]
+            current = self.parents[current][0].parent
         top = None if current in chain else self._tops.setdefault(current, (current, 0))
         for depth, each in enumerate(reversed(chain), start=1):
             self._tops[each] = None if top is None else (top[0], top[1] + depth)
 
     def _dangling(self) -> Iterator[Mistake]:
         for step_id, step in self.steps.items():
-            named = [("next_step", step["next_step"]), *children_of(step)]
-            for field, target in named:
+            named = [(("next_step",), step["next_step"]), *children_of(step)]
+            for place, target in named:
                 if isinstance(target, str) and target not in self.steps:
+                    field = next(str(part) for part in reversed(place) if isinstance(part, str))
                     message = f"{field} names {target!r}, which is not a step."
-                    yield Mistake(self.pointer(step_id, field), "dangling_next", message)
+                    yield Mistake(self.pointer(step_id, *place), "dangling_next", message)
             if step["type"] == "conditional" and len(named) == 1 and _needs_branch(step):
                 message = "A conditional step needs if_true_step or if_false_step."
                 yield Mistake(self.pointer(step_id), "missing_branch", message)
@@ -95,10 +159,14 @@ class StepGraph:
         for child, places in self.parents.items():
             if child not in self.steps:
                 continue
-            parent, field = places[-1]
-            where, top = self.pointer(parent, field), self._tops[child]
+            last, top = places[-1], self._tops[child]
+            where = self.pointer(last.parent, *last.place)
             if len(places) > 1:
-                message = f"{child!r} is a branch of {places[0][0]!r} too; write a step for each."
+                message = (
+                    f"{child!r} is a branch of {places[0].parent!r} too; write a step for each."
+                    if self.steps[places[0].parent]["type"] == "conditional"
+                    else f"{places[0].parent!r} holds {child!r} too; write a step for each."
+                )
                 yield Mistake(where, "two_parents", message)
             elif child in self.order:
                 message = f"{child!r} is on the main line too; a step has one place."

@@ -2,6 +2,15 @@
 
 from typing import Final
 
+from domain.composite_reader import (
+    FORK_FIELDS,
+    LOOP_FIELDS,
+    read_fork,
+    read_loop,
+    read_parallel,
+    read_validation,
+    unfold,
+)
 from domain.failure_policy import FIELDS as FAILURE_FIELDS
 from domain.failure_policy import read_failure_policy
 from domain.json_values import Json, JsonObject
@@ -9,25 +18,10 @@ from domain.mistakes import SECONDS_MAX, Fields, Mistake, Places, is_number
 
 GATES_MAX: Final = 100
 TIMEOUT_SECONDS_DEFAULT: Final = 300
-KINDS_LATER: Final = frozenset(
-    [
-        "agent",
-        "parallel",
-        "loop",
-        "fork_join",
-        "fork-join",
-        "sub_workflow",
-        "wait_for_event",
-        "validate",
-    ]
-)
+KINDS_LATER: Final = frozenset(["agent", "sub_workflow", "wait_for_event"])
 STEP_FIELDS_LATER: Final = frozenset(
     [
         "agent_name",
-        "parallel_steps",
-        "max_parallelism",
-        "loop_config",
-        "fork_join_config",
         "compensate_with",
         "alternatives",
         "recovery_strategy",
@@ -44,7 +38,12 @@ KIND_FIELDS: Final = {
     "conditional": frozenset(
         ["condition", "if_true_step", "if_false_step", "then_step", "else_step"]
     ),
+    "parallel": frozenset(["parallel_steps", "max_parallelism"]),
+    "loop": frozenset({"loop_config"}),
+    "fork_join": frozenset({"fork_join_config"}),
+    "validate": frozenset(["data_source", "validation_schema", "assertions", "validation_mode"]),
 }
+_KIND_SPELLINGS: Final = {"fork-join": "fork_join"}
 _GATE_FIELDS: Final = frozenset({"expression", "field", "operator", "value"})
 _ACTION_ALIASES: Final = {"wait": "wait", "delay": "wait", "condition": "conditional"}
 _DURATION_NAMES: Final = frozenset({"durationMs", "duration_ms"})
@@ -62,19 +61,33 @@ def read_step(
         return _common(step, step_id, "action", places) | _NO_ACTION
     if kind != "action" and raw.get("type", "action") == "action":
         step = _from_alias(step, kind, places)
+    elif kind == "loop":
+        step = unfold(step, "loop_config", LOOP_FIELDS, places)
+    elif kind == "fork_join":
+        step = unfold(step, "fork_join_config", FORK_FIELDS, places)
     step.refuse_others(COMMON_FIELDS | KIND_FIELDS[kind], STEP_FIELDS_LATER)
-    common = _common(step, step_id, kind, places)
+    return _common(step, step_id, kind, places) | _settings(step, kind, places)
+
+
+def _settings(step: Fields, kind: str, places: Places) -> JsonObject:
     match kind:
         case "action":
-            return common | _action(step)
+            return _action(step)
         case "wait":
-            return common | {"duration_ms": _duration(step)}
-        case _:
-            return common | {
-                "condition": _gate(step, places, step.raw.get("condition"), "condition"),
-                "if_true_step": _branch(step, places, "if_true_step", "then_step"),
-                "if_false_step": _branch(step, places, "if_false_step", "else_step"),
-            }
+            return {"duration_ms": _duration(step)}
+        case "parallel":
+            return read_parallel(step)
+        case "loop":
+            return read_loop(step)
+        case "fork_join":
+            return read_fork(step)
+        case "validate":
+            return read_validation(step, lambda gate, *place: _gate(step, places, gate, *place))
+    return {
+        "condition": _gate(step, places, step.raw.get("condition"), "condition"),
+        "if_true_step": _branch(step, places, "if_true_step", "then_step"),
+        "if_false_step": _branch(step, places, "if_false_step", "else_step"),
+    }
 
 
 _NO_ACTION: Final[JsonObject] = {
@@ -88,11 +101,13 @@ _NO_ACTION: Final[JsonObject] = {
 def _kind(step: Fields) -> str | None:
     kind = step.raw.get("type", "action" if "action" in step.raw else "agent")
     if isinstance(kind, str) and kind in KINDS_LATER:
-        message = f"Steps of type {kind!r} are not available yet; use action, conditional or wait."
+        message = f"Steps of type {kind!r} are not available yet; use {', '.join(KIND_FIELDS)}."
         step.refuse("not_available_yet", message, *(["type"] if "type" in step.raw else []))
         return None
+    if isinstance(kind, str):
+        kind = _KIND_SPELLINGS.get(kind, kind)
     if not isinstance(kind, str) or kind not in KIND_FIELDS:
-        step.refuse("unknown_type", "type is action, conditional or wait.", "type")
+        step.refuse("unknown_type", f"type is one of {', '.join(KIND_FIELDS)}.", "type")
         return None
     action = step.raw.get("action")
     if kind == "action" and isinstance(action, str):
@@ -128,7 +143,7 @@ _ALIAS_FIELDS: Final = frozenset({"action", "config", "input_mapping"})
 
 def _common(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject:
     # A person takes the time it takes; a wait and a branch have their own.
-    is_timed = kind == "action" and step.raw.get("action") != "create_task"
+    is_timed = kind == "validate" or (kind == "action" and step.raw.get("action") != "create_task")
     gates = step.raw.get("conditions", [])
     if not isinstance(gates, list) or len(gates) > GATES_MAX:
         message = f"conditions is a list of at most {GATES_MAX} conditions."

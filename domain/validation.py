@@ -58,6 +58,7 @@ def validate(
             found += _expressions(graph, normalised)
             found += _actions(graph, actions)
             found += literal_credentials(dict(graph.steps))
+            found += _validations(graph, check_schema)
         found += _schema(normalised["input_schema"], check_schema)
     written = _as_written(found, reader) + tuple(_storable(raw))
     return Verdict(normalised, tuple(dict.fromkeys(written)), _as_written(warnings, reader))
@@ -73,6 +74,14 @@ def _schema(schema: Json, check_schema: Callable[[Json], str | None]) -> Iterato
         yield Mistake("/input_schema", "bad_schema", problem)
 
 
+def _validations(graph: StepGraph, check_schema: Callable[[Json], str | None]) -> Iterator[Mistake]:
+    for step_id, step in graph.steps.items():
+        schema = step.get("validation_schema")
+        problem = None if not isinstance(schema, dict) else check_schema(schema)
+        if problem is not None:
+            yield Mistake(graph.pointer(step_id, "validation_schema"), "bad_schema", problem)
+
+
 def _storable(raw: Json) -> Iterator[Mistake]:
     """The normalised form adds defaults only, so what was sent decides."""
     try:
@@ -84,13 +93,18 @@ def _storable(raw: Json) -> Iterator[Mistake]:
 def _expressions(graph: StepGraph, normalised: JsonObject) -> Iterator[Mistake]:
     order = tuple(graph.order)
     for step_id, step in graph.steps.items():
-        for field in ("config", "input_mapping", "duration_ms"):
+        for field in ("config", "input_mapping", "duration_ms", "data_source"):
             if field in step:
                 yield from _template(step[field], graph.pointer(step_id, field), graph, step_id)
-        gates = step["conditions"]
-        for index, gate in enumerate(gates if isinstance(gates, list) else []):
-            pointer = graph.pointer(step_id, "conditions", index)
-            yield from _gate(gate, pointer, graph, step_id, order)
+        loop = step.get("loop_config")
+        if isinstance(loop, dict):
+            pointer = graph.pointer(step_id, "loop_config", "collection")
+            yield from _template(loop["collection"], pointer, graph, step_id)
+        for field in ("conditions", "assertions"):
+            gates = step.get(field)
+            for index, gate in enumerate(gates if isinstance(gates, list) else []):
+                pointer = graph.pointer(step_id, field, index)
+                yield from _gate(gate, pointer, graph, step_id, order)
         if "condition" in step:
             pointer = graph.pointer(step_id, "condition")
             yield from _gate(step["condition"], pointer, graph, step_id, order)
@@ -133,20 +147,36 @@ def _reference(
     used, text = reference.step_id, reference.text
     message = None
     if reference.root == "loop":
-        message = f"{text} is used outside of a loop."
+        if at is None or not graph.is_in_loop(at):
+            message = f"{text} is used outside of a loop."
     elif reference.root == "secret" and at is None:
         message = "Secrets are resolved inside an action only, never in an output."
     elif reference.root == "step" and used is not None:
         if used not in graph.steps:
             message = f"{text} names {used!r}, which is not a step."
-        elif used in graph.parents:
-            parent = graph.parents[used][0][0]
-            inside = f"${{{parent}.output.branch_output}}"
-            message = f"{used!r} is a branch of {parent!r}; use {inside} instead."
+        elif used in graph.parents and (at is None or not graph.sees_line_of(used, at)):
+            message = _hidden(graph, used)
         elif at is not None and not graph.has_run_before(used, at):
             message = f"{used!r} cannot have run before {at!r}."
     if message is not None:
         yield Mistake(pointer, "bad_reference", message)
+
+
+def _hidden(graph: StepGraph, used: str) -> str:
+    """What to write instead of a step that lies in a composite."""
+    named = graph.parents[used][0]
+    parent, place = named.parent, named.place
+    match graph.steps[parent]["type"]:
+        case "conditional":
+            instead = f"${{{parent}.output.branch_output}}"
+            return f"{used!r} is a branch of {parent!r}; use {instead} instead."
+        case "parallel":
+            instead = f"${{{parent}.output['{used}']}}"
+        case "fork_join":
+            instead = f"${{{parent}.output['{place[2]}']}}"
+        case _:
+            instead = f"${{{parent}.output.iterations}}"
+    return f"{used!r} lies in {parent!r}; use {instead} instead, from outside of it."
 
 
 def _actions(graph: StepGraph, actions: ActionCatalog) -> Iterator[Mistake]:

@@ -1,5 +1,5 @@
-"""JSON Schema of inputs by jsonschema-rs: linear-time patterns, and no look at the network or at
-files.
+"""JSON Schema of inputs and of validated data by jsonschema-rs: linear-time patterns, and no look
+at the network or at files.
 """
 
 from collections import OrderedDict
@@ -25,14 +25,14 @@ class JsonSchemas:
         try:
             self._validator(schema)
         except (jsonschema_rs.ValidationError, ValueError) as error:
-            return f"input_schema is not a usable JSON Schema: {str(error).splitlines()[0][:500]}"
+            return f"This is not a usable JSON Schema: {str(error).splitlines()[0][:500]}"
         return None
 
-    def mistakes(self, schema: Json, value: Json) -> list[Mistake]:
-        """What of `value` does not fit, with pointers under `/input_data`."""
+    def mistakes(self, schema: Json, value: Json, root: str = "/input_data") -> list[Mistake]:
+        """What of `value` does not fit, with pointers under `root`."""
         found: list[Mistake] = []
         for error in self._validator(schema).iter_errors(value):
-            where = pointer_join("/input_data", *error.instance_path)
+            where = pointer_join(root, *error.instance_path)
             found.append(Mistake(where, "schema", error.message[:500]))
             if len(found) >= _MISTAKES_MAX:
                 break

@@ -28,6 +28,7 @@ from infrastructure.effects.notification import SendNotification
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.registry import ActionRegistry
 from infrastructure.effects.secrets import Secrets
+from infrastructure.effects.validation import Validate
 from infrastructure.effects.variables import SetVariables
 from infrastructure.graphviz_svg import GraphvizSvg
 from infrastructure.input_schema import JsonSchemas
@@ -230,6 +231,7 @@ def _handlers(settings: Settings, outbound: Outbound) -> Sequence[StepHandler]:
         SendNotification(outbound, blocking, settings.mail_server()),
         SetVariables(),
         SetVariables("set_variable"),
+        Validate(JsonSchemas()),
         *load_custom_actions(settings.actions.split(","), blocking),
     )
 

@@ -61,6 +61,45 @@ def branch(
     }
 
 
+def parallel(children: list[str], following: str | None = None, **fields: Any) -> JsonObject:
+    return {"type": "parallel", "parallel_steps": children, "next_step": following, **fields}
+
+
+def loop(
+    collection: Json, body: list[str], following: str | None = None, **fields: Any
+) -> JsonObject:
+    """A loop; members of `loop_config` may be given by name, `errors` is its `on_error`."""
+    config: JsonObject = {"collection": collection, "loop_body": body}
+    for name in ("execution_mode", "max_parallelism", "max_iterations"):
+        if name in fields:
+            config[name] = fields.pop(name)
+    if "errors" in fields:
+        config["on_error"] = fields.pop("errors")
+    return {"type": "loop", "loop_config": config, "next_step": following, **fields}
+
+
+def fork(
+    branches: Mapping[str, Any], following: str | None = None, policy: str = "all", **fields: Any
+) -> JsonObject:
+    """A fork_join; a branch is a list of ids, or an object with `steps`."""
+    config: JsonObject = {
+        "branches": {
+            name: branch if isinstance(branch, dict) else {"steps": branch}
+            for name, branch in branches.items()
+        },
+        "join_policy": policy,
+    }
+    for name in ("n_required", "branch_timeout_seconds"):
+        if name in fields:
+            config[name] = fields.pop(name)
+    return {
+        "type": "fork_join",
+        "fork_join_config": config,
+        "next_step": following,
+        **fields,
+    }
+
+
 def task(following: str | None = None, *, waits: bool = True, **fields: Any) -> JsonObject:
     config: JsonObject = {"title": "Sign it", "wait": waits}
     return {"action": "create_task", "config": config, "next_step": following, **fields}
@@ -271,4 +310,19 @@ def told(data: ev.Payload) -> str:
             return f"{kind} {reason}"
         case ev.LateResultIgnored(path=path, outcome=outcome):
             return f"{kind} {path} {outcome}"
+    return _told_of_lane(kind, data)
+
+
+def _told_of_lane(kind: str, data: ev.Payload) -> str:
+    match data:
+        case ev.IterationStarted(path=path, index=index):
+            return f"{kind} {path}[{index}]"
+        case ev.IterationFinished(path=path, index=index, state=state):
+            return f"{kind} {path}[{index}] {state}"
+        case ev.BranchStarted(path=path, branch=branch):
+            return f"{kind} {path}/{branch}"
+        case ev.BranchFinished(path=path, branch=branch, state=state):
+            return f"{kind} {path}/{branch} {state}"
+        case ev.Joined(path=path, cancelled=cancelled):
+            return " ".join((kind, path, *(f"-{name}" for name in cancelled)))
     return f"{kind} {getattr(data, 'path', '')}".rstrip()

@@ -35,6 +35,7 @@ from infrastructure.effects.blocking_calls import BlockingCalls
 from infrastructure.effects.custom_actions import CustomAction
 from infrastructure.effects.registry import ActionRegistry
 from infrastructure.effects.secrets import Secrets
+from infrastructure.effects.validation import Validate
 from infrastructure.input_schema import JsonSchemas
 
 PATIENCE_SECONDS = 20.0
@@ -205,7 +206,7 @@ class _Report(_Noop):
 
 
 def handlers(deeds: Deeds) -> Sequence[StepHandler]:
-    """The actions of a test: noop, hold, deaf, fail, exit, report and (in a thread) block."""
+    """The actions of a test: noop, hold, deaf, fail, exit, report, validate, in a thread block."""
 
     def block(config: JsonObject, context: StepContext) -> Json:
         deed = deeds.begin("block", context)
@@ -214,7 +215,8 @@ def handlers(deeds: Deeds) -> Sequence[StepHandler]:
         return {"blocked": True}
 
     own: list[StepHandler] = [kind(deeds) for kind in (_Noop, _Hold, _Deaf, _Fail, _Exit, _Report)]
-    return [*own, CustomAction("block", block, "tests", BlockingCalls(8))]
+    validate = Validate(JsonSchemas())
+    return [*own, validate, CustomAction("block", block, "tests", BlockingCalls(8))]
 
 
 class BreakableQueue:

@@ -40,6 +40,7 @@ BUILT_IN_NAMES = frozenset(
         "fork_join",
         "agent",
         "sub_workflow",
+        "validate",
     )
 )
 

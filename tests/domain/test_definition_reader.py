@@ -299,19 +299,7 @@ def test_mistakes_of_a_step(fields: dict[str, Any], pointer: str, code: str) -> 
     assert (f"/steps/a{pointer}", code) in found
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "agent",
-        "parallel",
-        "loop",
-        "fork_join",
-        "fork-join",
-        "sub_workflow",
-        "wait_for_event",
-        "validate",
-    ],
-)
+@pytest.mark.parametrize("kind", ["agent", "sub_workflow", "wait_for_event"])
 def test_kinds_that_come_later_are_refused_and_nothing_else_is_said_about_them(kind: str) -> None:
     later = {"type": kind, "next_step": "b", "parallel_steps": ["x"], "loop_config": {}}
     raw = workflow({"a": later, "b": step(), "x": step()})
@@ -327,10 +315,6 @@ def test_a_step_without_a_type_is_an_agents() -> None:
     "field",
     [
         "agent_name",
-        "parallel_steps",
-        "max_parallelism",
-        "loop_config",
-        "fork_join_config",
         "compensate_with",
         "alternatives",
         "recovery_strategy",
@@ -375,7 +359,7 @@ def test_all_mistakes_are_found_at_once() -> None:
         "name": "no good",
         "start_step": "a",
         "steps": {
-            "a": {"type": "loop", "next_step": "b"},
+            "a": {"type": "agent", "next_step": "b"},
             "b": step("c", on_error="explode", config={"password": "hunter2"}),
             "c": step("nowhere", conditions=["1 +"], action="explode"),
         },

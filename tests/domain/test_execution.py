@@ -6,7 +6,18 @@ import pytest
 
 from domain import events as ev
 from domain.execution import COMMANDS_KEPT, ExecutionState, evolve, fold
-from tests.builders import EXECUTION_ID, START, Run, linear, replay, step, with_condition, workflow
+from tests.builders import (
+    EXECUTION_ID,
+    START,
+    Run,
+    fork,
+    linear,
+    loop,
+    replay,
+    step,
+    with_condition,
+    workflow,
+)
 
 
 def after(run: Run, *data: ev.Payload, seconds: float = 1) -> ExecutionState:
@@ -40,29 +51,43 @@ def test_a_first_event_must_be_a_request() -> None:
 
 def test_every_payload_of_an_execution_can_be_applied() -> None:
     """A new payload without its place in `evolve` would stop every replay."""
-    run = Run(workflow({"a": step(action="create_task", config={"title": "t", "wait": True})}))
+    steps = {
+        "split": fork({"left": ["a"], "right": ["each"]}),
+        "a": step(action="create_task", config={"title": "t", "wait": True}),
+        "each": loop([1, 2], ["p"]),
+        "p": step(),
+    }
+    run = Run(workflow(steps))
     run.go()
+    path, around = "split/left/a", "split/right/each"
     (task_id,) = run.state.tasks
     facts: dict[type[ev.Payload], ev.Payload] = {
         type(fact): fact
         for fact in (
             ev.Started(1, None),
-            ev.StepStarted("b", 1, 1, "x", "a", None, None, None),
-            ev.StepRedelivered("a", 1, 1, 2, 7, None),
-            ev.StepProgressed("a", 1, 1, 0.5),
-            ev.StepCompleted("a", 1, 1, 7, 2, {}),
-            ev.StepFailed("a", 1, 1, 7, "transient", "boom", True, "it broke", None),
-            ev.StepSkipped("c", 1, "a", "condition", None),
-            ev.BranchTaken("a", 1, "then", None, None, None),
-            ev.RetryScheduled("a", 1, 2, 1_000, START),
-            ev.HumanTaskCreated("t2", "a", 1, "LOW", True, "t", None, None),
-            ev.HumanTaskCompleted(task_id, "a", 1, None),
+            ev.StepStarted("b", 1, 1, "x", path, None, None, None),
+            ev.StepRedelivered(path, 1, 1, 2, 7, None),
+            ev.StepProgressed(path, 1, 1, 0.5),
+            ev.StepCompleted(path, 1, 1, 7, 2, {}),
+            ev.StepFailed(path, 1, 1, 7, "transient", "boom", True, "it broke", None),
+            ev.StepSkipped("c", 1, path, "condition", None),
+            ev.BranchTaken(path, 1, "then", None, None, None),
+            ev.IterationStarted(around, 1, 1),
+            ev.IterationFinished(around, 1, 0, "COMPLETED", None, None, None, None),
+            ev.BranchStarted("split", 1, "left", None),
+            ev.BranchFinished(
+                "split", 1, "left", "FAILED", None, "timeout", "branch_timeout", "late"
+            ),
+            ev.Joined(around, 1, "loop", 2, (), (), None),
+            ev.RetryScheduled(path, 1, 2, 1_000, START),
+            ev.HumanTaskCreated("t2", path, 1, "LOW", True, "t", None, None),
+            ev.HumanTaskCompleted(task_id, path, 1, None),
             ev.CancelRequested(None),
             ev.Cancelled(1),
             ev.Completed(1, False, None),
-            ev.Failed(1, "critical_step", "transient", "boom", "a", "it broke"),
-            ev.Retried(2, ("a",), None, None),
-            ev.LateResultIgnored("a", 1, 1, 7, "completed", None),
+            ev.Failed(1, "critical_step", "transient", "boom", path, "it broke"),
+            ev.Retried(2, (path,), None, None),
+            ev.LateResultIgnored(path, 1, 1, 7, "completed", None),
         )
     }
     assert set(facts) == set(ev.EXECUTION_PAYLOADS) - {ev.Requested}
