@@ -15,7 +15,7 @@ from domain.definition import (
 )
 from domain.execution import ExecutionState, StepState
 from domain.lane_paths import branch_path
-from domain.lifecycle import FAILED, STEP_ENDED
+from domain.lifecycle import CANCELLED, FAILED, STEP_ENDED
 
 
 def lines_in(step: Step) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -51,7 +51,7 @@ def path_of(definition: Definition, step_id: str) -> str:
 
 
 def states_by_step(state: ExecutionState) -> dict[str, tuple[str, StepState]]:
-    """(path, state) to show for each step: one that runs, else one that failed, else the first."""
+    """(path, state) to show for each step: one that runs, else one that stopped, else the first."""
     shown: dict[str, tuple[str, StepState]] = {}
     for path, step in state.steps.items():
         step_id = step_id_of(path)
@@ -62,7 +62,8 @@ def states_by_step(state: ExecutionState) -> dict[str, tuple[str, StepState]]:
 
 
 def _rank(path: str, step: StepState) -> tuple[int, int, str]:
-    urgent = 0 if step.state not in STEP_ENDED else 1 if step.state == FAILED else 2
+    stopped = step.state in (FAILED, CANCELLED)
+    urgent = 0 if step.state not in STEP_ENDED else 1 if stopped else 2
     return (urgent, len(path), path)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from domain.definition import ITEMS_MAX, LANES_MAX, STEPS_MAX
-from domain.json_values import Json, JsonObject
+from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, Mistake, Places, is_number
 
 PARALLELISM_DEFAULT: Final = 10
@@ -191,8 +191,9 @@ def _branch(fork: Fields, name: str, raw: Json, seconds: Json) -> JsonObject:
         "timeout_seconds": seconds if limit is None else limit,
     }
     for mistake in found:
-        parts = mistake.pointer.split("/")[1:] if isinstance(raw, dict) else []
-        fork.refuse(mistake.code, mistake.message, "branches", name, *parts)
+        inside = mistake.pointer if isinstance(raw, dict) else ""
+        place = pointer_join(fork.pointer, "branches", name) + inside
+        fork.mistakes.append(mistake._replace(pointer=place))
     return read
 
 

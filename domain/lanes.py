@@ -70,7 +70,7 @@ def iteration_finished(state: ExecutionState, data: ev.IterationFinished, meta: 
     step = structs.replace(step, fan=structs.replace(fan, left=left), size=step.size + kept)
     return {
         "steps": steps.set(data.path, step),
-        "live": frozenset(each for each in state.live if not is_inside(each, lane)),
+        "live": state.live.difference(paths),
         "lanes": state.lanes.delete(lane),
         "output_bytes": state.output_bytes + kept - dropped,
     }

@@ -7,7 +7,8 @@ It looks at the live paths only, so a step of a long execution costs the same as
 `advance` repeats it until the execution waits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
 from domain import events as ev
@@ -38,6 +39,7 @@ from domain.fan_out import (
     plan_parallel,
 )
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
+from domain.lane_paths import lane_owner
 from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RETRYING, RUNNING, STEP_ENDED
 from domain.outcomes import (
     Plan,
@@ -54,11 +56,23 @@ from domain.scope import StepScope
 def advance(definition: Definition, draft: Draft, now: datetime) -> None:
     """Record all that follows from the draft's state at `now`.
 
-    Afterwards it waits for an effect, a time or a person, or has ended.
+    Afterwards it waits for an effect, a time or a person, or has ended. What was touched last is
+    looked at first, so that all live paths are looked at once, not once for each fact.
     """
-    while facts := plan(definition, draft.state, now):
+    near = _touched(event.data for event in draft.events)
+    while facts := _plan_some(definition, draft.state, near, now) or plan(
+        definition, draft.state, now
+    ):
         for fact in facts:
             draft.record(fact)
+        near = _touched(facts)
+
+
+def _touched(facts: Iterable[ev.Payload]) -> set[str]:
+    """The steps that facts are about, and what is around them."""
+    paths = {path for fact in facts if (path := getattr(fact, "path", START)) != START}
+    around = {path.rpartition("/")[0] for path in paths}
+    return paths | around | {lane_owner(each) for each in around if each}
 
 
 def plan(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
@@ -69,7 +83,17 @@ def plan(definition: Definition, state: ExecutionState, now: datetime) -> Plan:
         return ()
     if state.deadline_at is not None and state.deadline_at <= now:
         return (_timed_out(state, definition),)
-    for path in sorted(path for path in state.live if not _rests(state.steps.get(path), now)):
+    return _plan_some(definition, state, state.live, now)
+
+
+def _plan_some(
+    definition: Definition, state: ExecutionState, paths: AbstractSet[str], now: datetime
+) -> Plan:
+    """The facts of the first of `paths` that is live and does not rest."""
+    if state.state != EXECUTING or (state.deadline_at is not None and state.deadline_at <= now):
+        return ()
+    moving = (path for path in paths & state.live if not _rests(state.steps.get(path), now))
+    for path in sorted(moving):
         facts = _plan_path(definition, state, path, now)
         if facts:
             return facts
@@ -105,9 +129,9 @@ def next_due(state: ExecutionState) -> datetime | None:
 
 
 def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
-    """Paths of the live tries whose effect a worker has to perform."""
+    """Paths of the live tries whose effect a worker has to perform, in order."""
     found = []
-    for path in state.live:
+    for path in sorted(state.live):
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue

@@ -39,6 +39,17 @@ def _branch(data: Body) -> str:
     return f"{data.get('path')}: the condition is {outcome}, {then}"
 
 
+def _lane(data: Body, name: str) -> str:
+    failed = f" failed: {_message(data)}" if data.get("state") == "FAILED" else " is done"
+    return f"{data.get('path')}: {name}{failed}"
+
+
+def _joined(data: Body) -> str:
+    names = ", ".join(data.get("cancelled") or ())
+    left = f"; not needed any more: {names}" if names else ""
+    return f"{data.get('path')}: all that it waits for has ended{left}"
+
+
 def _skipped(data: Body) -> str:
     return f"{data.get('path')} skipped ({str(data.get('why')).replace('_', ' ')})"
 
@@ -65,6 +76,11 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     ),
     "step_skipped": _skipped,
     "branch_taken": _branch,
+    "iteration_started": lambda data: f"{data.get('path')}: item {data.get('index')} begins",
+    "iteration_finished": lambda data: _lane(data, f"item {data.get('index')}"),
+    "branch_started": lambda data: f"{data.get('path')}: branch {data.get('branch')} begins",
+    "branch_finished": lambda data: _lane(data, f"branch {data.get('branch')}"),
+    "joined": _joined,
     "retry_scheduled": _retry,
     "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
     "human_task_completed": lambda data: f"{data.get('path')} was done by a person",

@@ -81,6 +81,32 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "domain.definition", "NESTING_MAX", "Steps inside one another", "levels", "`too_deep`"
         ),
         Limit(
+            "domain.definition",
+            "LANES_MAX",
+            "Children of a parallel, branches of a fork_join, `max_parallelism`",
+            "",
+            "`bad_value`, `out_of_range`",
+        ),
+        Limit(
+            "domain.definition",
+            "ITEMS_MAX",
+            "Items of a loop",
+            "",
+            "`too_many`, or the step fails",
+        ),
+        Limit(
+            "domain.composite_reader",
+            "PARALLELISM_DEFAULT",
+            "Iterations of a parallel loop at a time, unless it says",
+            "",
+        ),
+        Limit(
+            "domain.fan_out",
+            "LIVE_MAX",
+            "Steps of an execution under way, beyond which no composite that has some begins more",
+            "",
+        ),
+        Limit(
             "domain.failure_policy",
             "ATTEMPTS_MAX",
             "Automatic re-tries of a step",

@@ -1,4 +1,6 @@
-"""Random definitions without mistakes: chains, conditionals, waits, tasks, gates, policies."""
+"""Random definitions without mistakes: chains, composites of every kind nested in one another,
+waits, tasks, gates, policies.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from domain.json_values import JsonObject
-from tests.builders import branch, step, task, wait, workflow
+from tests.builders import branch, fork, loop, parallel, step, task, wait, workflow
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 NESTING_MAX = 3
@@ -22,16 +24,24 @@ inputs: st.SearchStrategy[JsonObject] = st.fixed_dictionaries(
 modes = st.sampled_from(["strict", "conditional", "lenient"])
 
 
+ITEMS_MAX = 3
+"""Of a random loop."""
+
+
 @st.composite
-def definitions(draw: Draw, steps_max: int = 5) -> JsonObject:
-    """A definition that `validate` accepts."""
-    builder = _Builder(draw)
+def definitions(draw: Draw, steps_max: int = 4, *, in_any_order: bool = False) -> JsonObject:
+    """A definition that `validate` accepts.
+
+    With `in_any_order` what it comes to does not depend on who is first: no time-outs, and forks
+    wait for all.
+    """
+    builder = _Builder(draw, in_any_order=in_any_order)
     names = [f"m{number}" for number in range(draw(st.integers(1, steps_max)))]
     for place, name in enumerate(names):
         following = names[place + 1] if place + 1 < len(names) else None
         builder.add(name, following, names[:place], 0)
     fields: dict[str, Any] = {}
-    if draw(st.booleans()):
+    if draw(st.booleans()) and not in_any_order:
         fields["timeout_seconds"] = draw(st.sampled_from([1, 10, 600]))
     if draw(st.booleans()):
         fields["output"] = {"last": f"${{{names[-1]}.output}}", "n": "${workflow.input.n}"}
@@ -40,14 +50,24 @@ def definitions(draw: Draw, steps_max: int = 5) -> JsonObject:
 
 
 class _Builder:
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, *, in_any_order: bool) -> None:
         self.draw = draw
+        self.in_any_order = in_any_order
         self.steps: dict[str, Any] = {}
 
-    def add(self, name: str, following: str | None, earlier: list[str], depth: int) -> None:
-        kinds = ["action", "action", "wait", "task"]
+    def add(
+        self,
+        name: str,
+        following: str | None,
+        earlier: list[str],
+        depth: int,
+        in_loop: bool = False,
+    ) -> None:
+        kinds = ["action", "action", "wait", "validate"]
+        if not self.in_any_order:  # the id of a task counts the tasks before it
+            kinds.append("task")
         if depth < NESTING_MAX:
-            kinds += ["conditional", "conditional"]
+            kinds += ["conditional", "conditional", "parallel", "loop", "loop", "fork"]
         fields = self.policy(earlier)
         match self.draw(st.sampled_from(kinds)):
             case "wait":
@@ -55,11 +75,61 @@ class _Builder:
                 self.steps[name] = wait(following, length, **fields)
             case "task":
                 self.steps[name] = task(following, waits=self.draw(st.booleans()), **fields)
+            case "validate":
+                checks = {"data_source": self.reference(earlier, in_loop), "assertions": ["true"]}
+                self.steps[name] = {"type": "validate", "next_step": following, **checks, **fields}
             case "conditional":
-                self.conditional(name, following, earlier, depth, fields)
+                self.conditional(name, following, earlier, depth, fields, in_loop)
+            case "parallel" | "loop" | "fork" as kind:
+                self.fan_out(kind, name, following, earlier, depth, fields, in_loop)
             case _:
-                config = {"x": self.reference(earlier)}
+                config = {"x": self.reference(earlier, in_loop)}
                 self.steps[name] = step(following, config=config, **fields)
+
+    def fan_out(
+        self,
+        kind: str,
+        name: str,
+        following: str | None,
+        earlier: list[str],
+        depth: int,
+        fields: dict[str, Any],
+        in_loop: bool,
+    ) -> None:
+        in_loop = in_loop or kind == "loop"
+        lines: list[list[str]] = []
+        for line in range(1 if kind == "loop" else 2):
+            count = 1 if kind == "parallel" else self.draw(st.integers(1, 2))
+            names = [f"{name}-{line}{number}" for number in range(count)]
+            for number, child in enumerate(names):
+                self.add(child, None, earlier + names[:number], depth + 1, in_loop)
+            lines.append(names)
+        if kind == "parallel":
+            at_once = self.draw(st.sampled_from([1, 2]))
+            children = [child for line in lines for child in line]
+            self.steps[name] = parallel(children, following, max_parallelism=at_once, **fields)
+        elif kind == "loop":
+            items = self.draw(st.integers(0, ITEMS_MAX))
+            mode = self.draw(st.sampled_from(["sequential", "parallel"]))
+            errors = self.draw(st.sampled_from(["stop", "continue", "collect"]))
+            self.steps[name] = loop(
+                list(range(items)),
+                lines[0],
+                following,
+                execution_mode=mode,
+                errors=errors,
+                **fields,
+            )
+        else:
+            policy = self.draw(st.sampled_from(["all", "any", "majority"]))
+            if not self.in_any_order and self.draw(st.booleans()):
+                fields["branch_timeout_seconds"] = self.draw(st.sampled_from([1, 4]))
+            self.steps[name] = fork(
+                {"a": lines[0], "b": lines[1]},
+                following,
+                "all" if self.in_any_order else policy,
+                **fields,
+            )
 
     def conditional(
         self,
@@ -68,12 +138,13 @@ class _Builder:
         earlier: list[str],
         depth: int,
         fields: dict[str, Any],
+        in_loop: bool,
     ) -> None:
         branches = self.draw(st.sampled_from([("t", None), (None, "e"), ("t", "e")]))
         then, other = (None if each is None else f"{name}-{each}" for each in branches)
         for child in (then, other):
             if child is not None:
-                self.add(child, None, earlier, depth + 1)
+                self.add(child, None, earlier, depth + 1, in_loop)
         self.steps[name] = branch(self.condition(earlier), then, other, following, **fields)
 
     def policy(self, earlier: list[str]) -> dict[str, Any]:
@@ -83,7 +154,7 @@ class _Builder:
                 "attempts": self.draw(st.integers(0, 2)),
                 "base_delay_ms": self.draw(st.sampled_from([0, 500])),
             }
-        if self.draw(st.booleans()):
+        if self.draw(st.booleans()) and not self.in_any_order:
             fields["timeout_seconds"] = self.draw(st.sampled_from([0.0000001, 1, 4]))
         if self.draw(st.integers(0, 3)) == 0:
             fields["conditions"] = [self.condition(earlier)]
@@ -95,8 +166,10 @@ class _Builder:
             choices.append(f"${{{earlier[-1]}.output.ok}} == true")
         return str(self.draw(st.sampled_from(choices)))
 
-    def reference(self, earlier: list[str]) -> str:
+    def reference(self, earlier: list[str], in_loop: bool) -> str:
         choices = ["${workflow.input.n}", "${workflow.input.n}", "${workflow.input.missing}"]
+        if in_loop:
+            choices += ["${loop.item}", "${loop.index}"]
         choices += [f"${{{name}.output}}" for name in earlier]
         choices += [f"${{{name}.output.ok}}" for name in earlier]
         return str(self.draw(st.sampled_from(choices)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import chain, repeat
+from random import Random
 from typing import Any
 
 from hypothesis import given
@@ -12,10 +13,12 @@ from domain.events import Recorded
 from domain.planner import next_due, running_actions
 from tests.builders import Run
 from tests.invariants import check_all
-from tests.properties.random_definitions import definitions, inputs, modes
+from tests.properties.finished_work import run_again
+from tests.properties.random_definitions import ITEMS_MAX, NESTING_MAX, definitions, inputs, modes
 
 TRIES_MAX = 3
-NESTED_TRIES_MAX = TRIES_MAX**4  # a retried conditional may run its branch anew, four levels
+NESTED_TRIES_MAX = TRIES_MAX**4  # a retried composite may run its parts anew, four levels
+ITERATIONS_MAX = ITEMS_MAX**NESTING_MAX
 
 
 def step_by_step(run: Run, verdicts: Iterator[bool]) -> bool:
@@ -53,12 +56,60 @@ def test_an_execution_ends(
     run = Run(raw, given_input, mode=mode)
     run.go()
     outcomes = chain(verdicts, repeat(last))
-    bound = len(run.definition.steps) * NESTED_TRIES_MAX * 2
+    bound = len(run.definition.steps) * NESTED_TRIES_MAX * 2 * ITERATIONS_MAX
     moves = 0
     while not run.state.terminal:
         assert step_by_step(run, outcomes), "it waits for nothing that could come"
         moves += 1
         assert moves <= bound
+    log = [Recorded(place, event) for place, event in enumerate(run.events, start=1)]
+    assert check_all(log) == []
+    assert run_again(run.events) == []
+
+
+@given(raw=definitions(in_any_order=True), given_input=inputs, seed=st.randoms())
+def test_what_it_comes_to_does_not_depend_on_the_order_of_results(
+    raw: Any, given_input: Any, seed: Random
+) -> None:
+    runs = [Run(raw, given_input) for _ in range(2)]
+    for run, shuffled in zip(runs, (False, True), strict=True):
+        run.go()
+        while not run.state.terminal:
+            running = running_actions(run.definition, run.state)
+            if shuffled:
+                seed.shuffle(running)
+            if running:
+                run.succeed(running[0], {"ok": True, "by": running[0]})
+            else:
+                assert step_by_step(run, repeat(True))
+    first, second = (run.state for run in runs)
+    assert (first.status, first.output, first.partial) == (
+        second.status,
+        second.output,
+        second.partial,
+    )
+    assert first.output_bytes == second.output_bytes
+
+
+@given(
+    raw=definitions(),
+    given_input=inputs,
+    verdicts=st.lists(st.booleans(), max_size=30),
+    retries=st.integers(1, 3),
+)
+def test_a_retry_never_runs_again_what_is_finished(
+    raw: Any, given_input: Any, verdicts: list[bool], retries: int
+) -> None:
+    run = Run(raw, given_input)
+    outcomes = chain(verdicts, repeat(True))
+    for _ in range(retries):
+        run.go()
+        while not run.state.terminal:
+            assert step_by_step(run, outcomes)
+        if run.state.status == "COMPLETED":
+            break
+        run.retry()
+    assert run_again(run.events) == []
     log = [Recorded(place, event) for place, event in enumerate(run.events, start=1)]
     assert check_all(log) == []
 

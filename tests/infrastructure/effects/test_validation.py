@@ -43,7 +43,7 @@ async def test_strict_fails_and_lists_every_error() -> None:
         False,
     )
     assert isinstance(failed.output, dict)
-    assert [(each["kind"], each["pointer"]) for each in failed.output["errors"]] == [  # type: ignore[call-overload, index, union-attr]  # a list of objects
+    assert [(each["kind"], each["pointer"]) for each in failed.output["errors"]] == [  # type: ignore[call-overload, index, union-attr]  # objects in lists
         ("schema", "/total"),
         ("assertion", "/assertions/0"),
     ]

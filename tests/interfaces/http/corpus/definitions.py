@@ -68,8 +68,39 @@ _BROKEN: dict[str, Any] = {
     "an unknown action": _step(action="rm -rf"),
     "no action": _flow(a={"type": "action"}),
     "an unknown field": _step(colour="red"),
-    "a loop, not built yet": _flow(a={"type": "loop", "loop_config": {"collection": "${x}"}}),
-    "a parallel step, not built yet": _flow(a={"type": "parallel", "parallel_steps": ["b", "c"]}),
+    "a loop over nothing that is known": _flow(
+        a={"type": "loop", "loop_config": {"collection": "${x}", "loop_body": ["b"]}}, b=_SET
+    ),
+    "a loop over a text": _flow(
+        a={"type": "loop", "loop_config": {"collection": "x", "loop_body": ["b"]}}, b=_SET
+    ),
+    "a loop in itself": _flow(
+        a={"type": "loop", "loop_config": {"collection": [1], "loop_body": ["a"]}}
+    ),
+    "children that are not there": _flow(a={"type": "parallel", "parallel_steps": ["b", "c"]}),
+    "101 children": _flow(
+        a={"type": "parallel", "parallel_steps": [f"s{n}" for n in range(101)]},
+        **{f"s{n}": _SET for n in range(101)},
+    ),
+    "more branches needed than there are": _flow(
+        a={
+            "type": "fork_join",
+            "fork_join_config": {
+                "branches": {"l": ["b"], "r": ["c"]},
+                "join_policy": "n_of_m",
+                "n_required": 3,
+            },
+        },
+        b=_SET,
+        c=_SET,
+    ),
+    "a validation by a schema from elsewhere": _flow(
+        a={
+            "type": "validate",
+            "data_source": 1,
+            "validation_schema": {"$ref": "http://169.254.169.254/latest"},
+        }
+    ),
     "a sub-workflow of itself": _flow(a={"type": "sub_workflow", "sub_workflow": {"name": "evil"}}),
     "attempts 2^31": _step(on_error="retry", retry={"attempts": 2**31}),
     "attempts 101": _step(on_error="retry", retry={"attempts": 101}),

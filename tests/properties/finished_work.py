@@ -1,0 +1,34 @@
+"""Which finished work was done again, told from the events alone."""
+
+from collections.abc import Iterable
+
+from domain import events as ev
+
+_AROUND = {"conditional", "parallel", "loop", "fork_join"}
+
+
+def run_again(events: Iterable[ev.Event]) -> list[str]:
+    """Paths of steps that began although they had completed and nobody asked for them again.
+
+    A retry from a step names it, with all that comes after; a loop or fork that it names goes with
+    everything that was done inside.
+    """
+    done: set[str] = set()
+    kinds: dict[str, str] = {}
+    again: list[str] = []
+    for event in events:
+        match event.data:
+            case ev.StepStarted(path=path, action=action):
+                kinds[path] = action
+                if path in done:
+                    again.append(path)
+            case ev.StepCompleted(path=path) if kinds[path] not in _AROUND:
+                done.add(path)
+            case ev.Retried(reset=reset):
+                for path in reset:
+                    done.discard(path)
+                    if kinds.get(path) in ("loop", "fork_join"):
+                        done = {
+                            each for each in done if not each.startswith((path + "/", path + "["))
+                        }
+    return again
