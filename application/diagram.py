@@ -12,7 +12,14 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from application.diagram_lanes import lanes_text, lines_in, path_of, states_by_step
+from application.diagram_lanes import (
+    has_let_go,
+    is_flawless,
+    lanes_text,
+    lines_in,
+    path_of,
+    states_by_step,
+)
 from application.views import milliseconds_between
 from domain.definition import (
     STEPS_MAX,
@@ -26,20 +33,25 @@ from domain.definition import (
     Step,
     ValidateStep,
     WaitStep,
+    is_contained,
 )
 from domain.errors import FlowledgerError
 from domain.execution import ExecutionState, StepState
 from domain.json_values import JsonObject
+from domain.lane_paths import iteration_around
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED, STEP_ENDED, status_of
 
 START: Final = "start"
 END: Final = "end"
 STOP: Final = "stop"
-_NOT_TAKEN: Final = "branch_not_taken"
+NOT_TAKEN: Final = "branch_not_taken"
+NOT_NEEDED: Final = "join_satisfied"
+ENDED: Final = "ENDED"
+"""Status of a step whose states are gone with the iterations that ended, each in its own way."""
 
 Travel = Literal["plain", "taken", "pending", "skipped"]
-"""Whether the execution went along an edge: `plain` without an execution, `pending` while nobody
-knows, `skipped` never in this attempt."""
+"""Whether the execution went along an edge: `plain` without an execution and inside iterations that
+ended, `pending` while nobody knows, `skipped` never in this attempt."""
 
 
 class DiagramTooLarge(FlowledgerError):
@@ -67,11 +79,12 @@ class Node:
     parallel, loop, fork_join.
 
     A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
-    that runs, else one that failed. `lanes` says how many iterations or branches ended.
-    `condition` is the text a conditional tests. Without an execution `status` is "" and everything
-    after it is empty; with one it is the step's status, or NOT_REACHED once the execution has ended
-    without it. `tries` counts the tries of all attempts, `due_at` is when a wait or the next try
-    comes, `current` marks where it stands: the step itself, not what is around it.
+    that runs, else one that stopped; `iteration` says which, like `each[3]`. `lanes` says how many
+    iterations or branches ended. `condition` is the text a conditional tests. Without an execution
+    `status` is "" and everything after it is empty; with one it is the step's status, ENDED where
+    only its iterations know, or NOT_REACHED once nothing leads to it any more. `tries` counts the
+    tries of all attempts, `due_at` is when a wait or the next try comes, `current` marks where it
+    stands: the step itself, not what is around it.
     """
 
     id: str
@@ -92,6 +105,7 @@ class Node:
     error_code: str | None = None
     why: str | None = None
     lanes: str | None = None
+    iteration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +220,21 @@ class _Flow:
                 for label, child in (("then", step.then_step), ("else", step.else_step)):
                     yield self._branch(step_id, label, child or following)
                 continue
-            found = self._found(step_id)
             for label, ids in lines_in(step):
-                yield self._edge(step_id, ids[0], label, found is not None)
+                yield self._edge(step_id, ids[0], label, self._found(step_id) is not None)
             if isinstance(step, LoopStep) or not lines_in(step):
-                ended = found is not None and found.state in STEP_ENDED
-                yield self._edge(step_id, following, _label_after(step, following), ended)
+                label = _label_after(step, following)
+                yield self._edge(step_id, following, label, self._went_on(step))
         yield from self._stops()
 
     def _edge(self, source: str, target: str | None, label: str, left: bool) -> Edge:
-        travel = "skipped" if self._passed_by(source) else self._travel(left, target)
+        found = self._found(source)
+        if self._passed_by(source) or (found is not None and found.why == NOT_NEEDED):
+            travel: Travel = "skipped"
+        elif self._is_gone(source):
+            travel = "plain"
+        else:
+            travel = self._travel(left, target)
         return Edge(self.ids[source], self._id(target), label, travel)
 
     def _step_node(self, step_id: str) -> Node:
@@ -235,7 +254,7 @@ class _Flow:
             return node
         where, step = self.states.get(step_id, (path, None))
         if step is None and self._passed_by(step_id):
-            return replace(node, status=SKIPPED, why=_NOT_TAKEN)
+            return replace(node, status=SKIPPED, why=NOT_TAKEN)
         if step is None:
             return replace(node, status=self._status_without(step_id, state))
         return replace(
@@ -252,23 +271,45 @@ class _Flow:
             error_code=step.error.code if step.error else None,
             why=step.why,
             lanes=lanes_text(step),
+            iteration=iteration_around(where) or None,
         )
 
     def _status_without(self, step_id: str, state: ExecutionState) -> str:
-        """Of a step that has no state: not reached, or gone with its finished iterations."""
-        around = self.definition.steps[step_id].parent
-        while around:
-            found = self._found(around)
-            if found is not None and found.fan is not None and found.fan.done:
-                return COMPLETED
-            around = self.definition.steps[around].parent
+        """Of a step that has no state: gone with its iterations, to come, or never reached."""
+        step, is_sure = self.definition.steps[step_id], True
+        while step.parent:
+            around = self.definition.steps[step.parent]
+            found = self._found(around.id)
+            is_sure = is_sure and not step.conditions
+            if found is not None and isinstance(around, LoopStep) and has_let_go(found):
+                return COMPLETED if is_sure and is_flawless(found) else ENDED
+            if found is not None and found.state in STEP_ENDED:
+                return "NOT_REACHED"
+            is_sure = is_sure and isinstance(around, ParallelStep)
+            step = around
         return "NOT_REACHED" if state.terminal else "PENDING"
+
+    def _is_gone(self, step_id: str) -> bool:
+        """Whether the step has no state because the iterations that had one have ended."""
+        if self.state is None or self._found(step_id) is not None:
+            return False
+        return self._status_without(step_id, self.state) in (COMPLETED, ENDED)
+
+    def _went_on(self, step: Step) -> bool:
+        """Whether the walk left a step on its way to the next."""
+        found = self._found(step.id)
+        if found is None or found.state not in STEP_ENDED or found.state == CANCELLED:
+            return False
+        breaks = found.state == FAILED and step.critical
+        return not breaks or not is_contained(self.definition, step)
 
     def _branch(self, step_id: str, label: str, target: str | None) -> Edge:
         found = self._found(step_id)
         branch = None if found is None else found.branch
         if self._passed_by(step_id) or (branch is not None and branch != label):
             travel: Travel = "skipped"
+        elif self._is_gone(step_id):
+            travel = "plain"
         else:
             travel = self._travel(branch == label, target)
         return Edge(self.ids[step_id], self._id(target), label, travel)
@@ -287,9 +328,13 @@ class _Flow:
             return []
         if state.state == FAILED:
             where = "" if state.error is None else state.error.path
-            failed = [self.ids[each] for each in self.order if self.paths[each] == where]
+            failed = [self.ids[each] for each, (path, _) in self.states.items() if path == where]
             return failed or [self._last_ended()]
-        cancelled = {each for each, (_, step) in self.states.items() if step.state == CANCELLED}
+        cancelled = {
+            each
+            for each, (_, step) in self.states.items()
+            if step.state == CANCELLED and step.why != NOT_NEEDED
+        }
         around = {self.definition.steps[each].parent for each in cancelled}
         inner = [self.ids[each] for each in self.order if each in cancelled - around]
         return inner or [self._last_ended()]
@@ -310,16 +355,14 @@ class _Flow:
             return "plain"
         if target is None:
             return "taken" if left and self.state.state == COMPLETED else "pending"
-        seen = self._found(target) is not None or (
-            self._status_without(target, self.state) == COMPLETED
-        )
+        seen = self._found(target) is not None or self._is_gone(target)
         return "taken" if left and seen else "pending"
 
     def _passed_by(self, step_id: str) -> bool:
         """Whether the step lies on a branch that was not taken."""
         while step_id:
             found = self._found(step_id)
-            if found is not None and found.state == SKIPPED and found.why == _NOT_TAKEN:
+            if found is not None and found.state == SKIPPED and found.why == NOT_TAKEN:
                 return True
             step_id = self.definition.steps[step_id].parent
         return False

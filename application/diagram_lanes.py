@@ -15,7 +15,7 @@ from domain.definition import (
 )
 from domain.execution import ExecutionState, StepState
 from domain.lane_paths import branch_path
-from domain.lifecycle import CANCELLED, FAILED, STEP_ENDED
+from domain.lifecycle import CANCELLED, COMPLETED, FAILED, STEP_ENDED
 
 
 def lines_in(step: Step) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -76,3 +76,14 @@ def lanes_text(step: StepState) -> str | None:
     of = f" of {len(items)}" if isinstance(items, list) else ""
     failed = f", {fan.failed} failed" if fan.failed else ""
     return f"{fan.done}{of} done{failed}"
+
+
+def has_let_go(loop: StepState) -> bool:
+    """Whether steps of iterations that ended have left the state."""
+    fan = loop.fan
+    return fan is not None and (fan.done > 0 or (loop.state == COMPLETED and fan.failed > 0))
+
+
+def is_flawless(loop: StepState) -> bool:
+    """Whether every iteration is done and nothing in them failed."""
+    return loop.state == COMPLETED and loop.fan is not None and loop.fan.flawed == 0

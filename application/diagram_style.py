@@ -7,7 +7,7 @@ import unicodedata
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from application.diagram import Graph, Node
+from application.diagram import ENDED, NOT_NEEDED, NOT_TAKEN, Graph, Node
 
 TEXT_MAX: Final = 60
 
@@ -30,6 +30,7 @@ LOOKS: Final = {
     "running": Look("#dcebfd", "#1565c0", "#1b1b1b", 3, False),
     "waiting": Look("#ece4fa", "#6a3fb5", "#1b1b1b", 3, False),
     "recovering": Look("#fff1cf", "#b26a00", "#1b1b1b", 3, False),
+    ENDED.lower(): Look("#f4faf4", "#6b8f6d", "#1b1b1b", 1, False),
     "completed": Look("#e3f4e4", "#2e7d32", "#1b1b1b", 1, False),
     "failed": Look("#fde3e1", "#c62828", "#1b1b1b", 2, False),
     "skipped": Look("#f5f5f5", "#9e9e9e", "#4a4a4a", 1, True),
@@ -40,7 +41,9 @@ _WORDS: Final = {
     "waiting_for_time": "waiting",
     "waiting_for_person": "waiting for a person",
     "awaiting_answer": "awaiting an answer",
+    ENDED.lower(): "ended with its iterations",
 }
+_REASONS: Final = {NOT_TAKEN: "branch not taken", NOT_NEEDED: "not needed any more"}
 
 
 def look_name(node: Node) -> str:
@@ -121,9 +124,11 @@ def _state_words(node: Node) -> str:
 
 
 def _facts(node: Node) -> list[str]:
-    facts = [] if node.lanes is None else [node.lanes]
-    if node.status == "SKIPPED" and node.why:
-        facts.append(printable(node.why.replace("branch_not_taken", "branch not taken")))
+    facts = [] if node.iteration is None else [f"in {node.iteration}"]
+    if node.lanes is not None:
+        facts.append(node.lanes)
+    if node.status in ("SKIPPED", "CANCELLED") and node.why:
+        facts.append(_REASONS.get(node.why) or printable(node.why))
     if node.due_at is not None:
         word = "next try at" if node.status == "RECOVERING" else "until"
         facts.append(f"{word} {time_text(node.due_at)}")

@@ -86,7 +86,8 @@ def _summary(state: ExecutionState) -> str:
         case "COMPLETED" if state.partial:
             return (
                 f"The execution completed{attempt}{_when(state.completed_at)}, although "
-                f"{_count(state.steps_failed, 'step')} that may fail did."
+                f"{_count(state.steps_failed, 'step') if state.steps_failed else 'steps'} "
+                "that may fail did."
             )
         case "COMPLETED":
             return f"The execution completed{attempt}{_when(state.completed_at)}."

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from domain import step_reader
+from domain.composite_reader import FORK_FIELDS, LOOP_FIELDS
 from domain.conditions import OPERATORS
 from domain.events import PAYLOADS
 from domain.json_values import Json
@@ -153,7 +154,7 @@ def test_every_part_of_a_definition_is_documented() -> None:
     assert isinstance(members, dict)
     names = {*members, *IGNORED_FIELDS, *OPERATORS, *call_api.FIELDS, *notification.FIELDS}
     names |= {*step_reader.COMMON_FIELDS, *step_reader.KINDS_LATER, *step_reader.STEP_FIELDS_LATER}
-    names = names.union(*step_reader.KIND_FIELDS.values())
+    names = names.union(*step_reader.KIND_FIELDS.values(), LOOP_FIELDS, FORK_FIELDS)
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)] == []
 
 

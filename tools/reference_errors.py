@@ -52,7 +52,7 @@ _SCANNED: Final = ("domain", "application", "infrastructure", "interfaces")
 _CODE: Final = re.compile(r"[a-z]+(?:_[a-z]+)+\Z|[a-z]{3,}\Z")
 _CALLS: Final = frozenset(
     {"Mistake", "ConfigMistake", "StepFailure", "BadYaml", "Failed", "StepFailed", "fail_step"}
-    | {"refuse", "_refuse", "Refused", "refused_part", "_permanent"}
+    | {"refuse", "_refuse", "Refused", "refused_part", "_permanent", "_fail", "BranchFinished"}
 )
 _PLACES: Final = {
     "Mistake": 1,
@@ -60,6 +60,8 @@ _PLACES: Final = {
     "Failed": 0,
     "fail_step": 2,
     "refused_part": 2,
+    "_fail": 3,
+    "ev.BranchFinished": 6,
     "ev.Failed": 3,
     "ev.StepFailed": 5,
 }

@@ -34,7 +34,7 @@ class Validate:
             first = errors[0]
             raise StepFailure(
                 "validation_failed",
-                f"{len(errors)} things are wrong with the data; the first: "
+                f"the data has {len(errors)} fault{'s'[: len(errors) - 1]}; the first: "
                 f"{first['pointer'] or 'the whole'}: {first['message']}",
                 error_class="permanent",
                 output=output,

@@ -27,9 +27,7 @@ from interfaces.http.conditional import etag
 from interfaces.http.problems import KINDS, Mistake, Refused, problem
 
 _PLACES = ("query", "header", "path")
-_NOT_YET: Mapping[str, str] = {
-    "recovery": "recovery is not available yet; use on_error and retry of a step.",
-}
+_NOT_YET: Mapping[str, str] = {}
 """Fields that are known by name to be coming; they are refused, never accepted and ignored."""
 
 

@@ -17,8 +17,11 @@ from starlette.responses import Response
 
 from application.callers import Answer, Caller
 from application.requests import ExecuteOptions
+from domain.errors import Invalid
 from domain.json_values import JsonObject, pointer_join
 from domain.lifecycle import TERMINAL
+from domain.mistakes import Mistake as DomainMistake
+from domain.recovery_config import read_recovery_config
 from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import (
     KEY_CHARACTERS_MAX,
@@ -66,6 +69,9 @@ class Execute(BaseModel):
     start_at: Time | None = Field(None, description="Not before this time.")
     delay_seconds: float | None = Field(None, ge=0, le=_DELAY_SECONDS_MAX, allow_inf_nan=False)
     simulate: bool = Field(False, description="Perform no action; answer simulated outputs.")
+    recovery: dict[str, Any] | None = Field(  # read strictly by the domain, with pointers
+        None, description="RecoveryConfig for steps that declare none of their own."
+    )
 
     def options(self) -> ExecuteOptions:
         """The same for the use case."""
@@ -77,7 +83,19 @@ class Execute(BaseModel):
             start_at=self.start_at,
             delay_seconds=self.delay_seconds,
             simulate=self.simulate,
+            recovery=recovery_of(self.recovery),
         )
+
+
+def recovery_of(given: JsonObject | None) -> JsonObject | None:
+    """The members of a RecoveryConfig that were given; raises Invalid with every mistake."""
+    if given is None:
+        return None
+    mistakes: list[DomainMistake] = []
+    read = read_recovery_config(given, "/recovery", mistakes)
+    if mistakes:
+        raise Invalid("The recovery configuration has mistakes.", mistakes)
+    return read
 
 
 class ExecuteInline(Execute):

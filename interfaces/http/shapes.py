@@ -13,6 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from application.explain import Explanation, VerbEffect, Waiting
+from application.question_views import QuestionView
 from application.reads import HumanTaskView, ProjectionView, StatisticsView, WorkflowView
 from application.views import ErrorView, ExecutionView, ProgressView, StepView, WaitView
 from domain.json_values import JsonObject
@@ -156,6 +157,7 @@ ExplanationShape: Final = _shape(Explanation, "Explanation")
 ExecutionPage: Final = page_of(ExecutionShape, "ExecutionPage")
 WorkflowPage: Final = page_of(WorkflowShape, "WorkflowPage")
 HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
+QuestionList: Final = _list_of(_shape(QuestionView, "Question"), "QuestionList")
 StepList: Final = _list_of(StepShape, "StepList")
 ProjectionList: Final = _list_of(ProjectionShape, "ProjectionList")
 RunCommandShape: Final = _shape(

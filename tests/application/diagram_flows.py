@@ -128,6 +128,44 @@ def branching() -> Definition:
     )
 
 
+def composite() -> Definition:
+    """A parallel; a loop with two steps in its body; a fork of which one branch is enough."""
+    return defined(
+        "send-parcels",
+        [
+            {
+                "id": "check",
+                "type": "parallel",
+                "parallel_steps": ["check_stock", "check_address"],
+                "next_step": "each_parcel",
+            },
+            action("check_stock", None),
+            action("check_address", None),
+            {
+                "id": "each_parcel",
+                "type": "loop",
+                "loop_config": {
+                    "collection": "${workflow.input.parcels}",
+                    "loop_body": ["weigh", "label"],
+                },
+                "next_step": "carrier",
+            },
+            action("weigh", None),
+            action("label", None),
+            {
+                "id": "carrier",
+                "type": "fork_join",
+                "fork_join_config": {
+                    "join_policy": "any",
+                    "branches": {"van": ["ask_van"], "post": ["ask_post"]},
+                },
+            },
+            action("ask_van", None),
+            action("ask_post", None),
+        ],
+    )
+
+
 def conditional(
     step_id: str, expression: str, then: str | None, other: str | None, following: str | None
 ) -> JsonObject:
@@ -179,6 +217,22 @@ def small_order(known: bool = False) -> Run:
     return Run(branching(), {"amount": 5, "known": known}).begin().succeed("read_order")
 
 
+def in_a_loop() -> Run:
+    run = Run(composite(), {"parcels": ["P-1", "P-2", "P-3"]}).begin()
+    for path in ("check/check_stock", "check/check_address"):
+        run.succeed(path)
+    for path in ("each_parcel[0]/weigh", "each_parcel[0]/label"):
+        run.succeed(path)
+    return run
+
+
+def carried() -> Run:
+    run = in_a_loop()
+    for index in (1, 2):
+        run.succeed(f"each_parcel[{index}]/weigh").succeed(f"each_parcel[{index}]/label")
+    return run.succeed("carrier/post/ask_post")
+
+
 EXAMPLES: Mapping[str, tuple[Definition, ExecutionState | None]] = {
     "definition": (branching(), None),
     "retrying": (linear(), retrying().state),
@@ -187,5 +241,7 @@ EXAMPLES: Mapping[str, tuple[Definition, ExecutionState | None]] = {
     "completed": (linear(), completed().state),
     "person": (branching(), waiting_for_person().state),
     "branch": (branching(), small_order().succeed("book").state),
+    "loop": (composite(), in_a_loop().state),
+    "carried": (composite(), carried().state),
     "long": (long_line(), Run(long_line()).begin().succeed("step_01").state),
 }

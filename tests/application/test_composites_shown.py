@@ -134,13 +134,64 @@ def test_a_loop_says_how_far_it_is_and_its_body_shows_what_runs() -> None:
     assert ("each", "split", "done", "pending") in edges(graph)
 
 
-def test_a_body_whose_iterations_are_done_is_done() -> None:
+def test_a_body_whose_iterations_ended_in_different_ways_says_no_more_than_that() -> None:
     graph = drawn(finished())
     assert node(graph, "each").lanes == "2 of 3 done, 1 failed"
-    assert {node(graph, name).status for name in ("p", "q", "r", "end")} == {"COMPLETED"}
-    assert (node(graph, "s").status, node(graph, "s").why) == ("CANCELLED", "join_satisfied")
+    assert {node(graph, name).status for name in ("p", "q")} == {"ENDED"}
+    assert "set_variables · ended with its iterations" in mermaid_of(graph)
     assert ("each", "p", "each item", "taken") in edges(graph)
+    assert ("p", "q", "", "plain") in edges(graph)
     assert ("each", "split", "done", "taken") in edges(graph)
+
+
+def test_a_body_is_done_where_nothing_failed_in_it_and_nothing_could_be_left_out() -> None:
+    steps = {
+        "each": loop([1, 2], ["both", "maybe"]),
+        "both": parallel(["a", "b"]),
+        "a": step(),
+        "b": step(),
+        "maybe": branch("${loop.is_first}", "x", None),
+        "x": step(),
+    }
+    run = Run(workflow(steps))
+    run.go()
+    for path in ("each[0]/both/a", "each[0]/both/b", "each[0]/maybe/x", "each[1]/both/a"):
+        run.succeed(path)
+    assert node(drawn(run), "b").iteration == "each[1]"
+    assert node(drawn(run), "x").status == "ENDED"
+    run.succeed("each[1]/both/b")
+    graph = drawn(run)
+    assert run.state.status == "COMPLETED"
+    assert {node(graph, name).status for name in ("both", "a", "b")} == {"COMPLETED"}
+    assert node(graph, "x").status == "ENDED"
+
+
+def test_a_branch_that_is_not_needed_says_so_and_leads_nowhere() -> None:
+    run = finished()
+    graph = drawn(run)
+    assert (node(graph, "s").status, node(graph, "s").why) == ("CANCELLED", "join_satisfied")
+    assert "not needed any more" in mermaid_of(graph)
+    assert ("r", "end", "", "taken") in edges(graph)
+    assert ("s", "end", "", "skipped") in edges(graph)
+
+
+def test_a_step_that_no_branch_came_to_is_not_reached_while_the_execution_goes_on() -> None:
+    steps = {
+        "split": fork({"left": ["r"], "right": ["s", "t"]}, "end", "any"),
+        "r": step(),
+        "s": step(),
+        "t": step(),
+        "end": step(),
+    }
+    run = Run(workflow(steps))
+    run.go()
+    assert node(drawn(run), "t").status == "PENDING"
+    run.succeed("split/left/r")
+    assert run.state.status == "RUNNING"
+    assert node(drawn(run), "t").status == "NOT_REACHED"
+    run.cancel("enough")
+    stopped = {source for source, _, label, _ in edges(drawn(run)) if label == "cancelled"}
+    assert stopped == {"end"}
 
 
 def test_a_body_without_items_was_not_reached() -> None:
