@@ -27,8 +27,6 @@ from interfaces.http.conditional import etag
 from interfaces.http.problems import KINDS, Mistake, Refused, problem
 
 _PLACES = ("query", "header", "path")
-_NOT_YET: Mapping[str, str] = {}
-"""Fields that are known by name to be coming; they are refused, never accepted and ignored."""
 
 
 class Meaning(NamedTuple):
@@ -208,6 +206,4 @@ def _found(error: ErrorDetails, prefix: str) -> Mistake:
         path = path[:-1]
     if code == "extra_forbidden":
         code, message = "unknown_field", "This field is not known here."
-        if not prefix and len(path) == 1 and path[0] in _NOT_YET:
-            code, message = "not_available_yet", _NOT_YET[str(path[0])]
     return Mistake(prefix + pointer_join("", *path), code, message)

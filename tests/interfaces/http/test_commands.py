@@ -220,11 +220,7 @@ async def test_an_inactive_workflow_takes_nothing(client: Client) -> None:
 
 
 async def test_what_is_not_built_yet_is_refused_by_name(client: Client) -> None:
-    await client.publish(QUICK)
-    answer = await client.post("/workflows/quick/execute", {"recovery": {"attempts": 3}})
-    (mistake,) = problem_of(answer, 422, "invalid_request")["errors"]
-    assert (mistake["pointer"], mistake["code"]) == ("/recovery", "not_available_yet")
-    for verb in ("pause", "resume", "fork", "answers", "signals/go"):
+    for verb in ("pause", "resume", "fork", "signals/go"):
         problem_of(await client.post(f"/executions/x/{verb}", {}), 404, "not_found")
 
 

@@ -1,0 +1,74 @@
+"""A recovery that asks a person: the question, its answer, and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from tests.interfaces.http.served import Client, problem_of
+
+pytestmark = pytest.mark.anyio
+
+UNSURE: dict[str, Any] = {
+    "name": "unsure",
+    "start_step": "call",
+    "steps": {
+        "call": {
+            "action": "call_api",
+            "config": {"url": "http://127.0.0.1:9/"},
+            "critical": False,
+            "recovery": [{"kind": "ask"}],
+        }
+    },
+}
+
+
+async def asked(client: Client) -> tuple[str, dict[str, Any]]:
+    """An execution that waits for an answer, and its question."""
+    await client.publish(UNSURE)
+    started = (await client.post("/workflows/unsure/execute", {})).json()
+    where = f"/executions/{started['id']}"
+    for _ in range(100):
+        found = (await client.get(f"{where}/questions")).json()["items"]
+        if found:
+            return where, found[0]
+        await client.get(where, headers={"Prefer": "wait=1", "If-None-Match": '"1"'})
+    raise AssertionError("nobody was asked")
+
+
+async def test_a_question_is_answered_once(client: Client) -> None:
+    where, question = await asked(client)
+    assert question["status"] == "OPEN"
+    assert "retry" in question["options"]
+    assert (await client.get(where)).json()["sub_status"] == "awaiting_answer"
+
+    answer = await client.post(f"{where}/answers", {"answer": "skip"})
+
+    assert answer.status_code in (200, 202)
+    ended = (await client.get(where, headers={"Prefer": "wait=30"})).json()
+    assert (ended["status"], ended["partial"]) == ("COMPLETED", True)
+    (settled,) = (await client.get(f"{where}/questions")).json()["items"]
+    assert (settled["status"], settled["kind"]) == ("ANSWERED", "skip")
+    other = await client.post(f"{where}/answers", {"answer": "retry"})
+    problem_of(other, 409, "illegal_transition")
+
+
+async def test_an_answer_nobody_waits_for_is_refused(client: Client) -> None:
+    where, _ = await asked(client)
+    unknown = await client.post(f"{where}/answers", {"answer": "retry", "question_id": "q-none-1"})
+    assert 400 <= unknown.status_code < 500
+    problem_of(await client.post(f"{where}/answers", {"answer": ""}), 422, "invalid_request")
+
+
+async def test_the_recovery_of_an_execution_is_read_strictly(client: Client) -> None:
+    await client.publish(UNSURE)
+    refused = await client.post(
+        "/workflows/unsure/execute",
+        {"recovery": {"retry_attempts": -1, "backoff": 2}},
+    )
+    found = problem_of(refused, 422, "invalid_request")
+    assert {each["pointer"] for each in found["errors"]} == {
+        "/recovery/retry_attempts",
+        "/recovery/backoff",
+    }
+    taken = await client.post("/workflows/unsure/execute", {"recovery": {"retry_attempts": 0}})
+    assert taken.status_code == 202
