@@ -220,8 +220,3 @@ def status_of(state: str) -> str:
 def verbs_from(state: str, verbs: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `verbs` that the execution machine allows from `state`, whatever guards say."""
     return tuple(verb for verb in verbs if (state, verb) in EXECUTION_TABLE)
-
-
-def triggers_from(table: Table, state: str) -> tuple[str, ...]:
-    """Triggers the machine allows from `state`, whatever their guards say."""
-    return tuple(trigger for source, trigger in table if source == state)
