@@ -58,6 +58,7 @@ class Worker:
         report: Callable[[str, dict[str, object]], None],
         rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
+        self._ledger = ledger
         self._queue = queue
         self._clock = clock
         self._feed = feed
@@ -279,10 +280,19 @@ class Worker:
     def _changed(self, execution_id: UUID, version: int) -> None:
         run = self._runs.get(execution_id)
         if run is None:
-            self._claim_now.set()
+            if not self._known_to_have_ended(execution_id, version):
+                self._claim_now.set()
         elif run.entry is not None and version > run.expected:
             run.expected = version
             self.spawn(run, self._driver.refresh(run))
+
+    def _known_to_have_ended(self, execution_id: UUID, version: int) -> bool:
+        """Whether that change is an end which this process recorded itself: nothing to claim.
+
+        Asked for each of them, so that a worker with room does not ask the queue after every end.
+        """
+        entry = self._ledger.cache.get(execution_id)
+        return entry is not None and entry.state.version >= version and entry.state.terminal
 
     def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the others; a failure is reported."""
