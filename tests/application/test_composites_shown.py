@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from application.diagram import Graph, Node, graph_json, graph_of
+from application.diagram import graph_json, graph_of
 from application.diagram_dot import dot_of
+from application.diagram_graph import Graph, Node
 from application.diagram_mermaid import mermaid_of
 from application.explain import explain
 from application.step_history import step_history
