@@ -437,10 +437,43 @@ def test_the_ways_to_write_recovery(fields: JsonObject, kinds: list[str]) -> Non
             "/retry_strategy/retry_on_status_codes/0",
             "out_of_range",
         ),
+        ({"retry": {"attempts": -1}}, "/retry/attempts", "out_of_range"),
+        ({"retry": {"attempts": 10**9}}, "/retry/attempts", "out_of_range"),
+        ({"retry": {"base_delay_ms": 10**15}}, "/retry/base_delay_ms", "out_of_range"),
+        ({"retry": {"multiplier": 1e308}}, "/retry/multiplier", "out_of_range"),
+        ({"ask": {"answer_timeout_ms": 10**15}}, "/ask/answer_timeout_ms", "out_of_range"),
+        (
+            {"recovery_config": {"max_recovery_time_ms": 10**15}},
+            "/recovery_config/max_recovery_time_ms",
+            "out_of_range",
+        ),
+        (
+            {"recovery_config": {"base_retry_delay_ms": 5_000, "max_retry_delay_ms": 10}},
+            "/recovery_config/base_retry_delay_ms",
+            "contradiction",
+        ),
+        ({"on_error": "stop", "retry": {"attempts": 2}}, "/retry", "contradiction"),
+        ({"on_error": "continue", "critical": True}, "/critical", "contradiction"),
     ],
 )
 def test_recovery_that_is_refused(fields: JsonObject, pointer: str, code: str) -> None:
     assert mistakes_of(workflow({"a": step(**fields)}))[f"/steps/a{pointer}"] == code
+
+
+def test_a_rule_that_is_the_failed_step_again_is_used_once() -> None:
+    again = {"id": "again", "do": {"action": "set_variables"}}
+    run = Run(workflow({"a": step()}, alternatives=[again]))
+    run.go()
+    assert run.state.steps["a"].action == "set_variables"
+    run.fail("a", "permanent")
+    assert run.fail("a~alt.again", "permanent")[-1] == "failed critical_step"
+    assert run.state.status == "FAILED"
+
+
+def test_a_rule_that_nobody_knows_is_passed_over() -> None:
+    run = Run(workflow({"a": step(recovery=[{"kind": "alternative", "rule": "nowhere"}])}))
+    run.go()
+    assert run.fail("a")[-1] == "failed critical_step"
 
 
 def test_the_alternative_of_a_person_is_an_action() -> None:
