@@ -169,12 +169,13 @@ class PostgresSignals:
     async def _exchange_on(self, libpq: PGconn, on_signal: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         line = _Line(libpq, on_signal, loop.create_future())
-        loop.add_reader(libpq.socket, line.read)
+        socket = libpq.socket  # not to be had of a connection that is lost
+        loop.add_reader(socket, line.read)
         teller = loop.create_task(self._tell(line))
         try:
             await asyncio.wait({teller, line.lost}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            loop.remove_reader(libpq.socket)
+            loop.remove_reader(socket)
             teller.cancel()
             told = await asyncio.gather(teller, return_exceptions=True)
         if line.lost.done():
