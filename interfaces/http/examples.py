@@ -89,6 +89,7 @@ EXECUTION: Final[JsonObject] = {
     "cancelled_by": None,
     "duration_ms": None,
     "allowed_actions": ["cancel"],
+    "steps_recovered": 0,
     "parent": None,
     "forked_from": None,
     "links": {"self": _OWN, "events": f"{_OWN}/events", "cancel": f"{_OWN}/cancel"},
