@@ -37,7 +37,7 @@ from domain.planner import advance, running_actions
 from domain.questions import ANSWER_CHARACTERS_MAX, understand
 from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
-from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules, strategies_of
 from domain.reopening import undone_by_retry, was_reached
 
 VERBS: Final = ("cancel", "retry")
@@ -261,6 +261,10 @@ def answer(
     named = f"{understood.kind}:{understood.alternative}"
     if understood.alternative is not None and named not in question.options:
         message = f"The answer is one of {', '.join(question.options)}, or a text."
+        raise Invalid(message, [Mistake("/answer", "bad_value", message)])
+    usable = strategies_of(definition, state, question.path, rules).alternatives(rules)
+    if understood.alternative is not None and understood.alternative not in usable:
+        message = f"The server has no alternative {understood.alternative!r} any more."
         raise Invalid(message, [Mistake("/answer", "bad_value", message)])
     draft.record(
         ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text)
