@@ -1,14 +1,14 @@
 """`questions`: a row per question about a failed step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from msgspec import Struct
 
 from application.question_views import QuestionView, question_view, status_of_question
-from domain.execution_state import Question
-from infrastructure.projections.folding import EXECUTIONS, Batch, ExecutionChange
+from infrastructure.projections.asked_people import changed
+from infrastructure.projections.folding import EXECUTIONS, Batch
 from infrastructure.projections.tables import Index, ProjectedTable
 
 
@@ -62,21 +62,8 @@ class Questions:
             _row(question_view(change.after, question), change.after.workspace_id)
             for change in batch.executions
             if change.after.questions
-            for question in _changed(change)
+            for question in changed(change, lambda state: state.questions, status_of_question)
         ]
-
-
-def _changed(change: ExecutionChange) -> Iterator[Question]:
-    before, after = change.before, change.after
-    for question_id in sorted(after.questions):
-        question = after.questions[question_id]
-        earlier = before.questions.get(question_id) if before is not None else None
-        if (
-            before is None
-            or earlier is not question
-            or status_of_question(before, earlier) != status_of_question(after, question)
-        ):
-            yield question
 
 
 def _row(view: QuestionView, workspace_id: str) -> QuestionRow:

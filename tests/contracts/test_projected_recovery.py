@@ -139,6 +139,28 @@ async def test_rows_of_questions_are_what_callers_read(
     assert {row[8] for row in found} == {"OPEN", "ANSWERED", "CLOSED"}
 
 
+async def test_sub_states_are_columns(store: Store, tables: ProjectionStore) -> None:
+    runs = (recoveries.swap(), recoveries.rerouted(), recoveries.asked())
+    await told.append_mixed(store, [told.as_another(r.events, n) for n, r in enumerate(runs)])
+    told.catch_up(tables)
+    wanted = {
+        (run_id(number), state)
+        for number, state in enumerate(("retrying", "rerouted", "awaiting_answer"))
+    }
+    with tables.reading() as session:
+        executions = session.execute("SELECT run_id, sub_status FROM workflow_runs")
+        steps = session.execute(
+            "SELECT run_id, sub_status FROM step_executions WHERE status = 'RECOVERING'"
+        )
+        stays = session.execute(
+            "SELECT run_id, substr(state, 12) FROM state_durations"
+            " WHERE state LIKE 'RECOVERING.%' AND left_at IS NULL"
+        )
+    assert {tuple(row) for row in executions} == wanted
+    assert {tuple(row) for row in steps} == wanted
+    assert {tuple(row) for row in stays} == wanted
+
+
 async def test_executions_know_their_recovered_steps(store: Store, tables: ProjectionStore) -> None:
     runs = await filled(store, tables)
     with tables.reading() as session:

@@ -87,6 +87,33 @@ async def test_questions_of_all_executions_are_listed(client: Client) -> None:
     assert [each["id"] for each in listed] == [question["execution_id"]]
 
 
+async def test_a_recovery_is_seen_wherever_one_looks(client: Client) -> None:
+    where, question = await asked(client)
+    view = (await client.get(where)).json()
+    assert (view["status"], view["sub_status"]) == ("RUNNING", "awaiting_answer")
+    assert view["waiting_on"][0] | {"kind": "question", "path": "call"} == view["waiting_on"][0]
+    (step,) = (await client.get(f"{where}/steps")).json()["items"]
+    assert (step["status"], step["sub_status"]) == ("RECOVERING", "awaiting_answer")
+    listed = f"/executions?sub_status=awaiting_answer&min_position={view['position']}"
+    assert [each["id"] for each in (await client.get(listed)).json()["items"]] == [view["id"]]
+    nodes = (await client.get(f"{where}/diagram?format=json")).json()["nodes"]
+    assert "awaiting_answer" in str(nodes)
+    assert "question" in str((await client.get(f"{where}/explain")).json()["waiting_on"])
+
+    await client.post(f"{where}/answers", {"answer": "skip"})
+    await client.get(where, headers={"Prefer": "wait=30"})
+    told = ["recovery_started", "question_asked", "question_answered", "recovery_exhausted"]
+    events = (await client.get(f"{where}/events")).json()["items"]
+    assert [each["type"] for each in events if each["type"] in told] == told
+    stream = (await client.get(f"{where}/stream")).text
+    streamed = [line.removeprefix("event: ") for line in stream.splitlines() if "event: " in line]
+    assert [each for each in streamed if each in told] == told
+    past = [each["version"] for each in events if each["type"] == "question_asked"]
+    then = (await client.get(f"{where}?as_of={past[0]}")).json()
+    assert then["sub_status"] == "awaiting_answer"
+    assert question["asked_at"] == then["updated_at"]
+
+
 async def test_recovery_has_figures(client: Client) -> None:
     where, _ = await asked(client)
     await client.post(f"{where}/answers", {"answer": "skip"})
