@@ -240,6 +240,8 @@ def answer(
     text: str,
     now: datetime,
     rules: RecoveryRules = DEFAULT_RULES,
+    *,
+    reason: str | None = None,
 ) -> None:
     """A person answers a question; None is the only open one. The same answer twice is no error.
 
@@ -267,7 +269,7 @@ def answer(
         message = f"The server has no alternative {understood.alternative!r} any more."
         raise Invalid(message, [Mistake("/answer", "bad_value", message)])
     draft.record(
-        ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text)
+        ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text, reason)
     )
     follows = after_answer(definition, draft.state, question.path, understood, now, rules)
     draft.record(follows)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interfaces.cli_executions import ExecutionRef, Key, Watch, present
+from interfaces.cli_executions import ExecutionRef, Key, Reason, Watch, present
 from interfaces.cli_options import with_session
 from interfaces.cli_output import (
     short_time,
@@ -61,6 +61,7 @@ async def answer(
     question: Annotated[
         str | None, typer.Option(metavar="ID", help="Which one, where several are open.")
     ] = None,
+    reason: Reason = None,
     key: Key = None,
     watch: Watch = False,
 ) -> None:
@@ -68,9 +69,8 @@ async def answer(
 
     Each is answered once; the execution goes on as the answer says.
     """
-    body: Body = {"answer": answer}
-    if question is not None:
-        body["question_id"] = question
+    given = {"answer": answer, "question_id": question, "reason": reason}
+    body: Body = {name: value for name, value in given.items() if value is not None}
     headers = {"Idempotency-Key": key} if key else {}
     path = f"/executions/{segment(execution)}/answers"
     view = (await session.post(path, body, headers=headers)).body

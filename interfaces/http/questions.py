@@ -10,7 +10,7 @@ from starlette.responses import Response
 from interfaces.http.body import StrictRoute
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
-from interfaces.http.executions import commanded
+from interfaces.http.executions import REASON_CHARACTERS_MAX, commanded, require_reason
 from interfaces.http.lists import MinPosition, Page, PageSize, reached
 from interfaces.http.present import API, json_answer, page_body
 from interfaces.http.serving import ID_PATTERN, ExecutionId, services_of
@@ -33,6 +33,9 @@ class Answered(BaseModel):
     )
     question_id: str | None = Field(
         None, pattern=ID_PATTERN, description="Which question; the open one without it."
+    )
+    reason: str | None = Field(
+        None, min_length=1, max_length=REASON_CHARACTERS_MAX, description="Why."
     )
 
 
@@ -88,7 +91,8 @@ async def list_questions(request: Request, execution_id: ExecutionId) -> Respons
 async def answer_question(request: Request, execution_id: ExecutionId, body: Answered) -> Response:
     """Answer a question once: the same answer again changes nothing, another one is refused."""
     caller = await caller_of(request)
+    require_reason(request, body.reason)
     answer = await services_of(request).control.answer(
-        caller, execution_id, body.question_id, body.answer
+        caller, execution_id, body.question_id, body.answer, body.reason
     )
     return commanded(request, answer, status=200)

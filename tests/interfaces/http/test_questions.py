@@ -100,11 +100,13 @@ async def test_a_recovery_is_seen_wherever_one_looks(client: Client) -> None:
     assert "awaiting_answer" in str(nodes)
     assert "question" in str((await client.get(f"{where}/explain")).json()["waiting_on"])
 
-    await client.post(f"{where}/answers", {"answer": "skip"})
+    await client.post(f"{where}/answers", {"answer": "skip", "reason": "it is down"})
     await client.get(where, headers={"Prefer": "wait=30"})
     told = ["recovery_started", "question_asked", "question_answered", "recovery_exhausted"]
     events = (await client.get(f"{where}/events")).json()["items"]
     assert [each["type"] for each in events if each["type"] in told] == told
+    (answered,) = [each for each in events if each["type"] == "question_answered"]
+    assert answered["reason"] == "it is down"
     stream = (await client.get(f"{where}/stream")).text
     streamed = [line.removeprefix("event: ") for line in stream.splitlines() if "event: " in line]
     assert [each for each in streamed if each in told] == told
