@@ -45,7 +45,12 @@ class Control:
         )
 
     async def answer(
-        self, caller: Caller, execution_ref: str, question_id: str | None, answer: str
+        self,
+        caller: Caller,
+        execution_ref: str,
+        question_id: str | None,
+        answer: str,
+        reason: str | None = None,
     ) -> Answer:
         """A person answers a question about a failed step; a worker carries the answer out."""
         entry = await self._ledger.find(caller.workspace_id, execution_ref)
@@ -54,7 +59,13 @@ class Control:
             caller,
             entry.state.id,
             lambda draft: decisions.answer(
-                draft, definition, question_id, answer, draft.meta.at, self._rules
+                draft,
+                definition,
+                question_id,
+                answer,
+                draft.meta.at,
+                self._rules,
+                reason=reason,
             ),
             lambda draft: Touch(draft.meta.at),
         )

@@ -19,6 +19,7 @@ class QuestionView:
 
     question_id: str
     execution_id: str
+    workflow_name: str
     step_id: str
     path: str
     attempt: int
@@ -39,18 +40,26 @@ class QuestionView:
 def question_views(state: ExecutionState) -> tuple[QuestionView, ...]:
     """All of an execution, in the order in which they were asked."""
     asked = sorted(state.questions.values(), key=lambda each: int(each.id.rpartition("-")[2]))
-    return tuple(_view(state, each) for each in asked)
+    return tuple(question_view(state, each) for each in asked)
 
 
-def _view(state: ExecutionState, question: Question) -> QuestionView:
-    closed = "OPEN" if state.waits_for_answer(question) else "CLOSED"
+def status_of_question(state: ExecutionState, question: Question) -> str:
+    """OPEN, ANSWERED or CLOSED."""
+    if question.kind is not None:
+        return "ANSWERED"
+    return "OPEN" if state.waits_for_answer(question) else "CLOSED"
+
+
+def question_view(state: ExecutionState, question: Question) -> QuestionView:
+    """A question of an execution."""
     return QuestionView(
         question_id=question.id,
         execution_id=str(state.id),
+        workflow_name=state.workflow_name,
         step_id=step_id_of(question.path),
         path=question.path,
         attempt=question.attempt,
-        status=closed if question.kind is None else "ANSWERED",
+        status=status_of_question(state, question),
         questions=question.texts,
         options=question.options,
         asked_at=question.asked_at,

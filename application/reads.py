@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
+from application.question_views import QuestionView
 from application.views import ExecutionView
 from domain.json_values import Json
 
@@ -117,6 +118,68 @@ class StatisticsView:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryFigures:
+    """Recoveries by strategy and class of error; None stands for all.
+
+    A recovery that has ended counts with the last strategy it used: `recoveries` of them, which
+    took so long, without the time a person was waited for; in `successes` of them the step worked
+    after all, `recovered_share` of them. `total_saved_time_ms` compares with running the execution
+    again from the start. Times in ms.
+    """
+
+    strategy: str | None
+    error_class: str | None
+    attempts: int
+    successes: int
+    failures: int
+    cancelled: int
+    recoveries: int
+    recovered_share: float | None
+    total_recovery_time_ms: int
+    average_recovery_time_ms: int | None
+    p95_recovery_time_ms: int | None
+    total_saved_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StrategiesUsed:
+    """How often each strategy was used."""
+
+    retry_attempts: int
+    alternative_flows_used: int
+    user_fulfillment_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryMetricsView:
+    """Recovery in figures: those that older clients read, and more.
+
+    `total_flows` are executions, `recovered_flows` those that completed after a step had recovered;
+    `success_rate` is that of executions, `recovered_share` that of the recoveries that have ended.
+    `recoveries_by_strategy` counts a recovery once for each strategy it used. Times in ms.
+    """
+
+    total_flows: int
+    successful_flows: int
+    failed_flows: int
+    recovered_flows: int
+    total_recovery_time_ms: int
+    average_recovery_time_ms: int
+    success_rate: float
+    strategies_used: StrategiesUsed
+    last_updated: datetime | None
+    total_attempts: int
+    successful_recoveries: int
+    failed_recoveries: int
+    recoveries_by_strategy: Mapping[str, int]
+    p95_recovery_time_ms: int | None
+    recovered_share: float | None
+    by_strategy: Sequence[RecoveryFigures]
+    by_error_class: Sequence[RecoveryFigures]
+    by_strategy_and_error_class: Sequence[RecoveryFigures]
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectionView:
     """How far one projection is.
 
@@ -165,6 +228,20 @@ class Reads(Protocol):
         page_size: int,
     ) -> Page[HumanTaskView]:
         """Tasks, oldest open first."""
+
+    async def questions(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        execution_id: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[QuestionView]:
+        """Questions about failed steps, oldest open first."""
+
+    async def recovery(self, query: ExecutionQuery) -> RecoveryMetricsView:
+        """Recovery in the executions that the filters leave; sort and page are not looked at."""
 
     async def statistics(self, workspace_id: str, workflow_name: str | None) -> StatisticsView:
         """Counts and durations of a workspace or of one workflow."""

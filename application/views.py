@@ -70,7 +70,8 @@ class WaitView(Struct, frozen=True):
 class ExecutionView(Struct, frozen=True):
     """An execution as callers see it.
 
-    `version` is its ETag; `position` that of its last event in the log.
+    `version` is its ETag; `position` that of its last event in the log. `steps_recovered` counts
+    steps that failed and worked after all, in all attempts, outside of loops.
     """
 
     id: str
@@ -108,6 +109,7 @@ class ExecutionView(Struct, frozen=True):
     cancelled_by: str | None
     duration_ms: int | None
     allowed_actions: Sequence[str]
+    steps_recovered: int
 
 
 class StepView(Struct, frozen=True):
@@ -178,6 +180,7 @@ def summarise(state: ExecutionState, position: int) -> ExecutionView:
         cancelled_by=state.cancelled_by,
         duration_ms=milliseconds_between(state.started_at, state.completed_at),
         allowed_actions=allowed_actions(state),
+        steps_recovered=state.steps_recovered,
     )
 
 

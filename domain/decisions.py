@@ -37,7 +37,7 @@ from domain.planner import advance, running_actions
 from domain.questions import ANSWER_CHARACTERS_MAX, understand
 from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
-from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
+from domain.recovery_rules import DEFAULT_RULES, RecoveryRules, strategies_of
 from domain.reopening import undone_by_retry, was_reached
 
 VERBS: Final = ("cancel", "retry")
@@ -240,6 +240,8 @@ def answer(
     text: str,
     now: datetime,
     rules: RecoveryRules = DEFAULT_RULES,
+    *,
+    reason: str | None = None,
 ) -> None:
     """A person answers a question; None is the only open one. The same answer twice is no error.
 
@@ -262,8 +264,12 @@ def answer(
     if understood.alternative is not None and named not in question.options:
         message = f"The answer is one of {', '.join(question.options)}, or a text."
         raise Invalid(message, [Mistake("/answer", "bad_value", message)])
+    usable = strategies_of(definition, state, question.path, rules).alternatives(rules)
+    if understood.alternative is not None and understood.alternative not in usable:
+        message = f"The server has no alternative {understood.alternative!r} any more."
+        raise Invalid(message, [Mistake("/answer", "bad_value", message)])
     draft.record(
-        ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text)
+        ev.QuestionAnswered(question.id, question.path, question.attempt, *understood, text, reason)
     )
     follows = after_answer(definition, draft.state, question.path, understood, now, rules)
     draft.record(follows)

@@ -14,7 +14,7 @@ from domain.action_list import note_places, steps_of_actions
 from domain.definition import STEPS_MAX
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, Mistake, Places
-from domain.stage_reader import IDENTIFIER, read_alternatives, refuse_repeated_ids
+from domain.stage_reader import IDENTIFIER, read_named_alternatives
 from domain.step_reader import read_step
 
 __all__ = ["IDENTIFIER", "ActionCatalog", "DefinitionReader", "Mistake"]
@@ -90,7 +90,7 @@ class DefinitionReader:
             "steps": {
                 source.id: read_step(*source, self.mistakes, self.places) for source in sources
             },
-            "alternatives": self._alternatives(fields),
+            "alternatives": [*read_named_alternatives(fields)],
             "timeout_seconds": fields.seconds("timeout_seconds", None),
             "input_schema": schema,
             "output": raw.get("output"),
@@ -116,19 +116,6 @@ class DefinitionReader:
         message = "start_step names the first step and is needed."
         fields.refuse("missing_start", message, "start_step")
         return ""
-
-    def _alternatives(self, fields: Fields) -> list[Json]:
-        """The named rules for failures of any step."""
-        raw = fields.raw.get("alternatives")
-        found = [] if raw is None else read_alternatives(fields, raw, "alternatives")
-        for index, each in enumerate(found):
-            if "rule" in each:
-                message = "rule names an alternative from a step; write the alternative itself."
-                fields.refuse("bad_value", message, "alternatives", index, "rule")
-        refuse_repeated_ids(
-            fields, [(each, ("alternatives", index)) for index, each in enumerate(found)]
-        )
-        return list(found)
 
     def _is_list(self, fields: Fields) -> bool:
         return fields.raw.get("actions") is not None and fields.raw.get("steps") is None

@@ -67,11 +67,11 @@ class QuestionAnswered(Payload, frozen=True):
     """What the answer was taken for: `kind` is retry, skip, abort or alternative (`alternative`).
 
     `read_as` says how it was understood: exact, text, ambiguous (taken for retry), or timeout. Who
-    answered is the event's actor.
+    answered is the event's actor; `reason` is theirs.
     """
 
     TOPIC: ClassVar[str] = "execution.question_answered.v1"
-    PRIVATE: ClassVar[tuple[str, ...]] = ("answer",)
+    PRIVATE: ClassVar[tuple[str, ...]] = ("answer", "reason")
     question_id: str
     path: str
     attempt: int
@@ -79,6 +79,7 @@ class QuestionAnswered(Payload, frozen=True):
     alternative: str | None
     read_as: str
     answer: str
+    reason: str | None = None
 
 
 class RecoverySucceeded(Payload, frozen=True):

@@ -5,12 +5,12 @@ Reading a normal form gives the same form again.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
 from domain.error_classes import ERROR_CLASSES
 from domain.json_values import Json, JsonObject, pointer_join
-from domain.mistakes import Fields, is_number
+from domain.mistakes import Fields, Mistake, is_number
 from domain.recovery_config import ATTEMPTS_MAX, MILLISECONDS_LIMIT, MULTIPLIER_MAX
 from domain.recovery_stages import EXPONENTIAL, ON_TIMEOUT, RETRY_STRATEGIES
 from domain.references import BadReferences, compile_template
@@ -121,6 +121,31 @@ def read_alternatives(
         read_alternative(step, each, *place, index, own_action=own_action)
         for index, each in enumerate(raw)
     ]
+
+
+def read_named_alternatives(fields: Fields) -> list[JsonObject]:
+    """`alternatives` of a definition or a server: the named rules for failures of any step."""
+    raw = fields.raw.get("alternatives")
+    found = [] if raw is None else read_alternatives(fields, raw, "alternatives")
+    for index, each in enumerate(found):
+        if "rule" in each:
+            message = "rule names an alternative from a step; write the alternative itself."
+            fields.refuse("bad_value", message, "alternatives", index, "rule")
+    refuse_repeated_ids(
+        fields, [(each, ("alternatives", index)) for index, each in enumerate(found)]
+    )
+    return found
+
+
+def unknown_actions(stages: Sequence[Json], pointer: str, known: Set[str]) -> Iterator[Mistake]:
+    """Alternatives, in a list of stages, whose action nobody has registered."""
+    for index, stage in enumerate(stages):
+        work = stage.get("do") if isinstance(stage, dict) else None
+        action = work.get("action") if isinstance(work, dict) else None
+        if isinstance(action, str) and action not in known:
+            message = f"{action!r} is not a registered action; known are "
+            place = pointer_join(pointer, index, "do", "action")
+            yield Mistake(place, "unknown_action", message + ", ".join(sorted(known)) + ".")
 
 
 def refuse_repeated_ids(step: Fields, stages: Iterable[tuple[JsonObject, Place]]) -> None:

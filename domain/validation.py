@@ -21,6 +21,7 @@ from domain.json_values import (
     pointer_join,
 )
 from domain.references import BadReferences, Reference, compile_template
+from domain.stage_reader import unknown_actions
 from domain.step_graph import StepGraph
 
 _HUMAN_TASK_FIELDS: Final = frozenset(
@@ -209,13 +210,7 @@ def _alternatives(
         (graph.pointer(each, "recovery"), graph.steps[each]["recovery"]) for each in graph.steps
     ]
     for pointer, stages in lists:
-        for index, stage in enumerate(stages if isinstance(stages, list) else []):
-            work = stage.get("do") if isinstance(stage, dict) else None
-            action = work.get("action") if isinstance(work, dict) else None
-            if isinstance(action, str) and action not in known:
-                message = f"{action!r} is not a registered action; known are "
-                place = pointer_join(pointer, index, "do", "action")
-                yield Mistake(place, "unknown_action", message + ", ".join(sorted(known)) + ".")
+        yield from unknown_actions(stages if isinstance(stages, list) else [], pointer, known)
 
 
 def _actions(graph: StepGraph, actions: ActionCatalog) -> Iterator[Mistake]:

@@ -44,6 +44,15 @@ class Settings(BaseSettings):
         None,
         description="File with secrets: a JSON object, or lines NAME=value.",
     )
+    recovery: str = Field(
+        "",
+        description="RecoveryConfig of executions that bring none, as a JSON object; empty: their "
+        "steps recover only as they say themselves.",
+    )
+    recovery_rules: Path | None = Field(
+        None,
+        description="File (YAML or JSON) with named alternatives and lists of errors by class.",
+    )
     smtp_host: str = Field(
         "", description="Mail server of send_notification; empty switches mail off."
     )

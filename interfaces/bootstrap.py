@@ -20,6 +20,7 @@ from application.steps import StepHandler
 from application.worker import Worker, WorkerOptions
 from application.workflows import Workflows
 from domain.json_values import Json
+from domain.recovery_rules import RecoveryRules
 from domain.validation import Verdict as DefinitionVerdict
 from domain.validation import validate
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
@@ -45,6 +46,7 @@ from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
 from infrastructure.projections.verification import Verdict, verify
 from infrastructure.settings import Settings, environment
+from interfaces.recovery_settings import recovery_rules
 
 __all__ = [
     "CheckResult",
@@ -78,7 +80,12 @@ class Services:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, outbound: Outbound, actions: ActionRegistry
+        self,
+        settings: Settings,
+        store: Store,
+        outbound: Outbound,
+        actions: ActionRegistry,
+        rules: RecoveryRules,
     ) -> None:
         schemas = JsonSchemas()
         self.settings = settings
@@ -109,9 +116,10 @@ class Services:
                 grace_seconds=settings.grace_seconds,
             ),
             _report,
+            rules,
         )
-        self.requests = Requests(self.ledger, self.workflows, self.worker, schemas)
-        self.control = Control(self.ledger, self.workflows, self.worker)
+        self.requests = Requests(self.ledger, self.workflows, self.worker, schemas, rules)
+        self.control = Control(self.ledger, self.workflows, self.worker, rules)
         self.history = History(self.ledger, self.workflows, store.feed)
         self.svg = GraphvizSvg.installed()
         self._outbound = outbound
@@ -161,15 +169,16 @@ async def open_services(settings: Settings) -> Services:
     """Check the store, migrate an empty one, load the actions, start to work.
 
     Raises UnsafeStore, BadAddress, StoreUnavailable, ActionsNotLoaded, SecretsUnreadable,
-    ValueError; each says what to do.
+    BadRecoverySettings, ValueError; each says what to do.
     """
     url = settings.database_url
     if await asyncio.to_thread(migrate.current, url) is None:
         await asyncio.to_thread(migrate.upgrade, url)
     outbound = Outbound(settings.allow)
     actions = _actions(settings, outbound)
+    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
     store = _open_store(settings)
-    services = Services(settings, store, outbound, actions)
+    services = Services(settings, store, outbound, actions, rules)
     await services.start()
     return services
 

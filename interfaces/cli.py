@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from interfaces import cli_demo, cli_executions, cli_operations, cli_serve
+from interfaces import cli_demo, cli_executions, cli_operations, cli_questions, cli_serve
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_output import write_error
 from interfaces.cli_projections import projections_app
@@ -37,6 +37,8 @@ app.command("watch")(cli_executions.watch)
 app.command("list")(cli_executions.list_executions)
 app.command("cancel")(cli_executions.cancel)
 app.command("retry")(cli_executions.retry)
+app.command("questions")(cli_questions.questions)
+app.command("answer")(cli_questions.answer)
 app.command("history")(cli_executions.history)
 app.command("diagram")(cli_executions.diagram)
 app.command("explain")(cli_executions.explain)

@@ -16,6 +16,15 @@ from interfaces.cli_output import (
     write_line,
     write_table,
 )
+from interfaces.cli_recovery import (
+    AlternativeFlows,
+    AtomicMode,
+    MaxRecoveryTime,
+    Recovery,
+    RetryAttempts,
+    UserFulfillment,
+    recovery_settings,
+)
 from interfaces.cli_session import TERMINAL, Body, Session, segment
 from interfaces.cli_story import sentence
 from interfaces.cli_watch import new_events, require_success, watch_to_end, write_execution
@@ -44,6 +53,12 @@ async def execute(
     start_at: Annotated[str | None, typer.Option(help="RFC 3339 time to start at.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds to wait before the start.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Call nothing outside.")] = False,
+    atomic_mode: AtomicMode = None,
+    recovery: Recovery = None,
+    max_recovery_time_ms: MaxRecoveryTime = None,
+    enable_alternative_flows: AlternativeFlows = None,
+    enable_user_fulfillment: UserFulfillment = None,
+    retry_attempts: RetryAttempts = None,
     key: Key = None,
     watch: Watch = False,
 ) -> None:
@@ -58,15 +73,21 @@ async def execute(
         "labels": read_labels(label or ()),
         "start_at": start_at,
         "delay_seconds": delay,
-        "simulate": simulate,
+        "simulate": simulate or None,
+        "atomic_mode": atomic_mode,
+        "recovery": recovery_settings(
+            recovery=recovery,
+            max_recovery_time_ms=max_recovery_time_ms,
+            enable_alternative_flows=enable_alternative_flows,
+            enable_user_fulfillment=enable_user_fulfillment,
+            retry_attempts=retry_attempts,
+        ),
     }
-    body |= {
-        name: value for name, value in given.items() if value or (value == 0 and name != "simulate")
-    }
+    body |= {name: value for name, value in given.items() if value is not None}
     headers = {"Idempotency-Key": key} if key else {}
     path = f"/workflows/{segment(workflow)}/execute"
     answer = await session.post(path, body, {"version": version}, headers)
-    await _present(session, answer.body, watch=watch)
+    await present(session, answer.body, watch=watch)
 
 
 @with_session
@@ -134,7 +155,7 @@ async def retry(
     body = {"resume_from_step": from_step, "reason": reason}
     given = {name: value for name, value in body.items() if value is not None}
     view = await _command(session, execution, "retry", given, key)
-    await _present(session, view, watch=watch)
+    await present(session, view, watch=watch)
 
 
 @with_session
@@ -210,7 +231,8 @@ async def _command(
     return view
 
 
-async def _present(session: Session, view: Body, *, watch: bool) -> None:
+async def present(session: Session, view: Body, *, watch: bool) -> None:
+    """Write an execution after a command; with `watch` once it has ended, which must be well."""
     if watch:
         view = await watch_to_end(session, view["id"])
     _write(session, view)

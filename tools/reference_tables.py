@@ -81,6 +81,7 @@ def _view(projection: Projection, schema: Schema) -> str:
         column.name: _TYPES[column.kind] + (", may be null" if column.nullable else "")
         for column in stored.columns
     }
+    kinds |= {each[0]: each[2] for each in stored.public if len(each) == 3 and each[0] not in kinds}
     special = COLUMNS.get(stored.name, {})
     rows = [
         (f"`{name}`", kinds.get(name, "text"), special.get(name) or COLUMNS["any"][name])

@@ -4,6 +4,9 @@ from typing import Final
 
 from infrastructure.projections.folding import Projection
 from infrastructure.projections.human_tasks import HumanTasks
+from infrastructure.projections.questions import Questions
+from infrastructure.projections.recovery_attempts import RecoveryAttempts
+from infrastructure.projections.recovery_metrics import RecoveryMetrics
 from infrastructure.projections.state_durations import StateDurations
 from infrastructure.projections.step_executions import StepExecutions
 from infrastructure.projections.workflow_definitions import WorkflowDefinitions
@@ -17,6 +20,9 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     WorkflowDefinitions(),
     WorkflowStatistics(),
     HumanTasks(),
+    Questions(),
+    RecoveryAttempts(),
+    RecoveryMetrics(),
 )
 
 

@@ -69,6 +69,11 @@ def list_executions(connection: sa.Connection, query: ExecutionQuery) -> Page[Ex
     )
 
 
+def chosen_runs(connection: sa.Connection, query: ExecutionQuery) -> list[Condition]:
+    """The filters of a query as conditions on `workflow_runs`."""
+    return _conditions(connection, query, _resolve_workflow(connection, query))
+
+
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in row.items()}
 

@@ -16,9 +16,15 @@ from uuid import UUID
 
 from msgspec import Struct, structs
 
+from application.recovery_history import (
+    AttemptMove,
+    Recoveries,
+    RecoveryAttempt,
+    attempt_moves,
+)
 from application.step_history import TryKey, step_moves, try_of
 from domain import execution, workflow
-from domain.events import EXECUTION_PAYLOADS, PAYLOADS, Event, Recorded
+from domain.events import EXECUTION_PAYLOADS, PAYLOADS, Event, Recorded, RecoveryStarted
 from domain.execution import ExecutionState, StepState
 from domain.lifecycle import STEP_ENDED
 from domain.workflow import WorkflowState
@@ -63,6 +69,14 @@ class Stay(Struct, frozen=True, gc=False):
     position: int
 
 
+class AttemptChange(NamedTuple):
+    """A recovery attempt before the batch (None when it is new), after it, and where it changed."""
+
+    before: RecoveryAttempt | None
+    after: RecoveryAttempt
+    position: int
+
+
 @dataclass(slots=True)
 class ExecutionChange:
     """What a batch did to one execution.
@@ -77,6 +91,14 @@ class ExecutionChange:
     position: int
     tries: dict[TryKey, tuple[StepState, int]] = field(default_factory=dict)
     stays: dict[tuple[str, int], Stay] = field(default_factory=dict)
+    recoveries: dict[int, AttemptChange] = field(default_factory=dict)
+
+    def recovers(self, move: AttemptMove, position: int) -> None:
+        """Note what happened to a recovery attempt."""
+        key = move.after.started_version
+        known = self.recoveries.get(key)
+        first = move.before if known is None else known.before
+        self.recoveries[key] = AttemptChange(first, move.after, position)
 
 
 @dataclass(slots=True)
@@ -118,6 +140,7 @@ class Projection(Protocol):
 class _Execution:
     state: ExecutionState
     entered: dict[str, Stay]
+    recoveries: Recoveries
     change: ExecutionChange | None = None
     size: int = 0
 
@@ -215,7 +238,7 @@ class States:
         after = execution.evolve(before, event)
         first = None
         if entry is None:
-            entry = self._executions[stream] = _Execution(after, {})
+            entry = self._executions[stream] = _Execution(after, {}, {})
         if entry.change is None:
             entry.change = ExecutionChange(before, after, position)
             first = entry
@@ -231,6 +254,9 @@ class States:
         for path, earlier, step in moves:
             if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
                 _stay(change, entry.entered, recorded, path, step.attempt, step.state)
+        if before is not None and (entry.recoveries or type(event.data) is RecoveryStarted):
+            for attempted in attempt_moves(entry.recoveries, before, event, after):
+                change.recovers(attempted, position)
         return first
 
     def _load(self, missing: Sequence[UUID]) -> None:

@@ -1,6 +1,6 @@
 """`human_tasks`: a row per task given to a person."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,7 +10,8 @@ from application.reads import HumanTaskView
 from domain.execution import ExecutionState, HumanTask
 from domain.json_values import Json
 from domain.lifecycle import RUNNING
-from infrastructure.projections.folding import EXECUTIONS, Batch, ExecutionChange
+from infrastructure.projections.asked_people import changed
+from infrastructure.projections.folding import EXECUTIONS, Batch
 from infrastructure.projections.tables import Index, ProjectedTable
 
 
@@ -61,21 +62,11 @@ class HumanTasks:
     def rows(self, batch: Batch) -> list[HumanTaskRow]:
         """See Projection."""
         return [
-            row for change in batch.executions if change.after.tasks for row in _changed(change)
+            _row(change.after, task)
+            for change in batch.executions
+            if change.after.tasks
+            for task in changed(change, lambda state: state.tasks, _status)
         ]
-
-
-def _changed(change: ExecutionChange) -> Iterator[HumanTaskRow]:
-    before, after = change.before, change.after
-    for task_id in sorted(after.tasks):
-        task = after.tasks[task_id]
-        earlier = before.tasks.get(task_id) if before is not None else None
-        if (
-            before is None
-            or earlier is not task
-            or _status(before, earlier) != _status(after, task)
-        ):
-            yield _row(after, task)
 
 
 def _status(state: ExecutionState, task: HumanTask) -> str:

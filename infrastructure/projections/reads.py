@@ -10,11 +10,13 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from application.ports import StoreUnavailable
+from application.question_views import QuestionView
 from application.reads import (
     ExecutionQuery,
     HumanTaskView,
     Page,
     ProjectionView,
+    RecoveryMetricsView,
     StatisticsView,
     WorkflowView,
 )
@@ -22,6 +24,7 @@ from application.views import ExecutionView
 from domain.lifecycle import COMPLETED, FAILED, STATUSES
 from infrastructure.projections import (
     human_tasks,
+    questions,
     workflow_definitions,
     workflow_runs,
     workflow_statistics,
@@ -29,13 +32,16 @@ from infrastructure.projections import (
 from infrastructure.projections.execution_list import list_executions
 from infrastructure.projections.human_tasks import task_view
 from infrastructure.projections.progress_report import lowest_position, projection_views
+from infrastructure.projections.questions import listed_question
+from infrastructure.projections.recovery_figures import recovery_metrics
 from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.workflow_definitions import workflow_view
 
 POLL_SECONDS: Final = 0.025
 WORKFLOW_SORTS: Final = ("name", "created_at", "updated_at", "version")
-_OPEN_FIRST: Final = {"TODO": 0, "DONE": 1, "CANCELLED": 2}
+_TASKS_OPEN_FIRST: Final = ("TODO", "DONE", "CANCELLED")
+_QUESTIONS_OPEN_FIRST: Final = ("OPEN", "ANSWERED", "CLOSED")
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -108,18 +114,28 @@ class ProjectionReads:
     ) -> Page[HumanTaskView]:
         """See Reads."""
         table = human_tasks.TABLE.selectable
-        conditions = [table.c.workspace_id == workspace_id]
-        if status is not None:
-            conditions.append(table.c.status == status)
-        if execution_id is not None:
-            run_id = f"run-{execution_id.removeprefix('run-')}"
-            conditions.append(table.c.run_id == run_id)
-        order: list[Any] = [table.c.created_at, table.c.id]
-        if status is None:
-            order.insert(0, sa.case(_OPEN_FIRST, value=table.c.status, else_=3))
-        return await self._page(
-            sa.select(table).where(*conditions), order, page, page_size, task_view
-        )
+        wanted = _asked_of(table, workspace_id, status, execution_id)
+        order = _open_first(table, status, _TASKS_OPEN_FIRST, "created_at", "id")
+        return await self._page(wanted, order, page, page_size, task_view)
+
+    async def questions(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        execution_id: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[QuestionView]:
+        """See Reads."""
+        table = questions.TABLE.selectable
+        wanted = _asked_of(table, workspace_id, status, execution_id)
+        order = _open_first(table, status, _QUESTIONS_OPEN_FIRST, "asked_at", "question_id")
+        return await self._page(wanted, order, page, page_size, listed_question)
+
+    async def recovery(self, query: ExecutionQuery) -> RecoveryMetricsView:
+        """See Reads."""
+        return await self._read(lambda connection: recovery_metrics(connection, query))
 
     async def statistics(self, workspace_id: str, workflow_name: str | None) -> StatisticsView:
         """See Reads."""
@@ -175,6 +191,29 @@ class ProjectionReads:
                 raise StoreUnavailable(f"the database does not answer: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _asked_of(
+    table: sa.Table, workspace_id: str, status: str | None, execution_id: str | None
+) -> sa.Select[Any]:
+    """What people were asked: all of it, or that of a status or an execution."""
+    wanted = sa.select(table).where(table.c.workspace_id == workspace_id)
+    if status is not None:
+        wanted = wanted.where(table.c.status == status)
+    if execution_id is not None:
+        run_id = f"run-{execution_id.removeprefix('run-')}"
+        wanted = wanted.where(table.c.run_id == run_id)
+    return wanted
+
+
+def _open_first(
+    table: sa.Table, status: str | None, statuses: Sequence[str], *columns: str
+) -> Sequence[Any]:
+    order: list[Any] = [table.c[name] for name in columns]
+    if status is None:
+        places = {name: place for place, name in enumerate(statuses)}
+        order.insert(0, sa.case(places, value=table.c.status, else_=len(places)))
+    return order
 
 
 def _statistics(

@@ -116,14 +116,14 @@ class ProjectedTable:
 
     `row` declares the columns in order. `stream` is the key column that tells the event stream of a
     row. Columns in `summed` are added to what is stored, all others overwrite it. `public` are the
-    view's columns: names, or SQL with its name.
+    view's columns: names, or SQL behind its name, before its type where that is not text.
     """
 
     name: str
     version: int
     row: type[Struct]
     key: tuple[str, ...]
-    public: tuple[str | tuple[str, str], ...]
+    public: tuple[str | tuple[str, str] | tuple[str, str, str], ...]
     json: frozenset[str] = frozenset()
     jsonb: frozenset[str] = frozenset()
     summed: frozenset[str] = frozenset()

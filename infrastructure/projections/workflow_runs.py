@@ -54,6 +54,7 @@ class WorkflowRun(Struct, frozen=True, gc=False):
     started_at: datetime | None
     duration_ms: int | None
     allowed_actions: Sequence[str]
+    steps_recovered: int
 
 
 TABLE: Final = ProjectedTable(
@@ -133,6 +134,7 @@ def run_row(view: ExecutionView) -> WorkflowRun:
         started_at=view.started_at,
         duration_ms=view.duration_ms,
         allowed_actions=view.allowed_actions,
+        steps_recovered=view.steps_recovered,
     )
 
 

@@ -41,7 +41,9 @@ SortField = Literal[
     "status", "-status",
     "workflow_name", "-workflow_name",
 ]  # fmt: skip
-WaitKind = Literal["start", "timer", "retry", "action", "human_task"]
+WaitKind = Literal[
+    "start", "timer", "retry", "alternative", "question", "action", "human_task", "compensation"
+]
 SubStatus = Literal[
     "executing", "paused", "cancelling", "compensating", "awaiting_answer", "rerouted", "retrying"
 ]

@@ -1,6 +1,8 @@
 """Questions that a recovery asks a person, and their answers."""
 
-from fastapi import APIRouter
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,10 +10,11 @@ from starlette.responses import Response
 from interfaces.http.body import StrictRoute
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
-from interfaces.http.executions import commanded
-from interfaces.http.present import API, json_answer
+from interfaces.http.executions import REASON_CHARACTERS_MAX, commanded, require_reason
+from interfaces.http.lists import MinPosition, Page, PageSize, reached
+from interfaces.http.present import API, json_answer, page_body
 from interfaces.http.serving import ID_PATTERN, ExecutionId, services_of
-from interfaces.http.shapes import ExecutionShape, QuestionList
+from interfaces.http.shapes import ExecutionShape, QuestionList, QuestionPage
 
 router = APIRouter(prefix=API, tags=["executions"], route_class=StrictRoute)
 
@@ -31,6 +34,31 @@ class Answered(BaseModel):
     question_id: str | None = Field(
         None, pattern=ID_PATTERN, description="Which question; the open one without it."
     )
+    reason: str | None = Field(
+        None, min_length=1, max_length=REASON_CHARACTERS_MAX, description="Why."
+    )
+
+
+@router.get(
+    "/questions",
+    response_model=QuestionPage,
+    responses=answers("projection_behind", model=QuestionPage),
+)
+async def list_all_questions(
+    request: Request,
+    status: Literal["OPEN", "ANSWERED", "CLOSED"] | None = None,
+    execution_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    page: Page = 1,
+    page_size: PageSize = 20,
+    min_position: MinPosition = None,
+) -> Response:
+    """Questions of all executions, the oldest open one first."""
+    services = services_of(request)
+    await reached(services, min_position)
+    found = await services.reads.questions(
+        WORKSPACE, status=status, execution_id=execution_id, page=page, page_size=page_size
+    )
+    return json_answer(page_body(found, found.items))
 
 
 @router.get(
@@ -63,7 +91,8 @@ async def list_questions(request: Request, execution_id: ExecutionId) -> Respons
 async def answer_question(request: Request, execution_id: ExecutionId, body: Answered) -> Response:
     """Answer a question once: the same answer again changes nothing, another one is refused."""
     caller = await caller_of(request)
+    require_reason(request, body.reason)
     answer = await services_of(request).control.answer(
-        caller, execution_id, body.question_id, body.answer
+        caller, execution_id, body.question_id, body.answer, body.reason
     )
     return commanded(request, answer, status=200)

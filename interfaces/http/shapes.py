@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from application.explain import Explanation, VerbEffect, Waiting
 from application.question_views import QuestionView
-from application.reads import HumanTaskView, ProjectionView, StatisticsView, WorkflowView
+from application.reads import (
+    HumanTaskView,
+    ProjectionView,
+    RecoveryFigures,
+    RecoveryMetricsView,
+    StatisticsView,
+    StrategiesUsed,
+    WorkflowView,
+)
 from application.views import ErrorView, ExecutionView, ProgressView, StepView, WaitView
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
@@ -22,6 +30,8 @@ from interfaces.http.examples import (
     EXECUTION,
     HUMAN_TASK,
     PROJECTION,
+    QUESTION,
+    RECOVERY_METRICS,
     STATISTICS,
     STEP,
     WORKFLOW,
@@ -110,6 +120,12 @@ StepShape: Final = _shape(StepView, "StepExecution", more={"id": str}, example=S
 WorkflowShape: Final = _shape(WorkflowView, "Workflow", example=WORKFLOW)
 HumanTaskShape: Final = _shape(HumanTaskView, "HumanTask", example=HUMAN_TASK)
 StatisticsShape: Final = _shape(StatisticsView, "Statistics", example=STATISTICS)
+RecoveryFiguresShape: Final = _shape(RecoveryFigures, "RecoveryFigures")
+StrategiesUsedShape: Final = _shape(StrategiesUsed, "StrategiesUsed")
+RecoveryMetricsShape: Final = _shape(
+    RecoveryMetricsView, "RecoveryMetrics", example=RECOVERY_METRICS
+)
+QuestionShape: Final = _shape(QuestionView, "Question", example=QUESTION)
 ProjectionShape: Final = _shape(ProjectionView, "Projection", example=PROJECTION)
 
 
@@ -157,7 +173,8 @@ ExplanationShape: Final = _shape(Explanation, "Explanation")
 ExecutionPage: Final = page_of(ExecutionShape, "ExecutionPage")
 WorkflowPage: Final = page_of(WorkflowShape, "WorkflowPage")
 HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
-QuestionList: Final = _list_of(_shape(QuestionView, "Question"), "QuestionList")
+QuestionList: Final = _list_of(QuestionShape, "QuestionList")
+QuestionPage: Final = page_of(QuestionShape, "QuestionPage")
 StepList: Final = _list_of(StepShape, "StepList")
 ProjectionList: Final = _list_of(ProjectionShape, "ProjectionList")
 RunCommandShape: Final = _shape(

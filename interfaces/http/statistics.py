@@ -1,16 +1,21 @@
-"""Figures: executions by status and duration, and how far the projections are."""
+"""Figures: executions by status and duration, recovery, and how far the projections are."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from application.reads import ExecutionQuery
 from interfaces.http.body import StrictRoute
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.documented import answers
 from interfaces.http.lists import MinPosition, reached
 from interfaces.http.present import API, json_answer
-from interfaces.http.serving import WorkflowId, services_of
-from interfaces.http.shapes import ProjectionList, StatisticsShape
+from interfaces.http.problems import refused_part
+from interfaces.http.serving import ID_PATTERN, WorkflowId, services_of
+from interfaces.http.shapes import ProjectionList, RecoveryMetricsShape, StatisticsShape
+from interfaces.http.times import Time
 
 router = APIRouter(prefix=API, tags=["statistics"], route_class=StrictRoute)
 
@@ -40,6 +45,39 @@ async def get_workflow_statistics(
     state, _ = await services.workflows.find(WORKSPACE, workflow_id)
     await reached(services, min_position)
     return json_answer(await services.reads.statistics(WORKSPACE, state.name))
+
+
+@router.get(
+    "/metrics/recovery",
+    response_model=RecoveryMetricsShape,
+    responses=answers("projection_behind", model=RecoveryMetricsShape),
+)
+async def get_recovery_metrics(
+    request: Request,
+    workflow_id: Annotated[
+        str | None, Query(pattern=ID_PATTERN, description="Only of this workflow.")
+    ] = None,
+    created_after: Annotated[
+        Time | None, Query(description="Only executions requested at this time or later.")
+    ] = None,
+    created_before: Annotated[
+        Time | None, Query(description="Only executions requested before this time.")
+    ] = None,
+    min_position: MinPosition = None,
+) -> Response:
+    """What recovery did: by strategy and class of error, how long it took, and what it saved."""
+    if created_after is not None and created_before is not None and created_after >= created_before:
+        message = "created_before is not after created_after, so that nothing is left"
+        raise refused_part("query", "created_before", "contradiction", message)
+    services = services_of(request)
+    await reached(services, min_position)
+    query = ExecutionQuery(
+        workspace_id=WORKSPACE,
+        workflow=workflow_id,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    return json_answer(await services.reads.recovery(query))
 
 
 @router.get("/projections", response_model=ProjectionList, responses=answers(model=ProjectionList))

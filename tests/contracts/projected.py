@@ -22,6 +22,7 @@ from infrastructure.projections.postgres_store import PostgresProjectionStore
 from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.sessions import ProjectionStore, Session
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
+from tests import recoveries
 from tests.builders import START, Run, linear, normalised, task, with_condition, with_wait, workflow
 
 Story = Sequence[Event]
@@ -93,9 +94,14 @@ def _with_tasks() -> Iterator[Run]:
         yield asked
 
 
+def story_id(number: int) -> UUID:
+    """Which execution the story of this number is about."""
+    return uuid5(NAMESPACE, f"story {number}")
+
+
 def as_another(events: Story, number: int, **requested: Json) -> list[Event]:
     """The same story of another execution; `requested` changes fields of its first event."""
-    stream = uuid5(NAMESPACE, f"story {number}")
+    stream = story_id(number)
     told = [structs.replace(event, execution_id=stream) for event in events]
     first = told[0].data
     assert isinstance(first, Requested)
@@ -117,6 +123,12 @@ def stories(copies: int = 1) -> list[list[Event]]:
         for copy in range(copies)
         for number, events in enumerate(told)
     ]
+
+
+def recovery_stories() -> list[list[Event]]:
+    """The events of executions whose steps recover, or do not."""
+    told = enumerate(recoveries.all_of_them())
+    return [as_another(run.events, number, workflow_name="shaky") for number, run in told]
 
 
 def published(name: str, versions: int, *, deactivated: bool = False) -> list[Event]:

@@ -306,6 +306,16 @@ def test_a_retry_after_an_answer_is_one_more_try() -> None:
     ]
 
 
+def test_an_alternative_that_the_server_has_no_more_is_no_answer() -> None:
+    run = asked()
+    run.rules = RecoveryRules()
+    with pytest.raises(Invalid, match="no alternative 'reduced_amount_alternative' any more"):
+        run.answer("alternative:reduced_amount_alternative")
+    given(run).when(lambda r: r.answer("retry")).then(
+        "question_answered swap_1 retry exact", "retry_scheduled swap_1 0ms"
+    )
+
+
 def test_a_new_attempt_asks_anew() -> None:
     run = asked()
     run.answer("skip")

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, inspect, text
 
 from application.ports import Append
 from domain.events import WORKFLOW_PAYLOADS, BranchTaken, Event
@@ -145,3 +147,40 @@ def as_time(value: object) -> datetime:
     when = datetime.fromisoformat(value) if isinstance(value, str) else value
     assert isinstance(when, datetime)
     return when.astimezone(UTC)
+
+
+def test_tables_of_an_older_schema_keep_their_rows(database_url: str) -> None:
+    row = {"run_id": "run-1", "labels": "{}", "input_data": "{}"}
+    with administration_engine(database_url).connect() as connection:
+        older(connection, "0002")
+        columns = inspect(connection).get_columns("workflow_runs_v1")
+        for column in columns:
+            if not column["nullable"] and column["name"] not in row:
+                row[column["name"]] = _any_value(str(column["type"]))
+        names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+        connection.execute(text(f"INSERT INTO workflow_runs_v1 ({names}) VALUES ({values})"), row)
+        connection.commit()
+
+    assert migrate.upgrade(database_url) == migrate.head()
+
+    with administration_engine(database_url).connect() as connection:
+        shown = connection.execute(text("SELECT run_id, steps_recovered FROM workflow_runs"))
+        assert [tuple(each) for each in shown] == [("run-1", 0)]
+        columns = [each["name"] for each in inspect(connection).get_columns("workflow_runs")]
+        assert columns[-1] == "steps_recovered"
+
+
+def older(connection: Connection, revision: str) -> None:
+    """The schema of an earlier release in an empty database."""
+    config = Config()
+    config.set_main_option("script_location", "infrastructure:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+    connection.commit()
+
+
+def _any_value(kind: str) -> Any:
+    if "TIME" in kind:
+        return datetime(2026, 1, 31, tzinfo=UTC)
+    return {"BIGINT": 1, "INTEGER": 1, "BOOLEAN": False}.get(kind, "text")

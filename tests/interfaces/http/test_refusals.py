@@ -155,6 +155,9 @@ async def test_a_reason_is_wanted_where_the_settings_say_so(sqlite_url: str) -> 
             (mistake,) = problem_of(await client.post(path), 422, "invalid_request")["errors"]
             assert mistake["pointer"] == "/reason"
             assert (await client.post(path, {"reason": "late"})).status_code == 200
+            answer = await client.post(f"/executions/{view['id']}/answers", {"answer": "retry"})
+            (mistake,) = problem_of(answer, 422, "invalid_request")["errors"]
+            assert mistake["pointer"] == "/reason"
     finally:
         await services.close()
 
