@@ -5,7 +5,6 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -53,7 +52,7 @@ class Figures:
     seeds: int = 0
     events: int = 0
     virtual_seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
 
@@ -62,7 +61,8 @@ class Figures:
         self.seeds += 1
         self.events += lived.events
         self.virtual_seconds += lived.seconds
-        self.faults.update(lived.faults)
+        for name, count in lived.faults.items():
+            self.faults[name] = self.faults.get(name, 0) + count
         if lived.failure is not None:
             self.failures.append(lived.failure)
 
