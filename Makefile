@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults schemathesis bench clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults simulate schemathesis bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -43,6 +43,9 @@ fmt: $(V)/.dev ## format the code and apply the safe fixes
 
 faults: $(V)/.dev ## kill and crash the server at random points (minutes)
 	$(V)/bin/python -m pytest -q -n $(WORKERS) --timeout 1800 tests/faults --heavy
+
+simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-10000)
+	$(V)/bin/python -m tests.simulation --seeds $(or $(SEEDS),1-10000) --processes $(WORKERS)
 
 schemathesis: $(V)/.dev ## send 5,000 generated requests to a real server
 	$(V)/bin/python -m pytest -q -s --timeout 1800 tests/interfaces/http/test_schemathesis.py --heavy

@@ -210,10 +210,13 @@ class Ledger:
         return Answer(summarise(entry.state, entry.position), replayed=True)
 
     async def _stored(self, draft: Draft) -> Recorded | None:
-        """The last event of a draft whose append got no answer, if the log has it."""
-        newer = await self.read(draft.state.id, draft.base_version, _PAGE)
-        mine = [each for each in newer if each.event.meta.cmd == draft.meta.cmd]
-        return mine[-1] if len(mine) == len(draft.events) else None
+        """The last event of a draft whose append got no answer, if the log has it.
+
+        The same command may have been decided before, at another time, in an append that came late.
+        """
+        newer = await self.read(draft.state.id, draft.base_version, len(draft.events))
+        same = [each.event for each in newer] == draft.events
+        return newer[-1] if same else None
 
 
 def not_ready(error: Exception) -> NotReady:

@@ -183,6 +183,8 @@ def settle(
         or outcome.epoch < step.epoch  # the try was handed to another worker meanwhile
     ):
         draft.record(late(outcome))
+        if go_on:  # with what made it late, which this worker may see now for the first time
+            advance(definition, draft, now, rules)
         return False
     ended = (
         _failure(state, outcome, rules.errors)

@@ -10,21 +10,31 @@ from infrastructure.event_store.queue_writes import from_microseconds
 MICROSECONDS = 1_000_000
 
 
+def _monotonic() -> int:
+    return time.monotonic_ns() // 1000
+
+
 class DatabaseClock:
     """The time of the database as last read, plus what has passed here since; never goes back."""
 
-    def __init__(self, database_microseconds: int) -> None:
-        """Start from a reading just made, in microseconds since 1970-01-01 UTC."""
-        self._offset = database_microseconds - _monotonic()
+    def __init__(
+        self, database_microseconds: int, monotonic: Callable[[], int] = _monotonic
+    ) -> None:
+        """Start from a reading just made, in microseconds since 1970-01-01 UTC.
+
+        `monotonic` counts microseconds and is that of the event loop which waits.
+        """
+        self._monotonic = monotonic
+        self._offset = database_microseconds - monotonic()
         self._latest = database_microseconds
 
     def synchronise(self, database_microseconds: int) -> None:
         """Take over a reading just made. A step back is waited out, not followed."""
-        self._offset = database_microseconds - _monotonic()
+        self._offset = database_microseconds - self._monotonic()
 
     def now(self) -> datetime:
         """The time in UTC, with microseconds."""
-        self._latest = max(self._latest, _monotonic() + self._offset)
+        self._latest = max(self._latest, self._monotonic() + self._offset)
         return from_microseconds(self._latest)
 
     async def sleep(self, seconds: float) -> None:
@@ -49,10 +59,6 @@ class DatabaseClock:
 
         arm()
         return lambda: handle.cancel()
-
-
-def _monotonic() -> int:
-    return time.monotonic_ns() // 1000
 
 
 def system_microseconds() -> int:

@@ -1,7 +1,7 @@
 """What must hold whatever happened: checks over the log, what clients were told, and the tables.
 
-Numbers are those of docs/explanation/architecture.md, "Invariants". Each check yields violations;
-`check_all` runs them all. `tests/test_invariants.py` plants a violation of each.
+Numbers are those of docs/explanation/how-it-is-tested.md, "Invariants". Each check yields
+violations; `check_all` runs them all. `tests/test_invariants.py` plants a violation of each.
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from domain.events import Event, Recorded
 from domain.execution import ExecutionState, evolve
 from domain.lifecycle import (
     AWAITING_ANSWER,
+    CANCELLED,
     COMPLETED,
     EXECUTION_TABLE,
     FAILED,
@@ -29,7 +30,10 @@ from domain.lifecycle import (
     follow,
     status_of,
 )
+from tests.join_invariants import joined_too_soon
+from tests.properties.finished_work import run_again
 from tests.recovery_invariants import against_the_mode, beyond_budgets
+from tests.timing_invariants import too_early
 
 
 class Violation(NamedTuple):
@@ -117,6 +121,7 @@ def check_all(
             check_epochs,
             check_late_results,
             check_recovery,
+            check_finished_work,
         ):
             found += check(events)
     if history is not None:
@@ -175,12 +180,14 @@ def check_repeats(history: Iterable[Answer]) -> Iterator[Violation]:
 
 
 def check_winners(log: Iterable[Recorded], history: Iterable[Answer]) -> Iterator[Violation]:
-    """I6: whoever was told that he cancelled it did."""
-    ended = {
-        recorded.event.meta.cmd for recorded in log if type(recorded.event.data) is ev.Cancelled
+    """I6: whoever was told that he cancelled it did, though it may end otherwise (not undone)."""
+    asked = {
+        recorded.event.meta.cmd
+        for recorded in log
+        if isinstance(recorded.event.data, (ev.Cancelled, ev.CancelRequested))
     }
     for answer in history:
-        if answer.verb == "cancel" and answer.outcome == "done" and answer.command_id not in ended:
+        if answer.verb == "cancel" and answer.outcome == "done" and answer.command_id not in asked:
             yield Violation("I6", answer.command_id, "was told to have cancelled, and had not")
 
 
@@ -356,13 +363,26 @@ def check_late_results(events: Iterable[Event]) -> Iterator[Violation]:
         }
 
 
-# --- recovery ---
+# --- the plan ---
 
 
 def check_recovery(events: Sequence[Event]) -> Iterator[Violation]:
-    """I15: recovery stays in its budgets. I16: the atomic mode is kept."""
-    for number, event, what in (*beyond_budgets(events), *against_the_mode(events)):
+    """I15: recovery stays in its budgets. I16: the atomic mode is kept. I19: nothing happens before
+    its time. I20: a join counts what completed.
+    """
+    for number, event, what in (
+        *beyond_budgets(events),
+        *against_the_mode(events),
+        *too_early(events),
+        *joined_too_soon(events),
+    ):
         yield Violation(number, _where(event), what)
+
+
+def check_finished_work(events: Sequence[Event]) -> Iterator[Violation]:
+    """I7: what has completed is not done again, unless somebody asks for that."""
+    for path in run_again(events):
+        yield Violation("I7", _where(events[-1]), f"{path} had completed and was done again")
 
 
 # --- tables ---
@@ -427,6 +447,8 @@ def _check_steps(
             if step.state in (RETRYING, PENDING):
                 continue  # the table shows the coming try
             status = shown.get((run_id, path, step.attempt, step.try_no))
+            if step.state == CANCELLED:  # before or in the coming try, which then has a row
+                status = shown.get((run_id, path, step.attempt, step.try_no + 1), status)
             if status != status_of(step.state):
                 what = f"{path} is {status!r}, the log says {status_of(step.state)}"
                 yield Violation("I9", run_id, what)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from domain import events as ev
 from domain.events import Event
+from domain.lane_paths import is_inside
 
 Finding = tuple[str, Event, str]
 _ENDS = (ev.Cancelled, ev.Completed, ev.Failed)
@@ -44,7 +45,7 @@ class _Budgets:
             case ev.Cancelled() | ev.Completed() | ev.Failed() | ev.CompensationStarted():
                 self.going.clear()
             case ev.StepFailed(path=path):
-                for inside in [each for each in self.going if each.startswith(f"{path}/")]:
+                for inside in [each for each in self.going if is_inside(each, path)]:
                     del self.going[inside]
         yield from self._beyond(event)
 

@@ -12,7 +12,17 @@ from application.views import summarise
 from domain import events as ev
 from domain.events import Event, Recorded
 from domain.lifecycle import status_of
-from tests.builders import EXECUTION_ID, Run, linear, step, with_condition, workflow
+from tests.builders import (
+    EXECUTION_ID,
+    Run,
+    fork,
+    linear,
+    normalised,
+    step,
+    wait,
+    with_condition,
+    workflow,
+)
 from tests.invariants import Answer, Tables, check_all
 
 
@@ -108,7 +118,7 @@ def test_recovery_beyond_its_budget_is_found() -> None:
     late = run.now + timedelta(minutes=10)
     assert broken(changed(run, ev.StepStarted, deadline_at=late)) == {"I15"}
     assert broken(changed(run, ev.StepStarted, deadline_at=None)) == {"I15"}
-    assert broken(changed(run, ev.RetryScheduled, due_at=late)) == {"I15"}
+    assert broken(changed(run, ev.RetryScheduled, due_at=late)) == {"I15", "I19"}
     assert "I15" in broken(changed(run, ev.RecoveryStarted, budget_ms=30_000))
     assert "I15" in broken(without(run, ev.RecoveryStarted))
 
@@ -285,3 +295,41 @@ def test_streams_of_workflows_are_held_to_versions_only() -> None:
 
 def test_the_chain_of_a_long_run_is_checked_too() -> None:
     assert check_all(recorded(Run(linear(50)).succeed_all().events)) == []
+
+
+def waited() -> Run:
+    """A wait, and a fork of which one branch is enough."""
+    steps = {
+        "pause": wait("split"),
+        "split": fork({"a": ["p"], "b": ["q"]}, policy="all"),
+        "p": step(),
+        "q": step(),
+    }
+    raw = workflow(steps)
+    run = Run(raw)
+    first = run.events[0]
+    inline = structs.replace(first.data, definition=normalised(raw))
+    run.events[0] = structs.replace(first, data=inline)
+    return run.succeed_all()
+
+
+def test_what_happens_before_its_time_is_found() -> None:
+    run = waited()
+    later = run.now + timedelta(seconds=1)
+    started = find(run, ev.StepStarted)
+    place = run.events.index(started)
+    other = structs.replace(started, data=structs.replace(started.data, due_at=later))
+    early = recorded([*run.events[:place], other, *run.events[place + 1 :]])
+    assert broken(early) == {"I19"}
+
+
+def test_a_join_that_counts_what_did_not_complete_is_found() -> None:
+    run = waited()
+    assert broken(recorded(run.events)) == set()
+    assert "I20" in broken(changed(run, ev.BranchFinished, state="FAILED"))
+
+
+def test_finished_work_that_is_done_again_is_found() -> None:
+    run = Run(linear(2)).succeed_all()
+    begun = find(run, ev.StepStarted)
+    assert "I7" in broken(insert(run, ev.StepCompleted, begun.data))

@@ -294,3 +294,13 @@ def test_a_compensation_may_be_shared_and_may_use_what_ran_before() -> None:
         "v": step(config={"x": "${a.output}", "y": "${undo.output.z}"}),
     }
     assert mistakes_of(workflow(steps)) == {}
+
+
+def test_a_late_result_is_noted_and_the_undoing_begins_with_it() -> None:
+    """The worker may learn of the cancel from the conflict that its result ran into."""
+    run = shipping()
+    late = run.outcome("ship")
+    run.cancel("enough")
+    given(run).when(lambda r: r.settle(late)).then(
+        "late_result_ignored ship completed", "step_started pay~undo #1"
+    )

@@ -2,18 +2,20 @@
 waits, tasks, gates, policies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import strategies
 
 from domain.json_values import JsonObject
 from tests.builders import branch, fork, loop, parallel, step, task, wait, workflow
+from tests.properties import choices as st  # Hypothesis or a seed: either may make them
 
-Draw = Callable[[st.SearchStrategy[Any]], Any]
+Draw = Callable[[st.Choice], Any]
 NESTING_MAX = 3
 
-inputs: st.SearchStrategy[JsonObject] = st.fixed_dictionaries(
+INPUTS = st.fixed_dictionaries(
     {
         "n": st.integers(0, 3),
         "yes": st.booleans(),
@@ -21,34 +23,58 @@ inputs: st.SearchStrategy[JsonObject] = st.fixed_dictionaries(
         "text": st.just("word"),
     }
 )
-recoveries: st.SearchStrategy[JsonObject | None] = st.none() | st.fixed_dictionaries(
-    {},
-    optional={
-        "base_retry_delay_ms": st.sampled_from([0, 700]),
-        "max_recovery_time_ms": st.sampled_from([0, 900, 30_000]),
-        "enable_alternative_flows": st.booleans(),
-        "enable_user_fulfillment": st.booleans(),
-        "retry_attempts": st.integers(0, 2),
-        "jitter": st.booleans(),
-        "answer_timeout_ms": st.sampled_from([1_000, 60_000]),
-        "total_budget_ms": st.sampled_from([0, 1_500, 60_000]),
-    },
+RECOVERIES = st.one_of(
+    st.just(None),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "base_retry_delay_ms": st.sampled_from([0, 700]),
+            "max_recovery_time_ms": st.sampled_from([0, 900, 30_000]),
+            "enable_alternative_flows": st.booleans(),
+            "enable_user_fulfillment": st.booleans(),
+            "retry_attempts": st.integers(0, 2),
+            "jitter": st.booleans(),
+            "answer_timeout_ms": st.sampled_from([1_000, 60_000]),
+            "total_budget_ms": st.sampled_from([0, 1_500, 60_000]),
+        },
+    ),
 )
-modes = st.sampled_from(["strict", "strict", "conditional", "lenient"])
-
+MODES = st.sampled_from(["strict", "strict", "conditional", "lenient"])
+inputs: strategies.SearchStrategy[JsonObject] = INPUTS.strategy()
+recoveries: strategies.SearchStrategy[JsonObject | None] = RECOVERIES.strategy()
+modes: strategies.SearchStrategy[str] = MODES.strategy()
 
 ITEMS_MAX = 3
 """Of a random loop."""
 
 
-@st.composite
-def definitions(draw: Draw, steps_max: int = 4, *, in_any_order: bool = False) -> JsonObject:
+@strategies.composite
+def definitions(
+    draw: strategies.DrawFn, steps_max: int = 4, *, in_any_order: bool = False
+) -> JsonObject:
     """A definition that `validate` accepts.
 
     With `in_any_order` what it comes to does not depend on who is first: no time-outs, and forks
     wait for all.
     """
-    builder = _Builder(draw, in_any_order=in_any_order)
+    return _definition(lambda choice: draw(choice.strategy()), steps_max, in_any_order=in_any_order)
+
+
+def seeded_definition(chance: Random, steps_max: int = 4) -> JsonObject:
+    """The same, chosen by a generator; nothing in it times out before it begins."""
+    return _definition(
+        lambda choice: choice.made(chance), steps_max, in_any_order=False, timeouts=(1, 4)
+    )
+
+
+def _definition(
+    draw: Draw,
+    steps_max: int,
+    *,
+    in_any_order: bool,
+    timeouts: Sequence[float] = (0.0000001, 1, 4),
+) -> JsonObject:
+    builder = _Builder(draw, timeouts, in_any_order=in_any_order)
     names = [f"m{number}" for number in range(draw(st.integers(1, steps_max)))]
     for place, name in enumerate(names):
         following = names[place + 1] if place + 1 < len(names) else None
@@ -63,8 +89,9 @@ def definitions(draw: Draw, steps_max: int = 4, *, in_any_order: bool = False) -
 
 
 class _Builder:
-    def __init__(self, draw: Draw, *, in_any_order: bool) -> None:
+    def __init__(self, draw: Draw, timeouts: Sequence[float], *, in_any_order: bool) -> None:
         self.draw = draw
+        self.timeouts = timeouts
         self.in_any_order = in_any_order
         self.steps: dict[str, Any] = {}
 
@@ -171,7 +198,7 @@ class _Builder:
                 "base_delay_ms": self.draw(st.sampled_from([0, 500])),
             }
         if self.draw(st.booleans()) and not self.in_any_order:
-            fields["timeout_seconds"] = self.draw(st.sampled_from([0.0000001, 1, 4]))
+            fields["timeout_seconds"] = self.draw(st.sampled_from(self.timeouts))
         if self.draw(st.integers(0, 3)) == 0:
             fields["conditions"] = [self.condition(earlier)]
         return fields
