@@ -20,7 +20,7 @@ Recovery = Annotated[
     bool | None,
     typer.Option(
         "--recovery/--no-recovery",
-        help="Failed steps recover by the settings, or only as they say themselves; default as "
+        help="Failed steps recover by the settings, or only by re-tries of their own; default as "
         "the server is set.",
     ),
 ]
