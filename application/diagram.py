@@ -126,7 +126,8 @@ class Edge:
 class Graph:
     """A flow. `execution_id`, `status` and `attempt` are None for a definition alone.
 
-    `partial` says that it completed although steps that are not critical failed.
+    `partial` says that it completed although steps that are not critical failed, `paused` that
+    nothing new begins.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Graph:
     status: str | None
     attempt: int | None
     partial: bool
+    paused: bool
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
@@ -162,6 +164,7 @@ def graph_of(
         status=None if state is None else state.status,
         attempt=None if state is None else state.attempt,
         partial=state is not None and state.partial,
+        paused=state is not None and state.pause is not None,
         nodes=tuple(flow.nodes()),
         edges=tuple(flow.edges()),
     )

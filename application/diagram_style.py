@@ -64,6 +64,8 @@ def title_of(graph: Graph) -> str:
         parts[0] += f" v{graph.workflow_version}"
     if graph.status is not None:
         parts.append(f"{graph.status} with failures" if graph.partial else graph.status)
+    if graph.paused:
+        parts.append("paused")
     if graph.attempt is not None and graph.attempt > 1:
         parts.append(f"attempt {graph.attempt}")
     return " · ".join(parts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from interfaces import cli_demo, cli_executions, cli_operations, cli_serve
+from interfaces import cli_demo, cli_executions, cli_interventions, cli_operations, cli_serve
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_output import write_error
 from interfaces.cli_projections import projections_app
@@ -37,6 +37,11 @@ app.command("watch")(cli_executions.watch)
 app.command("list")(cli_executions.list_executions)
 app.command("cancel")(cli_executions.cancel)
 app.command("retry")(cli_executions.retry)
+app.command("pause")(cli_interventions.pause)
+app.command("resume")(cli_interventions.resume)
+app.command("fork")(cli_interventions.fork)
+app.command("skip")(cli_interventions.skip)
+app.command("complete")(cli_interventions.complete)
 app.command("history")(cli_executions.history)
 app.command("diagram")(cli_executions.diagram)
 app.command("explain")(cli_executions.explain)
