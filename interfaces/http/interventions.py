@@ -11,7 +11,7 @@ from domain.interventions import PAUSE_SECONDS_MAX
 from domain.verbs import COMPLETE, SKIP
 from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import COMMAND, caller_of
-from interfaces.http.documented import COMMAND_HEADERS, body_answers
+from interfaces.http.documented import COMMAND_HEADERS, Responses, body_answers
 from interfaces.http.executions import (
     REASON_CHARACTERS_MAX,
     STEP_CHARACTERS_MAX,
@@ -22,15 +22,20 @@ from interfaces.http.present import API
 from interfaces.http.serving import ExecutionId, services_of
 from interfaces.http.shapes import ExecutionShape
 
-_REFUSALS = (
-    "not_found",
-    "illegal_transition",
-    "concurrent_update",
-    "precondition_failed",
-    "idempotency_key_reused",
-)
-
 router = APIRouter(prefix=API, tags=["executions"], route_class=StrictRoute)
+
+
+def _answers(description: str) -> Responses:
+    return body_answers(
+        "not_found",
+        "illegal_transition",
+        "concurrent_update",
+        "precondition_failed",
+        "idempotency_key_reused",
+        model=ExecutionShape,
+        headers=COMMAND_HEADERS,
+        description=description,
+    )
 
 
 class Pause(BaseModel):
@@ -98,12 +103,7 @@ class CompleteStep(SkipStep):
 @router.post(
     "/executions/{execution_id}/pause",
     response_model=ExecutionShape,
-    responses=body_answers(
-        *_REFUSALS,
-        model=ExecutionShape,
-        headers=COMMAND_HEADERS,
-        description="Paused, also when it was before.",
-    ),
+    responses=_answers("Paused, also when it was before."),
     openapi_extra=COMMAND,
 )
 async def pause_execution(
@@ -122,12 +122,7 @@ async def pause_execution(
 @router.post(
     "/executions/{execution_id}/resume",
     response_model=ExecutionShape,
-    responses=body_answers(
-        *_REFUSALS,
-        model=ExecutionShape,
-        headers=COMMAND_HEADERS,
-        description="It goes on, or was not paused.",
-    ),
+    responses=_answers("It goes on, or was not paused."),
     openapi_extra=COMMAND,
 )
 async def resume_execution(
@@ -144,12 +139,7 @@ async def resume_execution(
 @router.post(
     "/executions/{execution_id}/steps/skip",
     response_model=ExecutionShape,
-    responses=body_answers(
-        *_REFUSALS,
-        model=ExecutionShape,
-        headers=COMMAND_HEADERS,
-        description="The step is SKIPPED; a worker goes on.",
-    ),
+    responses=_answers("The step is SKIPPED; a worker goes on."),
     openapi_extra=COMMAND,
 )
 async def skip_step(request: Request, execution_id: ExecutionId, body: SkipStep) -> Response:
@@ -164,12 +154,7 @@ async def skip_step(request: Request, execution_id: ExecutionId, body: SkipStep)
 @router.post(
     "/executions/{execution_id}/steps/complete",
     response_model=ExecutionShape,
-    responses=body_answers(
-        *_REFUSALS,
-        model=ExecutionShape,
-        headers=COMMAND_HEADERS,
-        description="The step is COMPLETED; a worker goes on.",
-    ),
+    responses=_answers("The step is COMPLETED; a worker goes on."),
     openapi_extra=COMMAND,
 )
 async def complete_step(
