@@ -1,4 +1,4 @@
-"""Commands on an existing execution: cancel, retry, answer a question, complete a human task."""
+"""Commands on an existing execution: cancel, pause, retry, settle a step, answer a question."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -8,7 +8,7 @@ from application.ledger import Entry, Ledger, execution_uuid
 from application.ports import Discard, Enqueue, QueueWrite, Touch
 from application.requests import Runner
 from application.workflows import Workflows
-from domain import decisions
+from domain import decisions, interventions
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, NotFound
 from domain.json_values import Json
@@ -44,6 +44,52 @@ class Control:
             lambda draft: Discard() if draft.state.terminal else Touch(draft.meta.at),
         )
 
+    async def pause(
+        self,
+        caller: Caller,
+        execution_ref: str,
+        max_seconds: float | None = None,
+        reason: str | None = None,
+    ) -> Answer:
+        """Nothing new begins when this returns; what is in flight goes on and is recorded.
+
+        `max_seconds` from now it fails if nobody has resumed it. Pausing twice is no error.
+        """
+        return await self._commanded(
+            caller,
+            execution_uuid(caller.workspace_id, execution_ref),
+            lambda draft: interventions.pause(draft, max_seconds, reason),
+            _touch,
+        )
+
+    async def resume(self, caller: Caller, execution_ref: str, reason: str | None = None) -> Answer:
+        """A worker goes on with a paused execution. Resuming what is not paused is no error."""
+        return await self._commanded(
+            caller,
+            execution_uuid(caller.workspace_id, execution_ref),
+            lambda draft: interventions.resume(draft, reason),
+            _touch,
+        )
+
+    async def settle_step(
+        self,
+        caller: Caller,
+        execution_ref: str,
+        path: str,
+        verb: str,
+        reason: str,
+        output: Json = None,
+    ) -> Answer:
+        """A person ends a stuck step (`skip` or `complete`); its handler is interrupted."""
+        entry = await self._ledger.find(caller.workspace_id, execution_ref)
+        definition = await self._workflows.definition(entry.state)
+        return await self._commanded(
+            caller,
+            entry.state.id,
+            lambda draft: interventions.settle_step(draft, definition, path, verb, reason, output),
+            _touch,
+        )
+
     async def answer(
         self,
         caller: Caller,
@@ -67,7 +113,7 @@ class Control:
                 self._rules,
                 reason=reason,
             ),
-            lambda draft: Touch(draft.meta.at),
+            _touch,
         )
         return answered
 
@@ -106,7 +152,7 @@ class Control:
             caller,
             _execution_of(task_id),
             lambda draft: decisions.complete_human_task(draft, task_id, result),
-            lambda draft: Touch(draft.meta.at),
+            _touch,
         )
 
     async def _commanded(
@@ -125,6 +171,10 @@ class Control:
             async with self._runner.paused(execution_id):
                 answer, _, _ = await self._ledger.command(caller, execution_id, decide, queue)
         return answer
+
+
+def _touch(draft: Draft) -> QueueWrite:
+    return Touch(draft.meta.at)
 
 
 def _execution_of(task_id: str) -> UUID:

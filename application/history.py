@@ -24,6 +24,7 @@ POLL_SECONDS: Final = 1.0
 FIRST_LOOK_SECONDS: Final = 0.05
 """A cached state may lag behind other processes, so the first look at the log comes this soon."""
 PAGE: Final = 500
+ANCESTORS_MAX: Final = 100
 
 
 class History:
@@ -51,6 +52,16 @@ class History:
         if as_of is not None:
             entry = await self._as_of(entry, as_of)
         return summarise(entry.state, entry.position)
+
+    async def ancestors(self, workspace_id: str, execution_ref: str) -> Sequence[ExecutionView]:
+        """Those it was forked from, the first one first, at most 100; itself comes last."""
+        entry: Entry | None = await self._ledger.find(workspace_id, execution_ref)
+        found: list[ExecutionView] = []
+        while entry is not None and len(found) <= ANCESTORS_MAX:
+            found.append(summarise(entry.state, entry.position))
+            lineage = entry.state.forked_from
+            entry = None if lineage is None else await self._ledger.load(lineage.execution_id)
+        return found[::-1]
 
     async def definition(self, state: ExecutionState) -> Definition:
         """What the execution runs."""

@@ -34,7 +34,8 @@ class Page(Generic[Item]):
 class ExecutionQuery:
     """Filters of `GET /executions`; empty means any.
 
-    `workflow` is a name, a `wf-...` id or a UUID (workflow or version).
+    `workflow` is a name, a `wf-...` id or a UUID (workflow or version), `forked_from` the id of the
+    execution that they were forked from.
 
     `sort` is `created_at`, `updated_at`, `completed_at`, `duration_ms`, `status`, `workflow_name`,
     with `-` for descending.
@@ -45,6 +46,7 @@ class ExecutionQuery:
     sub_status: str | None = None
     workflow: str | None = None
     waiting_on: str | None = None
+    forked_from: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)

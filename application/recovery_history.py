@@ -15,7 +15,7 @@ from application.views import milliseconds_between
 from domain import events as ev
 from domain.execution import ExecutionState
 from domain.lane_paths import is_inside
-from domain.lifecycle import AWAITING_ANSWER, CANCELLED, SKIPPED
+from domain.lifecycle import AWAITING_ANSWER, CANCELLED, COMPLETED, SKIPPED
 from domain.recovery_stages import ALTERNATIVE, ASK, RETRY
 
 SUCCEEDED: Final = "succeeded"
@@ -28,6 +28,7 @@ _MAY_END_OTHERS: Final = frozenset(
     {
         ev.StepFailed,
         ev.StepSkipped,
+        ev.StepSettled,
         ev.IterationFinished,
         ev.BranchFinished,
         ev.Joined,
@@ -214,13 +215,14 @@ def _untried(
 def _cut_off(
     under_way: Recoveries, event: ev.Event, after: ExecutionState
 ) -> Iterator[AttemptMove]:
-    """A recovery ends without a verdict when the step is not wanted any more."""
+    """A recovery ends without a verdict when the step is not wanted any more, or settled."""
     over = _over(event.data)
     for path in sorted(under_way):
         if over and path != over and not is_inside(path, over):
             continue
         step = after.steps.get(path)
-        if after.terminal or step is None or step.state in _DEAD:
+        dead = _DEAD | {COMPLETED} if isinstance(event.data, ev.StepSettled) else _DEAD
+        if after.terminal or step is None or step.state in dead:
             present = under_way.pop(path).present
             if present is not None:
                 yield _ended(present, CUT_OFF, event.meta.at)

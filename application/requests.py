@@ -1,5 +1,6 @@
-"""Start executions: of a published workflow, or of a definition that comes with the request."""
+"""Start executions: of a published workflow, of a definition in the request, of another's step."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from domain.definition_reader import Mistake
 from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
 from domain.events import Event
 from domain.execution import ExecutionState
+from domain.forking import fork
 from domain.json_values import Json, JsonObject, sha256_of
 from domain.recovery_config import completed
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
@@ -134,10 +136,12 @@ class Requests:
         return await self._request(caller, wanted, options)
 
     def _check_input(self, normalised: JsonObject, options: ExecuteOptions) -> None:
-        schema = normalised["input_schema"]
+        self._check_schema(normalised["input_schema"], options.input_data)
+
+    def _check_schema(self, schema: Json, input_data: JsonObject) -> None:
         if schema is None:
             return
-        mistakes = self._schemas.mistakes(schema, options.input_data)
+        mistakes = self._schemas.mistakes(schema, input_data)
         if mistakes:
             raise InvalidInput("The input does not fit the definition's input_schema.", mistakes)
 
@@ -149,18 +153,53 @@ class Requests:
             _with_options(wanted, options, self._rules, now),
             caller.meta(now, command_id),
         )
-        return await self._store(caller, state, event)
+        return await self._store(caller, state, (event,))
 
-    async def _store(self, caller: Caller, state: ExecutionState, event: Event) -> Answer:
+    async def fork(
+        self,
+        caller: Caller,
+        execution_ref: str,
+        from_step: str,
+        input_data: JsonObject | None,
+        reason: str | None = None,
+    ) -> Answer:
+        """Request an execution that does another one anew from a step on; that one stays as it is.
+
+        The repeat of a request with an Idempotency-Key is answered whatever has become of the
+        other one meanwhile.
+        """
+        now = self._ledger.clock.now()
+        command_id = caller.identity(self._ledger.new_id())
+        origin = await self._ledger.find(caller.workspace_id, execution_ref)
+        if caller.idempotency_key is not None and await self._ledger.load(command_id) is not None:
+            return await self._repeated(caller, command_id, None)
+        caller.check_version(origin.state.version)
+        definition = await self._workflows.definition(origin.state)
+        if input_data is not None:
+            self._check_schema(definition.input_schema, input_data)
+        state, events = fork(
+            origin.state,
+            definition,
+            from_step,
+            input_data,
+            reason,
+            command_id,
+            caller.meta(now, command_id),
+        )
+        return await self._store(caller, state, events)
+
+    async def _store(
+        self, caller: Caller, state: ExecutionState, events: Sequence[Event]
+    ) -> Answer:
         execution_id = state.id
         ready_at = state.start_at or state.created_at
         lease = ready_at <= state.created_at and self._runner.reserve(execution_id)
         enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
         done: Appended | None = None
         try:
-            done = await self._append(Append(execution_id, (event,), enqueue))
+            done = await self._append(Append(execution_id, events, enqueue))
         except VersionConflict:
-            return await self._repeated(caller, execution_id, event)
+            return await self._repeated(caller, execution_id, events[-1])
         except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
         finally:
@@ -183,18 +222,18 @@ class Requests:
             "The request may have been stored; send it again with the same Idempotency-Key."
         ) from error
 
-    async def _repeated(self, caller: Caller, execution_id: UUID, event: Event) -> Answer:
-        """The id is taken: by an earlier request with the same key, or by this one whose answer
-        was lost.
+    async def _repeated(self, caller: Caller, execution_id: UUID, mine: Event | None) -> Answer:
+        """The id is taken: by an earlier request with the same key, or by this one, whose answer
+        was lost; `mine` is the last event that it would have stored.
         """
         entry = await self._ledger.load(execution_id)
         if entry is None:
             raise ConcurrentUpdate(f"{execution_id} names something else; use a new key.")
         earlier = caller.repeated(entry.state, execution_id)
-        version = earlier.version if earlier is not None else 1
+        version = earlier.version if earlier is not None else 1 if mine is None else mine.version
         answer = await self._ledger.replay(execution_id, version)
         first = await self._ledger.read(execution_id, limit=1)
-        same = bool(first) and first[0].event.meta == event.meta
+        same = mine is not None and bool(first) and first[0].event.meta == mine.meta
         return Answer(answer.view, replayed=not same)
 
 

@@ -14,7 +14,7 @@ from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, declared_at
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
-from domain.lifecycle import RUNNING
+from domain.lifecycle import PAUSED, RUNNING
 from domain.planner import running_actions
 
 
@@ -105,8 +105,8 @@ def _runs(state: ExecutionState, what: Try) -> bool:
 
 
 def effects_of(definition: Definition, state: ExecutionState) -> Sequence[Try]:
-    """The live tries that a worker performs."""
-    if state.terminal:
+    """The live tries that a worker performs; a pause lets none of them begin."""
+    if state.terminal or state.state == PAUSED:
         return ()
     return [
         Try(path, (step := state.steps[path]).attempt, step.try_no)

@@ -35,6 +35,7 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.RecoverySucceeded,
         ev.RecoveryExhausted,
         ev.HumanTaskCreated,
+        ev.StepKept,
     }
 )
 _END_OTHERS: Final = frozenset(
@@ -45,6 +46,7 @@ _END_OTHERS: Final = frozenset(
         ev.Cancelled,
         ev.Failed,
         ev.CompensationStarted,
+        ev.StepSettled,
     }
 )
 

@@ -12,10 +12,9 @@ from typing import Final
 from msgspec import Struct
 
 from domain.compensation import UNDOING
-from domain.decisions import allowed_actions
 from domain.definition import alternative_path, is_aside, step_id_of
 from domain.execution import START, ErrorInfo, ExecutionState, StepState
-from domain.execution_state import Fan
+from domain.execution_state import Fan, Lineage, Pause
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import (
     AWAITING_ANSWER,
@@ -26,6 +25,7 @@ from domain.lifecycle import (
     STEP_ENDED,
     status_of,
 )
+from domain.verbs import allowed_actions
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PRESSING: Final = ("awaiting_answer", "rerouted", "retrying")
@@ -57,14 +57,22 @@ class ErrorView(Struct, frozen=True):
 class WaitView(Struct, frozen=True):
     """One thing it waits for.
 
-    `kind`: start, timer, retry, alternative, question, action, human_task, compensation. `until`
-    None when only others can end it.
+    `kind`: start, timer, retry, alternative, question, action, human_task, compensation, and resume
+    first of all while it is paused. `until` None when only others can end it.
     """
 
     kind: str
     path: str
     until: datetime | None
     detail: str | None
+
+
+class OriginView(Struct, frozen=True):
+    """The execution that another one was forked from, as it was at `version`, at `from_step`."""
+
+    execution_id: str
+    version: int
+    from_step: str
 
 
 class ExecutionView(Struct, frozen=True):
@@ -110,6 +118,7 @@ class ExecutionView(Struct, frozen=True):
     duration_ms: int | None
     allowed_actions: Sequence[str]
     steps_recovered: int
+    forked_from: OriginView | None = None
 
 
 class StepView(Struct, frozen=True):
@@ -181,7 +190,14 @@ def summarise(state: ExecutionState, position: int) -> ExecutionView:
         duration_ms=milliseconds_between(state.started_at, state.completed_at),
         allowed_actions=allowed_actions(state),
         steps_recovered=state.steps_recovered,
+        forked_from=_origin(state.forked_from),
     )
+
+
+def _origin(lineage: Lineage | None) -> OriginView | None:
+    if lineage is None:
+        return None
+    return OriginView(str(lineage.execution_id), lineage.version, lineage.from_step)
 
 
 def sub_status_of(state: ExecutionState) -> str | None:
@@ -206,7 +222,9 @@ def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
         return (WaitView("start", "", state.start_at, None),)
     if state.state in UNDOING and not state.live:
         return tuple(WaitView("compensation", path, None, None) for path in state.to_undo[-1:])
-    return tuple(
+    pause = state.pause
+    first = () if pause is None else (WaitView("resume", "", pause.due_at, _who_paused(pause)),)
+    return first + tuple(
         _wait(path, step)
         for path in sorted(state.live)
         if path != START
@@ -214,6 +232,10 @@ def waiting_on(state: ExecutionState) -> tuple[WaitView, ...]:
         and (not step.is_around or step.state != RUNNING)
         and not (step.state == REROUTED and alternative_path(path, step.via or "") in state.live)
     )
+
+
+def _who_paused(pause: Pause) -> str:
+    return f"paused by {pause.by}" + (f": {pause.reason}" if pause.reason else "")
 
 
 def _wait(path: str, step: StepState) -> WaitView:

@@ -8,7 +8,6 @@ docs/explanation/architecture.md.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -19,17 +18,15 @@ from domain.compensation import cancel_first
 from domain.definition import Definition, owner_of, step_id_of
 from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
-from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
+from domain.errors import Invalid, NotFound, StateConflict
 from domain.execution import ExecutionState, evolve
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import top_of
 from domain.lifecycle import (
     CANCELLED,
     CANCELLING,
-    EXECUTION_TABLE,
+    PAUSED,
     RUNNING,
-    follow,
-    verbs_from,
 )
 from domain.mistakes import Mistake
 from domain.outcomes import complete_step, fail_step, redeliver
@@ -38,10 +35,8 @@ from domain.questions import ANSWER_CHARACTERS_MAX, understand
 from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules, strategies_of
-from domain.reopening import undone_by_retry, was_reached
-
-VERBS: Final = ("cancel", "retry")
-"""Triggers of the execution machine that callers may pull."""
+from domain.reopening import main_line_step, require_reached, undone_by_retry
+from domain.verbs import allowed_actions, require
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -99,11 +94,6 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
     return evolve(None, event), event
 
 
-def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
-    """The verbs that are legal now, from the lifecycle table."""
-    return verbs_from(state.state, VERBS)
-
-
 def cancel(draft: Draft, reason: str | None) -> None:
     """CANCELLED at once, or, in strict mode, once what has finished is undone.
 
@@ -111,7 +101,7 @@ def cancel(draft: Draft, reason: str | None) -> None:
     """
     if draft.state.state in (CANCELLED, CANCELLING):
         return
-    _require(draft.state, "cancel")
+    require(draft.state, "cancel")
     draft.record(ev.CancelRequested(reason))
     draft.record(cancel_first(draft.state))
 
@@ -125,7 +115,7 @@ def retry(
 ) -> None:
     """The next attempt: what is finished stays, from `resume_from` on everything is done again."""
     state = draft.state
-    _require(state, "retry")
+    require(state, "retry")
     undone = frozenset[str]()
     if resume_from is not None:
         undone = _reachable(definition, state, resume_from)
@@ -151,7 +141,9 @@ def resume(
     Tries that no living worker runs (`held` are its own) are delivered again.
     """
     held = frozenset(held)
-    if draft.state.deadline_at is None or draft.state.deadline_at > now:
+    state = draft.state
+    overdue = state.deadline_at is not None and state.deadline_at <= now
+    if state.state != PAUSED and not overdue:
         for path in running_actions(definition, draft.state):
             step = draft.state.steps[path]
             expired = step.deadline_at is not None and step.deadline_at <= now
@@ -311,30 +303,9 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
         record_all(draft, (complete_step(draft.state, task.path, output),), draft.meta.at)
 
 
-def _require(state: ExecutionState, verb: str) -> None:
-    if follow(EXECUTION_TABLE, state.state, verb, state) is None:
-        allowed = allowed_actions(state)
-        hint = (
-            f"Possible now: {', '.join(allowed)}." if allowed else "Nothing can change it any more."
-        )
-        raise StateConflict(
-            f"An execution that is {state.status} cannot be asked to {verb}. {hint}",
-            current_status=state.status,
-            allowed_actions=allowed,
-        )
-
-
 def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> frozenset[str]:
     """Paths of `step_id` and of everything after it on the main line, with what they hold."""
-    if step_id not in definition.steps:
-        raise StepNotReached(f"This definition has no step {step_id!r}.")
-    if not was_reached(definition, state, step_id):
-        raise StepNotReached(
-            f"Step {step_id!r} was never reached; name one that ran, or leave resume_from_step out."
-        )
-    top = step_id
-    while definition.steps[top].parent:
-        top = definition.steps[top].parent
+    require_reached(definition, state, step_id, "resume_from_step")
     line = list(definition.main_line())
-    after = set(line[line.index(top) :])
+    after = set(line[line.index(main_line_step(definition, step_id)) :])
     return frozenset(path for path in state.steps if top_of(path) in after)

@@ -38,10 +38,18 @@ class StateConflict(FlowledgerError):
         self.allowed_actions = tuple(allowed_actions)
 
 
+class StepNotFound(NotFound):
+    """`path` names no step of the definition."""
+
+
 class StepNotReached(FlowledgerError):
-    """`resume_from_step` names a step that this execution never reached."""
+    """`field` of the request names a step that this execution never reached."""
 
     code: ClassVar[str] = "step_not_reached"
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class WorkflowInactive(FlowledgerError):

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+from domain.control_events import ForkedFrom, Paused, Resumed, StepKept, StepSettled
 from domain.event_envelope import Event, Meta, Payload, Recorded
 from domain.json_values import Json, JsonObject
 from domain.recovery_events import (
@@ -39,10 +40,12 @@ __all__ = [
     "Completed",
     "Event",
     "Failed",
+    "ForkedFrom",
     "HumanTaskCompleted",
     "HumanTaskCreated",
     "LateResultIgnored",
     "Meta",
+    "Paused",
     "Payload",
     "QuestionAnswered",
     "QuestionAsked",
@@ -51,13 +54,16 @@ __all__ = [
     "RecoveryStarted",
     "RecoverySucceeded",
     "Requested",
+    "Resumed",
     "Retried",
     "RetryScheduled",
     "Started",
     "StepCompleted",
     "StepFailed",
+    "StepKept",
     "StepProgressed",
     "StepRedelivered",
+    "StepSettled",
     "StepSkipped",
     "StepStarted",
     "WorkflowActivated",
@@ -351,7 +357,8 @@ class Completed(Payload, frozen=True):
 class Failed(Payload, frozen=True):
     """Terminal until an explicit retry.
 
-    `reason` is critical_step, timeout, no_success, bad_output, user_abort or compensation_failed.
+    `reason` is critical_step, timeout, pause_timeout, no_success, bad_output, user_abort or
+    compensation_failed.
     """
 
     TOPIC: ClassVar[str] = "execution.failed.v1"
@@ -464,6 +471,11 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     Failed,
     Retried,
     LateResultIgnored,
+    Paused,
+    Resumed,
+    StepSettled,
+    ForkedFrom,
+    StepKept,
 )
 WORKFLOW_PAYLOADS: tuple[type[Payload], ...] = (
     WorkflowPublished,

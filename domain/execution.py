@@ -10,8 +10,8 @@ from typing import Any, Final
 from immutables import Map
 from msgspec import structs
 
+from domain import control_evolution, lanes, recovery_evolution
 from domain import events as ev
-from domain import lanes, recovery_evolution
 from domain.definition import is_aside
 from domain.execution_state import (
     START,
@@ -343,6 +343,7 @@ def _stopped(state: ExecutionState, meta: ev.Meta) -> Changes:
         "lanes": open_lanes,
         "completed_at": meta.at,
         "deadline_at": None,
+        "pause": None,
     }
 
 
@@ -357,6 +358,7 @@ def _compensation_started(
         "live": frozenset(),
         "lanes": open_lanes,
         "deadline_at": None,
+        "pause": None,
         "abort_reason": data.reason,
     }
     if not cancelling:
@@ -443,4 +445,5 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.CompensationFinished: _compensation_finished,
     ev.LateResultIgnored: _unchanged,
     **recovery_evolution.APPLY,
+    **control_evolution.APPLY,
 }

@@ -34,10 +34,10 @@ class ErrorInfo(Struct, frozen=True):
 class Episode(Struct, frozen=True):
     """One recovery of one step, from its failure to its verdict.
 
-    `budget_ms` bounds it, less the time that a person was waited for: `paused` so far, and since
-    `paused_at`. `retries` counts those of its own, `dispatches` every try of whatever kind;
-    `alternatives` are the ids that were used, `asked` says that a person was; `strategy` chose what
-    runs now.
+    `budget_ms` bounds it, less the time that a person was waited for, or that a pause kept the next
+    try from beginning: `paused` so far, and since `paused_at`. `retries` counts those of its own,
+    `dispatches` every try of whatever kind; `alternatives` are the ids that were used, `asked` says
+    that a person was; `strategy` chose what runs now.
     """
 
     started_at: datetime
@@ -51,7 +51,7 @@ class Episode(Struct, frozen=True):
     strategy: str = ""
 
     def used(self, now: datetime) -> timedelta:
-        """How long it has taken, without the time that a person was waited for."""
+        """How long it has taken, without the time for which its clock stood still."""
         until = now if self.paused_at is None else self.paused_at
         return max(until - self.started_at - self.paused, timedelta())
 
@@ -184,6 +184,23 @@ class Question(Struct, frozen=True):
     answered_by: str | None = None
 
 
+class Lineage(Struct, frozen=True):
+    """The execution that another one was forked from: as it was at `version`, at `from_step`."""
+
+    execution_id: UUID
+    version: int
+    from_step: str
+
+
+class Pause(Struct, frozen=True):
+    """Since when, by whom and why an execution is paused; at `due_at` it fails (None: never)."""
+
+    since: datetime
+    by: str
+    reason: str | None
+    due_at: datetime | None
+
+
 class Command(Struct, frozen=True):
     """A client's command that came with an Idempotency-Key.
 
@@ -251,6 +268,8 @@ class ExecutionState(Struct, frozen=True):
     """Finished steps that a step undoes when the execution is aborted, in order of completion."""
     abort_reason: str | None = None
     """Why it is being undone: the reason of the failure it will end with, or `cancelled`."""
+    pause: Pause | None = None
+    forked_from: Lineage | None = None
 
     @property
     def status(self) -> str:
@@ -266,6 +285,11 @@ class ExecutionState(Struct, frozen=True):
     def compensations_due(self) -> bool:
         """Guard of the lifecycle: whether finished steps have to be undone first (strict mode)."""
         return bool(self.to_undo)
+
+    @property
+    def has_begun(self) -> bool:
+        """Guard of the lifecycle: whether the present attempt was started."""
+        return self.started_at is not None
 
     def waits_for_answer(self, question: Question) -> bool:
         """Whether the question is open: its step still waits for the answer."""

@@ -312,16 +312,20 @@ def finished_branches(steps: Steps) -> frozenset[str]:
 def is_unfinished(path: str, step: StepState, steps: Steps, finished: frozenset[str]) -> bool:
     """Whether a retry does a step again.
 
-    Not what completed, nor what its condition skipped, nor anything in something that completed.
+    Not what completed, nor what its condition or a person skipped, nor anything inside of those.
     """
-    if step.state == COMPLETED:
-        return False
-    if step.state == SKIPPED and (step.why or "").startswith("condition"):
+    if is_finished(step):
         return False
     around = path.rpartition("/")[0]
     while around:
         outer = steps.get(around)
-        if around in finished or (outer is not None and outer.state == COMPLETED):
+        if around in finished or (outer is not None and is_finished(outer)):
             return False
         around = lane_owner(around)
     return True
+
+
+def is_finished(step: StepState) -> bool:
+    """Whether a step is finished for good."""
+    skipped = step.state == SKIPPED and (step.why or "").startswith(("condition", "operator"))
+    return step.state == COMPLETED or skipped

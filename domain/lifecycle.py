@@ -69,12 +69,13 @@ _EXECUTION_STATES: Final[_Declaration] = [
 ]
 _EXECUTION_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "start", "source": PENDING, "dest": "RUNNING"},
-    {"trigger": "pause", "source": EXECUTING, "dest": PAUSED},
-    {"trigger": "resume", "source": PAUSED, "dest": EXECUTING},
+    {"trigger": "pause", "source": [PENDING, EXECUTING], "dest": PAUSED},
+    {"trigger": "resume", "source": PAUSED, "dest": EXECUTING, "conditions": "has_begun"},
+    {"trigger": "resume", "source": PAUSED, "dest": PENDING},
     {"trigger": "complete", "source": EXECUTING, "dest": COMPLETED},
     {
         "trigger": "fail",
-        "source": EXECUTING,
+        "source": [EXECUTING, PAUSED],
         "dest": COMPENSATING,
         "conditions": "compensations_due",
     },
@@ -119,6 +120,8 @@ _STEP_TRANSITIONS: Final[_Declaration] = [
     },
     {"trigger": "ask", "source": [FAILED, REROUTED], "dest": AWAITING_ANSWER},
     {"trigger": "exhaust", "source": [FAILED, "RECOVERING"], "dest": FAILED},
+    {"trigger": "complete_by_hand", "source": [RUNNING, "RECOVERING"], "dest": COMPLETED},
+    {"trigger": "skip_by_hand", "source": [RUNNING, "RECOVERING"], "dest": SKIPPED},
     {"trigger": "cancel", "source": [PENDING, RUNNING, "RECOVERING"], "dest": CANCELLED},
     {
         "trigger": "reset",
@@ -134,6 +137,10 @@ class Facts(Protocol):
     @property
     def compensations_due(self) -> bool:
         """Whether finished steps have compensations to run."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the present attempt was started, also when it is paused by now."""
 
 
 class Edge(NamedTuple):

@@ -10,6 +10,7 @@ It looks at the live paths only, so a step of a long execution costs the same as
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
+from typing import Final
 
 from domain import events as ev
 from domain.beginnings import begin_step
@@ -44,13 +45,25 @@ from domain.fan_out import (
 )
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from domain.lane_paths import lane_owner
-from domain.lifecycle import COMPLETED, EXECUTING, FAILED, PENDING, RUNNING, STEP_ENDED
+from domain.lifecycle import (
+    COMPLETED,
+    EXECUTING,
+    FAILED,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    STEP_ENDED,
+)
 from domain.outcomes import complete_composite, complete_step, fail_step, has_worked
+from domain.pausing import due_while_paused, in_flight
 from domain.recovering import plan_recovering
 from domain.recovery import USER_ABORT, Plan, record_all, with_recovery
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
+
+PAUSE_TIMEOUT: Final = "pause_timeout"
+"""Why an execution fails whose pause has lasted too long."""
 
 
 def advance(
@@ -99,6 +112,8 @@ def plan(
     """The next facts, or () while the execution waits or has ended."""
     if state.state == PENDING:
         return _start(definition, state, now)
+    if state.state == PAUSED:
+        return _plan_paused(definition, state, now, rules)
     if state.state in UNDOING and (facts := plan_undoing(definition, state, now)) is not None:
         return facts
     if state.state != EXECUTING and state.state not in UNDOING:
@@ -106,6 +121,20 @@ def plan(
     if state.deadline_at is not None and state.deadline_at <= now:
         return (compensation_first(state, _timed_out(state, definition)),)
     return _plan_some(definition, state, state.live, now, rules)
+
+
+def _plan_paused(
+    definition: Definition, state: ExecutionState, now: datetime, rules: RecoveryRules
+) -> Plan:
+    """What time and outcomes make of the steps in flight; the walk stands still."""
+    if state.pause is not None and state.pause.due_at is not None and state.pause.due_at <= now:
+        message = f"The execution was paused until {state.pause.due_at.isoformat()} at most."
+        ended = ev.Failed(state.attempt, PAUSE_TIMEOUT, "timeout", PAUSE_TIMEOUT, "", message)
+        return (compensation_first(state, ended),)
+    for path in sorted(in_flight(state)):
+        if facts := _plan_path(definition, state, path, now, rules):
+            return facts
+    return ()
 
 
 def _plan_some(
@@ -157,6 +186,8 @@ def next_due(state: ExecutionState) -> datetime | None:
     """
     if state.state == PENDING:
         return state.start_at or state.created_at
+    if state.state == PAUSED:
+        return due_while_paused(state)
     due = [state.deadline_at] if state.deadline_at is not None and state.live else []
     for path in state.live:
         step = state.steps.get(path)

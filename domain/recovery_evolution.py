@@ -1,7 +1,7 @@
 """What the events of recovery make of a step. Only assignments, as in `domain/execution.py`."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from immutables import Map
@@ -15,6 +15,7 @@ from domain.lifecycle import (
     AWAITING_ANSWER,
     COMPLETED,
     FAILED,
+    PAUSED,
     PENDING,
     REROUTED,
     RETRYING,
@@ -42,12 +43,15 @@ def with_dispatch(steps: Map[str, StepState], path: str) -> Map[str, StepState]:
     return steps.set(owner, structs.replace(step, recovery=episode))
 
 
-def cut_off(state: ExecutionState, outer: str, meta: ev.Meta) -> int:
-    """Milliseconds spent by recoveries that end because the composite or lane around them has."""
+def cut_off(state: ExecutionState, outer: str, meta: ev.Meta, *, with_own: bool = False) -> int:
+    """Milliseconds spent by recoveries that end because the composite or lane around them has.
+
+    With `with_own` that of the step at `outer` is one of them.
+    """
     return sum(
         -(-step.recovery.used(meta.at) // _MILLISECOND)
         for path in state.live
-        if is_inside(path, outer)
+        if (is_inside(path, outer) or (with_own and path == outer))
         and (step := state.steps.get(path)) is not None
         and step.recovery is not None
         and not _recovers_around(state, path)
@@ -66,6 +70,7 @@ def _retry_scheduled(state: ExecutionState, data: ev.RetryScheduled, meta: ev.Me
         asked = step.state == AWAITING_ANSWER
         episode = structs.replace(
             episode,
+            paused_at=_held_since(state, meta),
             strategy=ASK if asked else RETRY,
             retries=episode.retries if asked else episode.retries + 1,
         )
@@ -98,6 +103,7 @@ def _alternative_selected(
         via=data.id,
         recovery=structs.replace(
             episode,
+            paused_at=_held_since(state, meta),
             strategy=ASK if asked else ALTERNATIVE,
             alternatives=(*episode.alternatives, data.id),
         ),
@@ -107,6 +113,11 @@ def _alternative_selected(
         again = structs.replace(state.steps[other], state=PENDING, ended_at=None)
         changes["steps"] = _steps(changes).set(other, again)
     return changes | _lives_again(state, data.path)
+
+
+def _held_since(state: ExecutionState, meta: ev.Meta) -> datetime | None:
+    """A pause keeps the next try from beginning: the clock stands still until it is over."""
+    return meta.at if state.state == PAUSED else None
 
 
 def _question_asked(state: ExecutionState, data: ev.QuestionAsked, meta: ev.Meta) -> Changes:

@@ -1,6 +1,7 @@
 """What an explicit retry does again: never what is finished."""
 
 from domain.definition import Definition, LoopStep, is_aside, owner_of, step_id_of
+from domain.errors import StepNotReached
 from domain.execution import ExecutionState
 from domain.lanes import finished_branches, is_unfinished
 
@@ -34,3 +35,21 @@ def was_reached(definition: Definition, state: ExecutionState, step_id: str) -> 
         step_id = definition.steps[step_id].parent
     begun = (step.fan for path, step in state.steps.items() if step_id_of(path) in loops)
     return any(fan is not None and fan.done > 0 for fan in begun)
+
+
+def require_reached(
+    definition: Definition, state: ExecutionState, step_id: str, field: str
+) -> None:
+    """Raises StepNotReached for a step that never ran; `field` is what named it."""
+    if step_id not in definition.steps:
+        raise StepNotReached(f"This definition has no step {step_id[:200]!r}.", field)
+    if not was_reached(definition, state, step_id):
+        message = f"Step {step_id!r} was never reached; {field} names one that ran."
+        raise StepNotReached(message, field)
+
+
+def main_line_step(definition: Definition, step_id: str) -> str:
+    """The step of the main line that `step_id` is, or lies in."""
+    while definition.steps[step_id].parent:
+        step_id = definition.steps[step_id].parent
+    return step_id

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 import typer
 
-from interfaces import cli_demo, cli_executions, cli_operations, cli_questions, cli_serve
+from interfaces import (
+    cli_demo,
+    cli_executions,
+    cli_interventions,
+    cli_operations,
+    cli_questions,
+    cli_serve,
+)
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_output import write_error
 from interfaces.cli_projections import projections_app
@@ -39,6 +46,11 @@ app.command("cancel")(cli_executions.cancel)
 app.command("retry")(cli_executions.retry)
 app.command("questions")(cli_questions.questions)
 app.command("answer")(cli_questions.answer)
+app.command("pause")(cli_interventions.pause)
+app.command("resume")(cli_interventions.resume)
+app.command("fork")(cli_interventions.fork)
+app.command("skip")(cli_interventions.skip)
+app.command("complete")(cli_interventions.complete)
 app.command("history")(cli_executions.history)
 app.command("diagram")(cli_executions.diagram)
 app.command("explain")(cli_executions.explain)

@@ -133,7 +133,7 @@ async def cancel(
 ) -> None:
     """Stop an execution."""
     body = {"reason": reason} if reason else {}
-    view = await _command(session, execution, "cancel", body, key)
+    view = await command(session, execution, "cancel", body, key)
     _write(session, view)
 
 
@@ -142,7 +142,8 @@ async def retry(
     session: Session,
     execution: ExecutionRef,
     from_step: Annotated[
-        str | None, typer.Option("--from", help="Step to run again, with all after it.")
+        str | None,
+        typer.Option("--from-step", "--from", help="Step to run again, with all after it."),
     ] = None,
     reason: Reason = None,
     key: Key = None,
@@ -150,11 +151,11 @@ async def retry(
 ) -> None:
     """Reopen a FAILED or CANCELLED execution.
 
-    Steps that are done do not run again, unless --from names one.
+    Steps that are done do not run again, unless --from-step names one.
     """
     body = {"resume_from_step": from_step, "reason": reason}
     given = {name: value for name, value in body.items() if value is not None}
-    view = await _command(session, execution, "retry", given, key)
+    view = await command(session, execution, "retry", given, key)
     await present(session, view, watch=watch)
 
 
@@ -222,9 +223,8 @@ async def explain(session: Session, execution: ExecutionRef) -> None:
         write_line(f"{verb['verb']}: {verb['effect']}")
 
 
-async def _command(
-    session: Session, execution: str, verb: str, body: Body, key: str | None
-) -> Body:
+async def command(session: Session, execution: str, verb: str, body: Body, key: str | None) -> Body:
+    """Send a command; returns the execution as it is then."""
     headers = {"Idempotency-Key": key} if key else {}
     answer = await session.post(f"/executions/{segment(execution)}/{verb}", body, headers=headers)
     view: Body = answer.body
@@ -232,7 +232,7 @@ async def _command(
 
 
 async def present(session: Session, view: Body, *, watch: bool) -> None:
-    """Write an execution after a command; with `watch` once it has ended, which must be well."""
+    """Write an execution; with `watch` once it has ended, telling what happens until then."""
     if watch:
         view = await watch_to_end(session, view["id"])
     _write(session, view)

@@ -86,6 +86,15 @@ def _undoing(data: Body) -> str:
     return f"undoes what has finished: {', '.join(map(str, data.get('paths') or ()))}"
 
 
+def _paused(data: Body) -> str:
+    limit = f", until {data['due_at']} at most" if data.get("due_at") else ""
+    return f"paused{limit}{_because(data)}"
+
+
+def _because(data: Body) -> str:
+    return f": {data['reason']}" if data.get("reason") else ""
+
+
 _SENTENCES: dict[str, Callable[[Body], str]] = {
     "requested": _requested,
     "started": lambda data: f"started, attempt {data.get('attempt')}",
@@ -125,5 +134,15 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     "completed": lambda data: "COMPLETED" + (" in part" if data.get("partial") else ""),
     "failed": lambda data: f"FAILED: {_message(data)}",
     "retried": _retried,
+    "paused": _paused,
+    "resumed": lambda data: f"resumed{_because(data)}",
+    "step_settled": lambda data: (
+        f"{_step(data)} {str(data.get('state')).lower()} by hand{_because(data)}"
+    ),
+    "forked_from": lambda data: (
+        f"forked from {data.get('execution_id')} (version {data.get('version')}) "
+        f"at {data.get('from_step')}{_because(data)}"
+    ),
+    "step_kept": lambda data: f"{data.get('path')} is kept, {str(data.get('state')).lower()}",
     "late_result_ignored": lambda data: f"{_step(data)}: a late result was ignored",
 }

@@ -122,9 +122,15 @@ def write_execution(view: Body) -> None:
             ("error", view.get("error_message") or error.get("message")),
             ("failed step", error.get("path")),
             ("output", view.get("output")),
+            ("forked from", _origin(view)),
             ("possible now", ", ".join(view["allowed_actions"])),
         ]
     )
+
+
+def _origin(view: Body) -> str | None:
+    origin = view.get("forked_from")
+    return f"{origin['execution_id']} at {origin['from_step']}" if origin else None
 
 
 def _wait_text(wait: Body) -> str:

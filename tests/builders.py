@@ -1,16 +1,18 @@
 """Definitions to run, and `Run`: an execution driven in memory through the real decisions."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from domain import decisions
+from domain import decisions, interventions
 from domain import events as ev
 from domain.decisions import Outcome, Request
 from domain.definition import Definition, compile_definition, count_steps
 from domain.draft import Draft
 from domain.execution import ExecutionState, evolve, fold
+from domain.forking import fork as fork_of
 from domain.json_values import Json, JsonObject, sha256_of
 from domain.mistakes import Mistake
 from domain.planner import next_due, running_actions
@@ -21,6 +23,7 @@ from domain.validation import validate
 # Any in this file is JSON that a test writes down, which has no narrower type than it looks.
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 EXECUTION_ID = UUID("019c0000-0000-7000-8000-000000000001")
+FORK_ID = UUID("019c0000-0000-7000-8000-000000000002")
 
 
 class Actions:
@@ -272,6 +275,34 @@ class Run:
         decisions.retry(draft, self.definition, resume_from, "again")
         return self.store(draft)
 
+    def pause(self, seconds: float | None = None, reason: str | None = None) -> list[str]:
+        draft = self.draft()
+        interventions.pause(draft, seconds, reason)
+        return self.store(draft)
+
+    def go_on(self) -> list[str]:
+        """The pause is over; the worker looks what comes next."""
+        draft = self.draft()
+        interventions.resume(draft, None)
+        return [*self.store(draft), *self.go()]
+
+    def settle_by_hand(
+        self, verb: str, path: str, output: Json = None, reason: str = "it is stuck"
+    ) -> list[str]:
+        """An operator skips or completes a live step."""
+        draft = self.draft()
+        interventions.settle_step(draft, self.definition, path, verb, reason, output)
+        return self.store(draft)
+
+    def fork(self, from_step: str, given: JsonObject | None = None) -> "Run":
+        """Another execution, from `from_step` of this one on."""
+        other = copy(self)
+        other.state, events = fork_of(
+            self.state, self.definition, from_step, given, "what if", FORK_ID, other.meta()
+        )
+        other.events = list(events)
+        return other
+
     def complete_task(self, task_id: str, result: Json = None) -> list[str]:
         draft = self.draft()
         decisions.complete_human_task(draft, task_id, result)
@@ -360,4 +391,8 @@ def _recovery_told(data: ev.Payload) -> str:
             return f"{path} {reason}"
         case ev.CompensationStarted(reason=reason, paths=paths):
             return f"{reason}: {' '.join(paths)}"
+        case ev.StepSettled(path=path, state=state) | ev.StepKept(path=path, state=state):
+            return f"{path} {state}"
+        case ev.ForkedFrom(from_step=from_step):
+            return from_step
     return str(getattr(data, "path", ""))

@@ -20,12 +20,15 @@ from domain.lifecycle import (
     AWAITING_ANSWER,
     CANCELLED,
     COMPLETED,
+    EXECUTING,
     EXECUTION_TABLE,
     FAILED,
+    PAUSED,
     PENDING,
     REROUTED,
     RETRYING,
     RUNNING,
+    SKIPPED,
     STEP_TABLE,
     follow,
     status_of,
@@ -77,6 +80,8 @@ _EXECUTION_TRIGGERS: dict[type[ev.Payload], str] = {
     ev.Cancelled: "cancel",
     ev.CompensationStarted: "fail",
     ev.Retried: "retry",
+    ev.Paused: "pause",
+    ev.Resumed: "resume",
 }
 _RECOVERIES = (ev.RecoveryStarted, ev.RecoverySucceeded, ev.QuestionAnswered)
 _STEP_TRIGGERS: dict[type[ev.Payload], str] = {
@@ -95,6 +100,18 @@ _RECOVERY_STATES: dict[type[ev.Payload], tuple[str, ...]] = {
     ev.QuestionAnswered: (AWAITING_ANSWER,),
 }
 _WHILE_RUNNING = (ev.StepRedelivered, ev.StepProgressed, ev.BranchTaken, ev.HumanTaskCreated)
+_BY_HAND = {COMPLETED: "complete_by_hand", SKIPPED: "skip_by_hand"}
+_WHILE_PAUSED = (
+    *_RESULTS,
+    *_RECOVERIES,
+    ev.AlternativeSelected,
+    ev.QuestionAsked,
+    ev.RecoveryExhausted,
+    ev.RetryScheduled,
+    ev.StepProgressed,
+    ev.StepSettled,
+)
+"""What may be recorded of a step while nothing new begins."""
 _AFTER_THE_END = (ev.Retried, ev.LateResultIgnored, ev.HumanTaskCompleted)
 
 
@@ -259,12 +276,11 @@ def _step_transitions(
     before: ExecutionState, event: Event, after: ExecutionState
 ) -> Iterator[Violation]:
     kind, own = type(event.data), str(getattr(event.data, "path", ""))
-    if kind in _STEP_TRIGGERS or kind in _WHILE_RUNNING or kind in _RECOVERIES:
-        undoes = own.endswith("~undo") and before.state in UNDOING
-        if before.state != "RUNNING.executing" and not undoes:
+    trigger = _step_trigger(event.data)
+    if trigger or kind in _WHILE_RUNNING or kind in _RECOVERIES:
+        if not _may_move(before, own, kind):
             yield Violation("I4", _where(event), f"a step moved while {before.state}")
         earlier = before.steps[own].state if own in before.steps else PENDING
-        trigger = _STEP_TRIGGERS.get(kind)
         if kind in _RECOVERIES:
             if earlier not in _RECOVERY_STATES[kind]:
                 yield Violation("I4", _where(event), f"{own} is {earlier}")
@@ -278,6 +294,18 @@ def _step_transitions(
             continue
         if now not in {follow(STEP_TABLE, step.state, t) for t in ("cancel", "reset")}:
             yield Violation("I4", _where(event), f"{path} went from {step.state} to {now}")
+
+
+def _step_trigger(data: ev.Payload) -> str | None:
+    if isinstance(data, ev.StepSettled):
+        return _BY_HAND[data.state]
+    return _STEP_TRIGGERS.get(type(data))
+
+
+def _may_move(before: ExecutionState, path: str, kind: type[ev.Payload]) -> bool:
+    if before.state in UNDOING:
+        return path.endswith("~undo")
+    return before.state == EXECUTING or (before.state == PAUSED and kind in _WHILE_PAUSED)
 
 
 def check_terminal(events: Sequence[Event]) -> Iterator[Violation]:

@@ -146,6 +146,14 @@ def not_needed() -> Run:
     return run.succeed_all()
 
 
+def settled_by_hand(verb: str) -> Run:
+    """An operator ends the step while a person is asked about it."""
+    run = asked()
+    run.settle_by_hand(verb, "swap", {"by": "hand"} if verb == "complete" else None)
+    run.go()
+    return run.succeed_all()
+
+
 def all_of_them() -> Iterator[Run]:
     """Every story of this file."""
     yield recovered_by_retry()
@@ -159,6 +167,8 @@ def all_of_them() -> Iterator[Run]:
     yield not_needed()
     yield rerouted()
     yield asked()
+    yield settled_by_hand("skip")
+    yield settled_by_hand("complete")
 
 
 def attempts_of(run: Run) -> list[RecoveryAttempt]:

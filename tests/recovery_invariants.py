@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from domain import events as ev
 from domain.events import Event
-from domain.lane_paths import is_inside
 
 Finding = tuple[str, Event, str]
 _ENDS = (ev.Cancelled, ev.Completed, ev.Failed)
@@ -30,6 +29,7 @@ class _Budgets:
     total: object = None
     spent: int = 0
     going: dict[str, _Budget] = field(default_factory=dict)
+    paused: datetime | None = None
 
     def see(self, event: Event) -> Iterator[str]:
         match event.data:
@@ -44,10 +44,23 @@ class _Budgets:
                 self.spent += 0 if self.going else ended.recovery_ms
             case ev.Cancelled() | ev.Completed() | ev.Failed() | ev.CompensationStarted():
                 self.going.clear()
-            case ev.StepFailed(path=path):
-                for inside in [each for each in self.going if is_inside(each, path)]:
-                    del self.going[inside]
+            case ev.Paused():
+                self.paused = event.meta.at
+            case ev.Resumed() if self.paused is not None:
+                self._later(event.meta.at - self.paused)
+            case ev.StepSettled(path=path) | ev.StepFailed(path=path):
+                self._cut_off(path, own=isinstance(event.data, ev.StepSettled))
         yield from self._beyond(event)
+
+    def _later(self, stood: timedelta) -> None:
+        for budget in self.going.values():
+            budget.ends = None if budget.ends is None else budget.ends + stood
+
+    def _cut_off(self, path: str, *, own: bool) -> None:
+        within = tuple(path + mark for mark in "/[~")
+        for each in list(self.going):
+            if each.startswith(within) or (own and each == path):
+                del self.going[each]
 
     def _begin(self, event: Event, started: ev.RecoveryStarted) -> Iterator[str]:
         granted = started.budget_ms
@@ -104,7 +117,11 @@ class _Undoing:
                 self.mode = mode
             case ev.StepStarted() as started:
                 yield from self._start(started)
-            case ev.StepCompleted(path=path) | ev.RecoverySucceeded(path=path):
+            case (
+                ev.StepCompleted(path=path)
+                | ev.RecoverySucceeded(path=path)
+                | ev.StepSettled(path=path, state="COMPLETED")
+            ):
                 if path in self.undoable and path not in self.finished:
                     self.finished.append(path)
             case ev.CancelRequested():

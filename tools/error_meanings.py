@@ -106,6 +106,7 @@ STEP_CODES: Final[Mapping[str, str]] = {
 EXECUTION_CODES: Final[Mapping[str, str]] = {
     "bad_output": "The definition's `output` could not be made: a reference has no value, or the "
     "result is too large.",
+    "pause_timeout": "It was paused for longer than `max_pause_duration_seconds`.",
     "compensation_failed": "A step that undoes another one failed for good; the message names what "
     "is left to undo by hand.",
     "execution_timeout": "It did not end within the definition's `timeout_seconds`.",

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from application.lifecycle_diagram import lifecycle_mermaid
-from domain.decisions import VERBS
 from domain.lifecycle import EXECUTION_TABLE, STATUSES, STEP_STATUSES, STEP_TABLE, Edge, Table
+from domain.verbs import TRIGGERS
 from tools.markdown import table
 
 _PLACE: Final = re.compile(
@@ -23,7 +23,7 @@ same state and trigger, the first whose guard holds counts.
 
 def lifecycle_page() -> str:
     """The page."""
-    verbs = " and ".join(f"`{verb}`" for verb in VERBS)
+    verbs = " and ".join(f"`{verb}`" for verb in TRIGGERS)
     return "\n".join(
         (
             _INTRODUCTION,

@@ -149,6 +149,13 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "`too_long`",
         ),
         Limit(
+            "domain.interventions",
+            "PAUSE_SECONDS_MAX",
+            "`max_pause_duration_seconds`",
+            "s (366 days)",
+            "`out_of_range`",
+        ),
+        Limit(
             "domain.mistakes", "SECONDS_MAX", "A time-out, a wait", "s (a year)", "`out_of_range`"
         ),
         Limit(

@@ -128,6 +128,8 @@ def _conditions(
         conditions.append(named.condition)
     if query.sub_status is not None:
         conditions.append(columns.sub_status == query.sub_status)
+    if query.forked_from is not None:
+        conditions.append(columns.forked_from == query.forked_from)
     if query.created_after is not None:
         conditions.append(columns.created_at >= _utc(query.created_after))
     if query.created_before is not None:
@@ -220,6 +222,7 @@ def _fingerprint(query: ExecutionQuery) -> str:
             query.sub_status,
             query.workflow,
             query.waiting_on,
+            query.forked_from,
             query.created_after,
             query.created_before,
             sorted(query.labels.items()),
@@ -264,6 +267,7 @@ def _total(
     others = (
         query.sub_status,
         query.waiting_on,
+        query.forked_from,
         query.created_after,
         query.created_before,
         query.labels or None,

@@ -7,7 +7,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from application.views import ErrorView, ExecutionView, ProgressView, WaitView, summarise
+from application.views import (
+    ErrorView,
+    ExecutionView,
+    OriginView,
+    ProgressView,
+    WaitView,
+    summarise,
+)
 from domain.json_values import Json, JsonObject
 from infrastructure.projections.folding import EXECUTIONS, Batch
 from infrastructure.projections.tables import Index, ProjectedTable
@@ -55,6 +62,9 @@ class WorkflowRun(Struct, frozen=True, gc=False):
     duration_ms: int | None
     allowed_actions: Sequence[str]
     steps_recovered: int
+    forked_from: str | None
+    forked_from_version: int | None
+    forked_from_step: str | None
 
 
 TABLE: Final = ProjectedTable(
@@ -76,6 +86,7 @@ TABLE: Final = ProjectedTable(
         Index("status", "workspace_id, status, created_at, run_id"),
         Index("workflow", "workspace_id, workflow_name, created_at, run_id"),
         Index("duration", "workspace_id, workflow_name, duration_ms", where="status = 'COMPLETED'"),
+        Index("forks", "forked_from, created_at, run_id", where="forked_from IS NOT NULL"),
         Index("labels", "labels jsonb_path_ops", where="labels <> '{}'", using="gin"),
     ),
 )
@@ -94,7 +105,7 @@ class WorkflowRuns:
 
 def run_row(view: ExecutionView) -> WorkflowRun:
     """A summary as a row."""
-    progress = view.progress
+    progress, origin = view.progress, view.forked_from
     return WorkflowRun(
         run_id=view.run_id,
         workflow_id=view.workflow_id,
@@ -135,6 +146,9 @@ def run_row(view: ExecutionView) -> WorkflowRun:
         duration_ms=view.duration_ms,
         allowed_actions=view.allowed_actions,
         steps_recovered=view.steps_recovered,
+        forked_from=None if origin is None else origin.execution_id,
+        forked_from_version=None if origin is None else origin.version,
+        forked_from_step=None if origin is None else origin.from_step,
     )
 
 
@@ -145,6 +159,7 @@ _FLAT: Final = frozenset(ExecutionView.__struct_fields__) - {
     "progress",
     "waiting_on",
     "allowed_actions",
+    "forked_from",
 }
 
 
@@ -165,5 +180,8 @@ def run_view(row: Mapping[str, Any]) -> ExecutionView:
         ),
         waiting_on=tuple(msgspec.convert(each, WaitView) for each in row["waiting_on"]),
         allowed_actions=tuple(row["allowed_actions"]),
+        forked_from=None
+        if row["forked_from"] is None
+        else OriginView(row["forked_from"], row["forked_from_version"], row["forked_from_step"]),
         **{name: row[name] for name in _FLAT},
     )

@@ -17,10 +17,12 @@ from domain.errors import (
     FlowledgerError,
     Invalid,
     InvalidDefinition,
-    NotFound,
+    KeyReused,
     NotReady,
     PreconditionFailed,
     StateConflict,
+    StepNotFound,
+    StepNotReached,
 )
 from domain.json_values import Json, pointer_join
 from interfaces.http.conditional import etag
@@ -168,21 +170,15 @@ def _refusal(error: FlowledgerError) -> Meaning:
             )
         case NotReady():
             return _not_ready(error.message, error.retry_after_seconds, code)
-        case NotFound():
-            return Meaning(code, error.message)
+        case StepNotFound():
+            return Meaning(code, error.message, [Mistake("/path", code, error.message)])
+        case StepNotReached():
+            return Meaning(code, error.message, [Mistake(f"/{error.field}", code, error.message)])
+        case KeyReused():
+            mistake = Mistake("/header/Idempotency-Key", code, error.message, "header")
+            return Meaning(code, error.message, [mistake])
         case _:
-            return Meaning(code, error.message, _pointed(code, error.message))
-
-
-def _pointed(code: str, message: str) -> list[Mistake]:
-    places = {
-        "idempotency_key_reused": ("/header/Idempotency-Key", "header"),
-        "step_not_reached": ("/resume_from_step", "body"),
-    }
-    if code not in places:
-        return []
-    pointer, place = places[code]
-    return [Mistake(pointer, code, message, place)]
+            return Meaning(code, error.message)
 
 
 def _not_ready(text: str, seconds: int, code: str = "not_ready") -> Meaning:

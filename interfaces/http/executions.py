@@ -35,6 +35,8 @@ from interfaces.http.shapes import ExecutionPage, ExecutionShape, StepList
 from interfaces.http.times import read_time
 
 REASON_CHARACTERS_MAX: Final = 500
+STEP_CHARACTERS_MAX: Final = 1_100
+"""Of a step's path."""
 
 router = APIRouter(prefix=API, tags=["executions"], route_class=StrictRoute)
 
@@ -60,7 +62,7 @@ class Retry(BaseModel):
         },
     )
 
-    resume_from_step: str | None = Field(None, min_length=1, max_length=1_100)
+    resume_from_step: str | None = Field(None, min_length=1, max_length=STEP_CHARACTERS_MAX)
     reason: str | None = Field(None, min_length=1, max_length=REASON_CHARACTERS_MAX)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Depends, Query
 from starlette.requests import Request
 
+from application.ledger import execution_uuid
 from application.reads import ExecutionQuery
 from domain.errors import ProjectionBehind
 from interfaces.bootstrap import Services
@@ -42,7 +43,15 @@ SortField = Literal[
     "workflow_name", "-workflow_name",
 ]  # fmt: skip
 WaitKind = Literal[
-    "start", "timer", "retry", "alternative", "question", "action", "human_task", "compensation"
+    "start",
+    "resume",
+    "timer",
+    "retry",
+    "alternative",
+    "question",
+    "action",
+    "human_task",
+    "compensation",
 ]
 SubStatus = Literal[
     "executing", "paused", "cancelling", "compensating", "awaiting_answer", "rerouted", "retrying"
@@ -55,6 +64,10 @@ async def _filters(
     sub_status: SubStatus | None = None,
     workflow_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
     waiting_on: WaitKind | None = None,
+    forked_from: Annotated[
+        str | None,
+        Query(pattern=ID_PATTERN, description="Forks of this execution."),
+    ] = None,
     created_after: Time | None = None,
     created_before: Time | None = None,
     sort: SortField = "-created_at",
@@ -70,6 +83,7 @@ async def _filters(
         sub_status=sub_status,
         workflow=workflow_id,
         waiting_on=waiting_on,
+        forked_from=None if forked_from is None else str(execution_uuid(WORKSPACE, forked_from)),
         created_after=created_after,
         created_before=created_before,
         labels=labels,

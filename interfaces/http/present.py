@@ -12,6 +12,7 @@ from application.views import ErrorView, ExecutionView, StepView
 from domain.events import Recorded
 from domain.mistakes import Mistake
 from domain.validation import Verdict
+from domain.verbs import COMPLETE, SKIP
 from domain.workflow import WorkflowState, version_id
 
 API: Final = "/api/v1"
@@ -37,7 +38,6 @@ def execution_body(view: ExecutionView) -> Body:
     body: Body = {name: getattr(view, name) for name in _EXECUTION_FIELDS}
     body["error"] = _error(view.error)
     body["parent"] = None
-    body["forked_from"] = None
     body["links"] = _links(view)
     return body
 
@@ -166,5 +166,5 @@ def _links(view: ExecutionView) -> dict[str, str]:
         "explain": f"{own}/explain",
     }
     for verb in view.allowed_actions:
-        links[verb] = f"{own}/{verb}"
+        links[verb] = f"{own}/steps/{verb}" if verb in (SKIP, COMPLETE) else f"{own}/{verb}"
     return links

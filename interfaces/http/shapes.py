@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
-from application.explain import Explanation, VerbEffect, Waiting
+from application.explain import Explanation, Waiting
 from application.question_views import QuestionView
 from application.reads import (
     HumanTaskView,
@@ -23,7 +23,15 @@ from application.reads import (
     StrategiesUsed,
     WorkflowView,
 )
-from application.views import ErrorView, ExecutionView, ProgressView, StepView, WaitView
+from application.verb_effects import VerbEffect
+from application.views import (
+    ErrorView,
+    ExecutionView,
+    OriginView,
+    ProgressView,
+    StepView,
+    WaitView,
+)
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
     EVENT,
@@ -110,9 +118,9 @@ def _list_of(item: Model, name: str) -> Model:
 ErrorShape: Final = _shape(ErrorView, "ExecutionError", renamed={"error_class": "class"})
 ProgressShape: Final = _shape(ProgressView, "Progress")
 WaitShape: Final = _shape(WaitView, "WaitingOn")
+OriginShape: Final = _shape(OriginView, "ForkedFrom")
 _LINEAGE: Final = {
     "parent": dict[str, Any] | None,
-    "forked_from": dict[str, Any] | None,
     "links": dict[str, str],
 }
 ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINEAGE, example=EXECUTION)
@@ -200,6 +208,15 @@ class RetiredShape(BaseModel):
     message: str
     timestamp: datetime
     data: WorkflowShape  # type: ignore[valid-type]  # a run-time type
+
+
+class LineageShape(BaseModel):
+    """Where an execution comes from, and what was forked from it."""
+
+    execution_id: str
+    ancestors: list[ExecutionShape]  # type: ignore[valid-type]  # a run-time type
+    forks: list[ExecutionShape]  # type: ignore[valid-type]  # a run-time type
+    forks_total: int
 
 
 class VerdictShape(BaseModel):

@@ -130,3 +130,11 @@ def test_the_walk_by_settings_alone_counts_as_printed() -> None:
     assert [each.delay_ms for each in attempts_of(run)] == [0, 1_000, 2_000]
     assert attempts_of(run)[-1].recovery_ms == 3_000
     assert any(type(event.data) is ev.RecoverySucceeded for event in run.events)
+
+
+def test_a_step_that_an_operator_settles_cuts_its_recovery_off() -> None:
+    for verb in ("skip", "complete"):
+        run = recoveries.settled_by_hand(verb)
+        assert told(run)[-1] == (4, ASK, "cancelled", None)
+        assert run.state.steps_recovered == 0
+        assert all(each.ended_at is not None for each in attempts_of(run))

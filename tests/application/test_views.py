@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from application.views import step_view, sub_status_of, summarise, waiting_on
-from domain.decisions import allowed_actions
+from domain.verbs import allowed_actions
 from tests.builders import START, Run, linear, step, task, with_condition, with_wait, workflow
 
 
@@ -94,10 +94,10 @@ def ended(kind: str) -> Run:
 @pytest.mark.parametrize(
     ("status", "actions", "message"),
     [
-        ("RUNNING", ("cancel",), None),
-        ("COMPLETED", (), None),
-        ("FAILED", ("retry",), "it broke"),
-        ("CANCELLED", ("retry",), "Cancelled: enough"),
+        ("RUNNING", ("cancel", "pause", "fork", "skip", "complete"), None),
+        ("COMPLETED", ("fork",), None),
+        ("FAILED", ("retry", "fork"), "it broke"),
+        ("CANCELLED", ("retry", "fork"), "Cancelled: enough"),
     ],
 )
 def test_status_decides_what_callers_may_do(

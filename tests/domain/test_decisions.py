@@ -79,7 +79,9 @@ def test_cancel_is_refused_after_the_end(run: Run) -> None:
     refusal = given(run).when_refused(Run.cancel, StateConflict)
     assert isinstance(refusal, StateConflict)
     assert refusal.current_status == run.state.status
-    assert refusal.allowed_actions == (("retry",) if run.state.status == "FAILED" else ())
+    assert refusal.allowed_actions == (
+        ("retry", "fork") if run.state.status == "FAILED" else ("fork",)
+    )
 
 
 def test_a_result_after_cancel_is_ignored_and_noted() -> None:

@@ -96,6 +96,14 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.Failed(1, "critical_step", "transient", "boom", path, "it broke"),
             ev.Retried(2, (path,), None, None),
             ev.LateResultIgnored(path, 1, 1, 7, "completed", None),
+            ev.Paused(1, None, "look at it"),
+            ev.Resumed(1, None),
+            ev.StepSettled(path, 1, 1, "COMPLETED", 2, "done by hand", {}),
+            ev.ForkedFrom(EXECUTION_ID, 7, 1, "split", None),
+            ev.StepKept(
+                *(path, "COMPLETED", "x", "", 1, None, None, 2, None, None, None, 0, 0),
+                *(None, None, None, None, {}),
+            ),
         )
     }
     run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer

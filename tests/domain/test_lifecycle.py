@@ -1,6 +1,7 @@
 """The two machines and the tables made from them say the same, and their names are pinned."""
 
-from itertools import product
+from itertools import product, starmap
+from typing import NamedTuple
 
 import pytest
 from transitions import MachineError
@@ -39,26 +40,27 @@ BOTH = [
 
 
 class Subject:
-    """A model for the library's machine, with the one fact that guards ask for."""
+    """A model for the library's machine, with the facts that guards ask for."""
 
     state: str
 
-    def __init__(self, compensations_due: bool) -> None:
-        self.is_due = compensations_due
+    def __init__(self, facts: "Facts") -> None:
+        self.facts = facts
 
     def compensations_due(self, event: EventData | None = None) -> bool:
-        return self.is_due
+        return self.facts.compensations_due
+
+    def has_begun(self, event: EventData | None = None) -> bool:
+        return self.facts.has_begun
 
 
-class Facts:
-    def __init__(self, compensations_due: bool) -> None:
-        self.compensations_due = compensations_due
+class Facts(NamedTuple):
+    compensations_due: bool
+    has_begun: bool = True
 
 
-def machine_says(
-    machine: LifecycleMachine, state: str, trigger: str, compensations_due: bool
-) -> str | None:
-    subject = Subject(compensations_due)
+def machine_says(machine: LifecycleMachine, state: str, trigger: str, facts: Facts) -> str | None:
+    subject = Subject(facts)
     machine.add_model(subject, initial=state)
     try:
         moved = subject.trigger(trigger)  # type: ignore[attr-defined]  # added by the library
@@ -77,12 +79,13 @@ def leaves(machine: LifecycleMachine) -> list[str]:
 def test_machine_and_table_agree_on_every_state_trigger_and_guard(
     machine: LifecycleMachine, table: Table
 ) -> None:
-    cases = list(product(leaves(machine), machine.events, (True, False)))
-    assert len(cases) >= 8 * 7 * 2 - 2
+    facts = list(starmap(Facts, product((True, False), repeat=2)))
+    cases = list(product(leaves(machine), machine.events, facts))
+    assert len(cases) >= 8 * 7 * 4 - 2
     wrong = [
-        (state, trigger, due)
-        for state, trigger, due in cases
-        if follow(table, state, trigger, Facts(due)) != machine_says(machine, state, trigger, due)
+        (state, trigger, known)
+        for state, trigger, known in cases
+        if follow(table, state, trigger, known) != machine_says(machine, state, trigger, known)
     ]
     assert wrong == []
 
@@ -91,7 +94,7 @@ def test_the_table_finds_a_difference_when_there_is_one() -> None:
     """Control: the comparison above is able to fail."""
     machine = execution_machine()
     machine.add_transition("complete", PAUSED, COMPLETED)
-    assert machine_says(machine, PAUSED, "complete", False) == COMPLETED
+    assert machine_says(machine, PAUSED, "complete", Facts(False)) == COMPLETED
     assert follow(EXECUTION_TABLE, PAUSED, "complete", Facts(False)) is None
 
 
@@ -123,8 +126,8 @@ def test_names_are_pinned() -> None:
         *("cancel", "compensated", "complete", "fail", "pause", "resume", "retry", "start")
     ]
     assert sorted(step_machine().events) == [
-        *("ask", "cancel", "complete", "exhaust", "fail", "reroute", "reset", "schedule_retry"),
-        *("skip", "start"),
+        *("ask", "cancel", "complete", "complete_by_hand", "exhaust", "fail", "reroute", "reset"),
+        *("schedule_retry", "skip", "skip_by_hand", "start"),
     ]
 
 
@@ -155,6 +158,9 @@ def test_guards_decide_between_two_ways() -> None:
     assert follow(EXECUTION_TABLE, EXECUTING, "cancel", Facts(True)) == CANCELLING
     assert follow(EXECUTION_TABLE, EXECUTING, "cancel", Facts(False)) == CANCELLED
     assert follow(EXECUTION_TABLE, EXECUTING, "fail", Facts(True)) == COMPENSATING
+    assert follow(EXECUTION_TABLE, PAUSED, "fail", Facts(True)) == COMPENSATING
+    assert follow(EXECUTION_TABLE, PAUSED, "resume", Facts(False)) == EXECUTING
+    assert follow(EXECUTION_TABLE, PAUSED, "resume", Facts(False, has_begun=False)) == PENDING
     assert follow(EXECUTION_TABLE, PENDING, "start") == EXECUTING
     assert follow(EXECUTION_TABLE, CANCELLING, "complete", Facts(False)) is None
 

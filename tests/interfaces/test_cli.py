@@ -250,7 +250,9 @@ def test_history_diagram_and_explain(command: Command, tmp_path: Path) -> None:
     assert command("explain", view["id"], "--json").json["summary"]
 
 
-@pytest.mark.parametrize("verb", ["watch", "cancel", "retry", "history", "diagram", "explain"])
+@pytest.mark.parametrize(
+    "verb", ["watch", "cancel", "pause", "resume", "retry", "history", "diagram", "explain"]
+)
 def test_unknown_executions_are_told(command: Command, verb: str) -> None:
     ended = command(verb, "no-such-thing")
     assert ended.code == ExitCode.NOT_FOUND
@@ -337,3 +339,48 @@ def test_verify_names_a_difference_and_rebuild_mends_it(command: Command, tmp_pa
     unknown = command("projections", "rebuild", "nothing")
     assert unknown.code == ExitCode.NOT_FOUND
     assert "there are workflow_runs" in unknown.err
+
+
+def begun(command: Command, execution: str) -> None:
+    """Return once its step is live: each command lets the engine work for a moment."""
+    for _ in range(100):
+        verbs = command("explain", execution, "--json").json["verbs"]
+        if any(each["verb"] == "skip" and each["allowed"] for each in verbs):
+            return
+    raise AssertionError("the step does not begin")
+
+
+def test_operators_pause_resume_and_settle(command: Command) -> None:
+    published(command, "waiting")
+    first = command("execute", "waiting", "--json").json["id"]
+    begun(command, first)
+    paused = command("pause", first, "--reason", "look at it", "--max-duration", "600", "--json")
+    assert (paused.code, paused.json["sub_status"]) == (ExitCode.DONE, "paused")
+    assert command("resume", first, "--json").json["sub_status"] == "executing"
+    assert command("skip", first, "nowhere", "--reason", "why").code == ExitCode.NOT_FOUND
+    assert command("skip", first, "w").code == ExitCode.INVALID
+    done = command("complete", first, "w", "--reason", "enough", "--output", '{"n": 1}', "--watch")
+    assert done.code == ExitCode.DONE
+    assert '"n": 1' in done.out.replace("'", '"')
+    told = command("history", first).out
+    assert "paused, until" in told
+    assert "at most: look at it" in told
+    assert "w completed by hand: enough" in told
+    assert command("pause", first).code == ExitCode.CONFLICT
+
+
+def test_a_fork_and_a_retry_begin_at_a_step(command: Command) -> None:
+    published(command, "failing")
+    first = command("execute", "failing", "--watch", "--json").json["id"]
+    forked = command(
+        "fork", first, "--from-step", "call", "--input", '{"x": 1}', "--watch", "--json"
+    )
+    assert (forked.code, forked.json["input_data"]) == (ExitCode.UNSUCCESSFUL, {"x": 1})
+    assert forked.json["forked_from"]["execution_id"] == first
+    told = command("history", forked.json["id"]).out
+    assert f"forked from {first}" in told
+    assert "keep is kept, completed" in told
+    assert command("fork", first, "--from-step", "nowhere").code == ExitCode.CONFLICT
+    retried = command("retry", first, "--from-step", "keep", "--watch", "--json")
+    assert retried.json["attempt"] == 2
+    assert command("history", first).out.count("keep started") == 2

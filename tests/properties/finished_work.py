@@ -22,6 +22,11 @@ def run_again(events: Iterable[ev.Event]) -> list[str]:
                 kinds[path] = action
                 if path in done:
                     again.append(path)
+            case (
+                ev.StepKept(path=path, state="COMPLETED")
+                | ev.StepSettled(path=path, state="COMPLETED")
+            ):
+                done.add(path)
             case ev.StepCompleted(path=path) if kinds[path] not in _AROUND:
                 done.add(path)
             case ev.Retried(reset=reset):

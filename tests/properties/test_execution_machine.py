@@ -15,14 +15,16 @@ from hypothesis.stateful import (
 )
 
 from application.views import step_view, summarise
-from domain.decisions import Outcome, allowed_actions, report_progress
-from domain.errors import Invalid, StateConflict, StepNotReached
+from domain.compensation import UNDOING
+from domain.decisions import Outcome, report_progress
+from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
 from domain.events import Recorded
 from domain.execution import fold
-from domain.lane_paths import counts
-from domain.lifecycle import CANCELLING, COMPENSATING
+from domain.lane_paths import counts, under
+from domain.lifecycle import CANCELLING, COMPENSATING, PAUSED
 from domain.planner import next_due, plan, running_actions
 from domain.reopening import was_reached
+from domain.verbs import allowed_actions, settled_by
 from tests.builders import Run, linear, replay
 from tests.invariants import check_all
 from tests.properties.finished_work import run_again
@@ -120,6 +122,60 @@ class ExecutionMachine(RuleBasedStateMachine):
         wanted = CANCELLING if self.run.state.to_undo else "CANCELLED"
         assert self.run.state.state == wanted
         self.run.go()  # the worker takes over what is to be undone
+
+    @rule(seconds=st.none() | st.sampled_from([1, 600]))
+    def pause(self, seconds: float | None) -> None:
+        before = self.run.state
+        if "pause" not in allowed_actions(before) and before.state != PAUSED:
+            with pytest.raises(StateConflict):
+                self.run.pause(seconds)
+            return
+        self.run.pause(seconds)
+        assert self.run.state.state == PAUSED
+        assert running_actions(self.run.definition, self.run.state) == running_actions(
+            self.run.definition, before
+        )
+
+    @rule()
+    def go_on(self) -> None:
+        if self.run.state.state in ("COMPLETED", "FAILED", "CANCELLED", *UNDOING):
+            with pytest.raises(StateConflict):
+                self.run.go_on()
+            return
+        self.run.go_on()
+        assert self.run.state.state != PAUSED
+
+    @rule(verb=st.sampled_from(["skip", "complete"]), place=st.integers(0, 20), output=outputs)
+    def settle_by_hand(self, verb: str, place: int, output: Any) -> None:
+        state = self.run.state
+        paths = sorted({*state.steps, "nowhere"})
+        path = paths[place % len(paths)]
+        if settled_by(state, path, verb) is None:
+            with pytest.raises((NotFound, StateConflict)):
+                self.run.settle_by_hand(verb, path, output)
+            return
+        self.run.settle_by_hand(verb, path, output if verb == "complete" else None)
+        assert self.run.state.steps[path].state in ("SKIPPED", "COMPLETED")
+        assert not [each for each in self.run.state.live if each.startswith(under(path))]
+        self.run.go()
+
+    @rule(place=st.integers(0, 20))
+    def fork(self, place: int) -> None:
+        """The machine goes on with the fork; what it was forked from stays as it is."""
+        names = sorted(self.run.definition.steps)
+        name = names[place % len(names)]
+        origin = self.run
+        try:
+            fork = origin.fork(name)
+        except (StepNotReached, StateConflict):
+            assert not was_reached(origin.definition, origin.state, name) or any(
+                path.endswith("~undo") for path in origin.state.steps
+            )
+            return
+        for path, step in fork.state.steps.items():
+            assert step.output == origin.state.steps[path].output
+        fork.go()
+        self.run = fork
 
     @rule(place=st.none() | st.integers(0, 20))
     def retry(self, place: int | None) -> None:

@@ -116,7 +116,7 @@ async def test_cancel_of_what_is_done_says_what_is_possible(client: Client) -> N
     answer = await client.post(f"/executions/{view['id']}/cancel")
     problem = problem_of(answer, 409, "illegal_transition")
     assert problem["current_status"] == "COMPLETED"
-    assert problem["allowed_actions"] == []
+    assert problem["allowed_actions"] == ["fork"]
 
 
 async def test_delete_is_the_old_spelling_of_cancel(client: Client) -> None:

@@ -194,7 +194,12 @@ async def test_explain_says_what_it_waits_for(client: Client) -> None:
     assert body["waiting_on"][0]["kind"] == "timer"
     assert {verb["verb"]: verb["allowed"] for verb in body["verbs"]} == {
         "cancel": True,
+        "pause": True,
+        "resume": False,
         "retry": False,
+        "fork": True,
+        "skip": True,
+        "complete": True,
     }
 
 
