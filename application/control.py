@@ -4,8 +4,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 from application.callers import Answer, Caller
+from application.children import cancel_write
 from application.ledger import Entry, Ledger, execution_uuid
-from application.ports import Discard, Enqueue, QueueWrite, Touch
+from application.ports import Enqueue, QueueWrite, Touch
 from application.requests import Runner
 from application.workflows import Workflows
 from domain import decisions
@@ -41,7 +42,7 @@ class Control:
             caller,
             execution_id,
             lambda draft: decisions.cancel(draft, reason),
-            lambda draft: Discard() if draft.state.terminal else Touch(draft.meta.at),
+            cancel_write,
         )
 
     async def answer(

@@ -26,13 +26,10 @@ from domain.definition import (
     ActionStep,
     ConditionalStep,
     Definition,
-    ForkJoinStep,
     HumanTaskStep,
     LoopStep,
     ParallelStep,
     Step,
-    ValidateStep,
-    WaitStep,
     is_contained,
 )
 from domain.errors import FlowledgerError
@@ -40,6 +37,7 @@ from domain.execution import ExecutionState, StepState
 from domain.json_values import JsonObject
 from domain.lane_paths import iteration_around
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED, STEP_ENDED, status_of
+from domain.signals import awaited_signal
 
 START: Final = "start"
 END: Final = "end"
@@ -75,8 +73,8 @@ class SvgRenderer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, conditional,
-    parallel, loop, fork_join.
+    """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, sub_workflow,
+    wait_for_event, conditional, parallel, loop, fork_join.
 
     A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
     that runs, else one that stopped; `iteration` says which, like `each[3]`. `lanes` says how many
@@ -415,29 +413,20 @@ def _label_after(step: Step, following: str | None) -> str:
 
 
 def _kind_and_action(declared: Step) -> tuple[str, str]:
-    match declared:
-        case ActionStep():
-            return "action", declared.action
-        case HumanTaskStep():
-            return "human_task", "create_task"
-        case WaitStep():
-            return "wait", "wait"
-        case ConditionalStep():
-            return "conditional", "conditional"
-        case ValidateStep():
-            return "validate", "validate"
-        case ParallelStep():
-            return "parallel", "parallel"
-        case LoopStep():
-            return "loop", "loop"
-        case ForkJoinStep():
-            return "fork_join", "fork_join"
+    if isinstance(declared, ActionStep):
+        return "action", declared.action
+    kind = "human_task" if isinstance(declared, HumanTaskStep) else declared.ACTION
+    return kind, declared.ACTION
 
 
 def _sub_status(step: StepState) -> str | None:
-    """The recovery sub-state; of a running step what it waits for: timer or person."""
+    """The recovery sub-state; of a running step what it waits for."""
     if step.state != RUNNING:
         return step.state.partition(".")[2] or None
+    if step.child_id is not None:
+        return "waiting_for_child"
+    if awaited_signal(step) is not None:
+        return "waiting_for_signal"
     if step.due_at is not None:
         return "waiting_for_time"
     return "waiting_for_person" if step.task_id is not None else None

@@ -159,7 +159,7 @@ class Ledger:
         """
         state = draft.state
         try:
-            done = await self.log.append(Append(state.id, draft.events, queue))
+            done = await self.log.append(Append(state.id, draft.events, queue, _wakes(state)))
         except UnknownOutcome as error:
             recorded = await self._stored(draft)
             if recorded is None:
@@ -214,6 +214,12 @@ class Ledger:
         newer = await self.read(draft.state.id, draft.base_version, _PAGE)
         mine = [each for each in newer if each.event.meta.cmd == draft.meta.cmd]
         return mine[-1] if len(mine) == len(draft.events) else None
+
+
+def _wakes(state: ExecutionState) -> UUID | None:
+    """The execution that waits for this one, once it has ended."""
+    parent = state.parent
+    return parent.execution_id if parent is not None and parent.wait and state.terminal else None
 
 
 def not_ready(error: Exception) -> NotReady:

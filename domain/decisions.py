@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from domain import events as ev
 from domain.answering import question_for, require_open
@@ -21,6 +21,7 @@ from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
 from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
 from domain.execution import ExecutionState, evolve
+from domain.execution_state import Lineage
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import top_of
 from domain.lifecycle import (
@@ -61,6 +62,7 @@ class Request(Struct, frozen=True, kw_only=True):
     simulate: bool = False
     definition: JsonObject | None = None
     recovery: RecoveryConfig | None = None
+    parent: Lineage | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -94,6 +96,7 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
         definition=wanted.definition,
         input=wanted.input,
         recovery=None if wanted.recovery is None else config_as_json(wanted.recovery),
+        parent=None if wanted.parent is None else to_builtins(wanted.parent),
     )
     event = ev.Event(execution_id, 1, meta, data)
     return evolve(None, event), event
@@ -215,8 +218,8 @@ def _failure(state: ExecutionState, outcome: Outcome, lists: ErrorLists) -> ev.S
 def late(outcome: Outcome) -> ev.LateResultIgnored:
     """The note that a result came too late."""
     ended = "failed" if outcome.error_class else "completed"
-    if outcome.code == "interrupted":
-        ended = "interrupted"
+    if outcome.code in ("interrupted", "child_cancelled"):
+        ended = outcome.code.removeprefix("child_")
     return ev.LateResultIgnored(
         outcome.path, outcome.attempt, outcome.try_no, outcome.epoch, ended, outcome.message or None
     )

@@ -12,6 +12,13 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+from domain.child_events import (
+    CHILD_PAYLOADS,
+    ChildEnded,
+    ChildStarted,
+    SignalConsumed,
+    SignalReceived,
+)
 from domain.event_envelope import Event, Meta, Payload, Recorded
 from domain.json_values import Json, JsonObject
 from domain.recovery_events import (
@@ -34,6 +41,8 @@ __all__ = [
     "BranchTaken",
     "CancelRequested",
     "Cancelled",
+    "ChildEnded",
+    "ChildStarted",
     "CompensationFinished",
     "CompensationStarted",
     "Completed",
@@ -53,6 +62,8 @@ __all__ = [
     "Requested",
     "Retried",
     "RetryScheduled",
+    "SignalConsumed",
+    "SignalReceived",
     "Started",
     "StepCompleted",
     "StepFailed",
@@ -93,6 +104,8 @@ class Requested(Payload, frozen=True):
     input: JsonObject
     recovery: JsonObject | None = None
     """RecoveryConfig, complete; None when neither the request nor the server has one."""
+    parent: JsonObject | None = None
+    """`execution_id, path, attempt, try_no, depth, wait`: whose sub_workflow step this runs for."""
 
 
 class Started(Payload, frozen=True):
@@ -186,7 +199,10 @@ class StepFailed(Payload, frozen=True):
 
 
 class StepSkipped(Payload, frozen=True):
-    """The step will not run in this attempt. `why` is `condition` or `branch_not_taken`."""
+    """The step will not run in this attempt.
+
+    `why` is `condition` or `branch_not_taken`, or `event_timeout`: what it waited for did not come.
+    """
 
     TOPIC: ClassVar[str] = "execution.step_skipped.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("detail",)
@@ -464,6 +480,7 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     Failed,
     Retried,
     LateResultIgnored,
+    *CHILD_PAYLOADS,
 )
 WORKFLOW_PAYLOADS: tuple[type[Payload], ...] = (
     WorkflowPublished,

@@ -105,6 +105,7 @@ class Services:
                 grace_seconds=settings.grace_seconds,
             ),
             _report,
+            schemas=schemas,
         )
         self.requests = Requests(self.ledger, self.workflows, self.worker, schemas)
         self.control = Control(self.ledger, self.workflows, self.worker)

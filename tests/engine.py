@@ -303,7 +303,9 @@ class Process:
         """The execution once it is over."""
         reference = execution if isinstance(execution, str) else execution.id
         view = await self.history.wait_ended("default", reference, PATIENCE_SECONDS)
-        assert view.completed_at, f"still {view.status} {view.sub_status} on {view.waiting_on}"
+        assert view.completed_at, (
+            f"{await self.topics(view)} still {view.status} {view.sub_status} on {view.waiting_on}"
+        )
         return view
 
     async def until(
@@ -389,6 +391,7 @@ async def process(
             grace_seconds=grace_seconds,
         ),
         lambda event, facts: reports.append((event, facts)),
+        schemas=schemas,
     )
     history = History(ledger, workflows, store.feed)
     if working:

@@ -96,6 +96,10 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.Failed(1, "critical_step", "transient", "boom", path, "it broke"),
             ev.Retried(2, (path,), None, None),
             ev.LateResultIgnored(path, 1, 1, 7, "completed", None),
+            ev.ChildStarted(path, 1, 1, EXECUTION_ID, "wf-x-1", "x", 1, EXECUTION_ID, "", 1, True),
+            ev.ChildEnded(path, 1, 1, EXECUTION_ID, "COMPLETED"),
+            ev.SignalReceived(1, "paid", None),
+            ev.SignalConsumed(path, 1, 1, 1),
         )
     }
     run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer
