@@ -1,4 +1,4 @@
-"""Commands on an existing execution: cancel, retry, answer a question, complete a human task."""
+"""Commands on an existing execution: cancel, retry, answer, signal, complete a human task."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -89,6 +89,15 @@ class Control:
             if leased and epoch is None:
                 self._runner.cancel_reservation(execution_id)
         return answer
+
+    async def signal(self, caller: Caller, execution_ref: str, name: str, payload: Json) -> Answer:
+        """Send a signal; a step that waits for it, now or later, goes on with the payload."""
+        return await self._commanded(
+            caller,
+            execution_uuid(caller.workspace_id, execution_ref),
+            lambda draft: decisions.signal(draft, name, payload),
+            lambda draft: Touch(draft.meta.at),
+        )
 
     async def complete_human_task(self, caller: Caller, task_id: str, result: Json) -> Answer:
         """A person did a task; an execution that waits for it goes on."""

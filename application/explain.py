@@ -29,6 +29,12 @@ from domain.lifecycle import (
 )
 from domain.reopening import was_reached
 
+_WAITED_FOR: Final = {
+    "human_task": "a person",
+    "question": "a person",
+    "signal": "a signal",
+    "child": "an execution that it runs",
+}
 NAMES_MAX: Final = 12
 MESSAGE_MAX: Final = 300
 
@@ -70,7 +76,10 @@ def explain(
         summary=_summary(state),
         why_not_moving=_why_not_moving(state, queue_row, now),
         waiting_on=[_waiting(state, wait, now) for wait in waiting_on(state)],
-        verbs=[_verb(state, definition, verb) for verb in VERBS],
+        verbs=[
+            *(_verb(state, definition, verb) for verb in VERBS),
+            *(_signalling(each) for each in waiting_on(state) if each.kind == "signal"),
+        ],
     )
 
 
@@ -141,8 +150,12 @@ def _why_not_moving(state: ExecutionState, row: QueueRow | None, now: datetime) 
 
 
 def _nothing_due(state: ExecutionState, row: QueueRow) -> str:
-    if any(wait.kind in ("human_task", "question") for wait in waiting_on(state)):
-        return "It waits for a person." + _next_look(row, " At the latest it moves at {}.")
+    kinds = {wait.kind for wait in waiting_on(state)}
+    if kinds & _WAITED_FOR.keys():
+        first = min(kinds & _WAITED_FOR.keys())
+        return f"It waits for {_WAITED_FOR[first]}." + _next_look(
+            row, " At the latest it moves at {}."
+        )
     return "Nothing is due now." + _next_look(row, " It goes on by itself at {}.")
 
 
@@ -177,6 +190,11 @@ def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
                 f"{step} failed and a person is asked what to do{_limit(wait)}. "
                 f"{_question_sentence(state, wait)}"
             )
+        case "signal":
+            return f"{step} waits for the signal {_clean(wait.detail)!r}{_limit(wait)}."
+        case "child":
+            name = _clean(_child_name(state, wait))
+            return f"{step} waits for child {wait.detail}{name}{_limit(wait)}."
         case "human_task":
             return f"{step} waits for a person{_limit(wait)}. {_task_sentence(state, wait)}"
     what = f"{_clean(wait.detail)}{_try_words(state, wait.path)}"
@@ -189,6 +207,11 @@ def _step_words(path: str) -> str:
     if aside == "undo":
         return f"The compensation of step {name!r}"
     return f"Alternative {aside[4:]!r} of step {name!r}" if aside else f"Step {name!r}"
+
+
+def _child_name(state: ExecutionState, wait: WaitView) -> str:
+    names = [c.workflow_name for c in state.children.values() if str(c.id) == wait.detail]
+    return f" of workflow {names[0]!r}" if names else ""
 
 
 def _task_sentence(state: ExecutionState, wait: WaitView) -> str:
@@ -240,6 +263,11 @@ def _verb(state: ExecutionState, definition: Definition, verb: str) -> VerbEffec
     if verb == "cancel":
         return VerbEffect(verb, allowed, _cancelling(state, definition, allowed))
     return VerbEffect(verb, allowed, _retrying(state, definition, allowed))
+
+
+def _signalling(wait: WaitView) -> VerbEffect:
+    effect = f"{_step_words(wait.path)} takes the signal {_clean(wait.detail)!r} and goes on."
+    return VerbEffect("signal", True, effect)
 
 
 def _cancelling(state: ExecutionState, definition: Definition, allowed: bool) -> str:

@@ -33,7 +33,8 @@ class Page(Generic[Item]):
 class ExecutionQuery:
     """Filters of `GET /executions`; empty means any.
 
-    `workflow` is a name, a `wf-...` id or a UUID (workflow or version).
+    `workflow` is a name, a `wf-...` id or a UUID (workflow or version), `parent` the UUID of the
+    execution whose children are wanted.
 
     `sort` is `created_at`, `updated_at`, `completed_at`, `duration_ms`, `status`, `workflow_name`,
     with `-` for descending.
@@ -44,6 +45,7 @@ class ExecutionQuery:
     sub_status: str | None = None
     workflow: str | None = None
     waiting_on: str | None = None
+    parent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -35,6 +35,7 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.RecoverySucceeded,
         ev.RecoveryExhausted,
         ev.HumanTaskCreated,
+        ev.ChildStarted,
     }
 )
 _END_OTHERS: Final = frozenset(

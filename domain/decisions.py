@@ -15,11 +15,11 @@ from msgspec import Struct, to_builtins
 
 from domain import events as ev
 from domain.answering import question_for, require_open
-from domain.compensation import cancel_first
+from domain.compensation import UNDOING, cancel_first
 from domain.definition import Definition, owner_of, step_id_of
 from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
-from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
+from domain.errors import Invalid, NotFound, StateConflict, StepNotReached, TooManySignals
 from domain.execution import ExecutionState, evolve
 from domain.execution_state import Lineage
 from domain.json_values import Json, JsonObject
@@ -40,6 +40,7 @@ from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.reopening import undone_by_retry, was_reached
+from domain.signals import SIGNALS_KEPT_MAX, awaited_signal
 
 VERBS: Final = ("cancel", "retry")
 """Triggers of the execution machine that callers may pull."""
@@ -103,8 +104,16 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
 
 
 def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
-    """The verbs that are legal now, from the lifecycle table."""
-    return verbs_from(state.state, VERBS)
+    """The verbs that are legal now, from the lifecycle table; `signal` while a step waits for one.
+
+    A signal is taken earlier too, and kept.
+    """
+    verbs = verbs_from(state.state, VERBS)
+    waits = any(
+        (step := state.steps.get(path)) is not None and awaited_signal(step) is not None
+        for path in state.live
+    )
+    return (*verbs, "signal") if waits else verbs
 
 
 def cancel(draft: Draft, reason: str | None) -> None:
@@ -270,6 +279,28 @@ def answer(
     )
     follows = after_answer(definition, draft.state, question.path, understood, now, rules)
     draft.record(follows)
+
+
+def signal(draft: Draft, name: str, payload: Json) -> None:
+    """Somebody sends a signal; it is kept until a step takes it.
+
+    Raises StateConflict once nothing can take it any more, TooManySignals.
+    """
+    state = draft.state
+    if state.terminal or state.state in UNDOING:
+        allowed = allowed_actions(state)
+        raise StateConflict(
+            f"An execution that is {state.status}"
+            f"{'' if state.terminal else ' and undoes what it has done'} takes no signals.",
+            current_status=state.status,
+            allowed_actions=allowed,
+        )
+    if len(state.signals) >= SIGNALS_KEPT_MAX:
+        raise TooManySignals(
+            f"The execution keeps {len(state.signals)} signals that no step has taken, which is "
+            "all it may."
+        )
+    draft.record(ev.SignalReceived(state.signals_received + 1, name, payload))
 
 
 def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:

@@ -51,16 +51,20 @@ def read_definition(name: str) -> DefinitionFile:
 
 def read_input(text: str | None) -> JsonObject:
     """`--input`: a JSON object, `@FILE` (JSON or YAML) or `-` for stdin; nothing is `{}`."""
-    if text is None:
-        return {}
-    if text == "-" or text.startswith("@"):
-        value = read_definition(text.removeprefix("@")).value
-    else:
-        value = _json(text.encode("utf-8", "surrogateescape"), "--input")
+    value = {} if text is None else read_value(text)
     if not isinstance(value, dict):
         example = '--input \'{"name": "value"}\', --input @file.json or --input -'
         raise CommandFailed(ExitCode.INVALID, "The input is not a JSON object.", f"Try {example}.")
     return value
+
+
+def read_value(text: str | None, option: str = "--input") -> Json:
+    """A JSON value, `@FILE` (JSON or YAML) or `-` for stdin; nothing is null."""
+    if text is None:
+        return None
+    if text == "-" or text.startswith("@"):
+        return read_definition(text.removeprefix("@")).value
+    return _json(text.encode("utf-8", "surrogateescape"), option)
 
 
 def read_labels(pairs: Sequence[str]) -> dict[str, str]:

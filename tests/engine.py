@@ -303,9 +303,7 @@ class Process:
         """The execution once it is over."""
         reference = execution if isinstance(execution, str) else execution.id
         view = await self.history.wait_ended("default", reference, PATIENCE_SECONDS)
-        assert view.completed_at, (
-            f"{await self.topics(view)} still {view.status} {view.sub_status} on {view.waiting_on}"
-        )
+        assert view.completed_at, f"still {view.status} {view.sub_status} on {view.waiting_on}"
         return view
 
     async def until(

@@ -130,6 +130,8 @@ def _conditions(
     if query.waiting_on is not None:
         conditions.append(columns.status.in_(("PENDING", "RUNNING")))
         conditions.append(_waits_on(connection, query.waiting_on))
+    if query.parent is not None:
+        conditions.append(columns.parent_run_id == f"run-{query.parent}")
     if query.labels:
         conditions += _labelled(connection, query.labels)
     return conditions

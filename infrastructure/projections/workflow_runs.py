@@ -7,7 +7,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from application.views import ErrorView, ExecutionView, ProgressView, WaitView, summarise
+from application.views import (
+    ErrorView,
+    ExecutionView,
+    ParentView,
+    ProgressView,
+    WaitView,
+    summarise,
+)
 from domain.json_values import Json, JsonObject
 from infrastructure.projections.folding import EXECUTIONS, Batch
 from infrastructure.projections.tables import Index, ProjectedTable
@@ -54,6 +61,8 @@ class WorkflowRun(Struct, frozen=True, gc=False):
     started_at: datetime | None
     duration_ms: int | None
     allowed_actions: Sequence[str]
+    parent: ParentView | None
+    parent_run_id: str | None
 
 
 TABLE: Final = ProjectedTable(
@@ -62,7 +71,7 @@ TABLE: Final = ProjectedTable(
     row=WorkflowRun,
     key=("run_id",),
     stream="run_id",
-    json=frozenset({"input_data", "output", "error", "waiting_on", "allowed_actions"}),
+    json=frozenset({"input_data", "output", "error", "waiting_on", "allowed_actions", "parent"}),
     jsonb=frozenset({"labels"}),
     public=(
         ("id", "run_id"),
@@ -75,6 +84,11 @@ TABLE: Final = ProjectedTable(
         Index("status", "workspace_id, status, created_at, run_id"),
         Index("workflow", "workspace_id, workflow_name, created_at, run_id"),
         Index("duration", "workspace_id, workflow_name, duration_ms", where="status = 'COMPLETED'"),
+        Index(
+            "parent",
+            "workspace_id, parent_run_id, created_at, run_id",
+            where="parent_run_id IS NOT NULL",
+        ),
         Index("labels", "labels jsonb_path_ops", where="labels <> '{}'", using="gin"),
     ),
 )
@@ -133,6 +147,8 @@ def run_row(view: ExecutionView) -> WorkflowRun:
         started_at=view.started_at,
         duration_ms=view.duration_ms,
         allowed_actions=view.allowed_actions,
+        parent=view.parent,
+        parent_run_id=None if view.parent is None else f"run-{view.parent.execution_id}",
     )
 
 
@@ -143,6 +159,7 @@ _FLAT: Final = frozenset(ExecutionView.__struct_fields__) - {
     "progress",
     "waiting_on",
     "allowed_actions",
+    "parent",
 }
 
 
@@ -153,6 +170,7 @@ def run_view(row: Mapping[str, Any]) -> ExecutionView:
         id=execution_id,
         execution_id=execution_id,
         error=None if row["error"] is None else msgspec.convert(row["error"], ErrorView),
+        parent=None if row["parent"] is None else msgspec.convert(row["parent"], ParentView),
         progress=ProgressView(
             total=row["steps_total"],
             done=row["steps_done"],

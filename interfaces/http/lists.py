@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Depends, Query
 from starlette.requests import Request
 
+from application.ledger import execution_uuid
 from application.reads import ExecutionQuery
 from domain.errors import ProjectionBehind
 from interfaces.bootstrap import Services
@@ -41,7 +42,18 @@ SortField = Literal[
     "status", "-status",
     "workflow_name", "-workflow_name",
 ]  # fmt: skip
-WaitKind = Literal["start", "timer", "retry", "action", "human_task"]
+WaitKind = Literal[
+    "start",
+    "timer",
+    "retry",
+    "alternative",
+    "question",
+    "action",
+    "human_task",
+    "signal",
+    "child",
+    "compensation",
+]
 SubStatus = Literal[
     "executing", "paused", "cancelling", "compensating", "awaiting_answer", "rerouted", "retrying"
 ]
@@ -53,6 +65,9 @@ async def _filters(
     sub_status: SubStatus | None = None,
     workflow_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
     waiting_on: WaitKind | None = None,
+    parent: Annotated[
+        str | None, Query(pattern=ID_PATTERN, description="Children of this execution.")
+    ] = None,
     created_after: Time | None = None,
     created_before: Time | None = None,
     sort: SortField = "-created_at",
@@ -68,6 +83,7 @@ async def _filters(
         sub_status=sub_status,
         workflow=workflow_id,
         waiting_on=waiting_on,
+        parent=None if parent is None else str(execution_uuid(WORKSPACE, parent)),
         created_after=created_after,
         created_before=created_before,
         labels=labels,

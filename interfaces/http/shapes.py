@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 from application.explain import Explanation, VerbEffect, Waiting
 from application.question_views import QuestionView
 from application.reads import HumanTaskView, ProjectionView, StatisticsView, WorkflowView
-from application.views import ErrorView, ExecutionView, ProgressView, StepView, WaitView
+from application.views import ErrorView, ExecutionView, ParentView, ProgressView, StepView, WaitView
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
     EVENT,
@@ -100,8 +100,8 @@ def _list_of(item: Model, name: str) -> Model:
 ErrorShape: Final = _shape(ErrorView, "ExecutionError", renamed={"error_class": "class"})
 ProgressShape: Final = _shape(ProgressView, "Progress")
 WaitShape: Final = _shape(WaitView, "WaitingOn")
+ParentShape: Final = _shape(ParentView, "Parent")
 _LINEAGE: Final = {
-    "parent": dict[str, Any] | None,
     "forked_from": dict[str, Any] | None,
     "links": dict[str, str],
 }

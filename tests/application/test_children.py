@@ -230,9 +230,7 @@ async def test_a_retry_of_the_parent_runs_a_new_child(engine_url: str) -> None:
         assert view.status == "FAILED"
         engine.deeds.fails = False
         await engine.control.retry(CALLER, view.id, None, None)
-        again = await engine.until(
-            view, lambda each: each.attempt == 2 and each.status != "PENDING"
-        )
+        again = await engine.until(view, lambda each: each.attempt == 2)
         again = await engine.ended(again)
         assert again.status == "COMPLETED"
         assert (await engine.ended(child_of(view))).status == "FAILED"
@@ -323,3 +321,46 @@ async def test_many_children_of_one_loop_end_at_once(engine_url: str) -> None:
         assert view.output["iterations"] == [{"ok": True, "n": n} for n in range(30)]
         assert len(engine.deeds.done) + len(other.deeds.done) == 30
         await gone(engine, view)
+
+
+# --- signals ---
+
+
+def awaits(**fields: Json) -> JsonObject:
+    return {"type": "wait_for_event", "event_source": "paid", **fields}
+
+
+async def test_a_signal_is_kept_until_its_step_waits(engine_url: str) -> None:
+    flow = definition(first=step("hold", config={"gate": "g"}), paid=awaits(), last=step())
+    async with process(engine_url) as engine:
+        execution = await engine.run(flow)
+        await engine.deeds.count(1)
+        await engine.control.signal(CALLER, execution.id, "paid", {"n": 1})
+        await engine.control.signal(CALLER, execution.id, "paid", {"n": 2})
+        engine.deeds.open("g")
+        view = await engine.ended(execution)
+        assert view.status == "COMPLETED"
+        steps = await engine.history.steps("default", execution.id)
+        outputs = {each.path: each.output_data for each in steps}
+        assert outputs["paid"] == {"n": 1}
+
+
+async def test_a_signal_to_an_api_process_reaches_the_worker(engine_url: str) -> None:
+    async with process(engine_url) as engine, process(engine_url, working=False) as api:
+        execution = await engine.run(definition(paid=awaits(), last=step()))
+        await engine.until(execution, lambda view: "signal" in view.allowed_actions)
+        await api.control.signal(CALLER, execution.id, "paid", None)
+        assert (await engine.ended(execution)).status == "COMPLETED"
+
+
+async def test_a_signal_while_no_worker_lives_is_taken_later(engine_url: str) -> None:
+    async with process(engine_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
+        execution = await engine.run(definition(paid=awaits(timeout_seconds=600), last=step()))
+        await engine.until(execution, lambda view: "signal" in view.allowed_actions)
+        engine.queue.cut = True
+    async with process(engine_url, working=False) as api:
+        await api.control.signal(CALLER, execution.id, "paid", "x")
+    async with process(engine_url, lease_seconds=1.0) as engine:
+        view = await engine.ended(execution)
+        assert view.status == "COMPLETED"
+        assert (await engine.topics(execution)).count("signal_consumed") == 1

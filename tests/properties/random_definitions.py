@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from domain.json_values import JsonObject
-from tests.builders import branch, fork, loop, parallel, step, task, wait, workflow
+from tests.builders import branch, call, event, fork, loop, parallel, step, task, wait, workflow
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 NESTING_MAX = 3
@@ -76,9 +76,9 @@ class _Builder:
         depth: int,
         in_loop: bool = False,
     ) -> None:
-        kinds = ["action", "action", "action", "wait", "validate"]
+        kinds = ["action", "action", "action", "wait", "validate", "call"]
         if not self.in_any_order:  # the id of a task counts the tasks before it
-            kinds.append("task")
+            kinds += ["task", "event"]
         if depth < NESTING_MAX:
             kinds += ["conditional", "conditional", "parallel", "loop", "loop", "fork"]
         fields = self.policy(earlier)
@@ -91,6 +91,12 @@ class _Builder:
             case "validate":
                 checks = {"data_source": self.reference(earlier, in_loop), "assertions": ["true"]}
                 self.steps[name] = {"type": "validate", "next_step": following, **checks, **fields}
+            case "call":
+                given = {"x": self.reference(earlier, in_loop)}
+                detached = {"wait": self.draw(st.booleans())}
+                self.steps[name] = call(following, input_mapping=given, **detached, **fields)
+            case "event":
+                self.steps[name] = event(following, **self.awaited(), **fields)
             case "conditional":
                 self.conditional(name, following, earlier, depth, fields, in_loop)
             case "parallel" | "loop" | "fork" as kind:
@@ -175,6 +181,12 @@ class _Builder:
         if self.draw(st.integers(0, 3)) == 0:
             fields["conditions"] = [self.condition(earlier)]
         return fields
+
+    def awaited(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": self.draw(st.sampled_from(["paid", "sent"]))}
+        if self.draw(st.booleans()):
+            found["event_filter"] = {"ok": True}
+        return found
 
     def undone(self, name: str, fields: dict[str, Any]) -> None:
         if self.draw(st.integers(0, 3)):

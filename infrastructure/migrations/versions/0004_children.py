@@ -1,4 +1,4 @@
-"""Executions that wake others: a mark in the work queue, and the functions that know it.
+"""Executions that run others: a mark in the work queue, functions that know it, the parent's id.
 
 A row that is woken stays ready until it is claimed anew, so that a lease holder that looked too
 early cannot put it off. The functions of the release before stay for its processes.
@@ -141,12 +141,43 @@ END $$
 """
 LITE_WOKEN: Final = "ALTER TABLE work_queue ADD COLUMN woken INTEGER NOT NULL DEFAULT 0"
 
-POSTGRESQL: Final = (PG_WOKEN, PG_APPEND, PG_CLAIM)
-SQLITE: Final = (LITE_WOKEN,)
+# The columns come last, and an execution that was requested before has no parent.
+VIEW: Final = """
+CREATE VIEW workflow_runs AS SELECT run_id AS id, run_id, workflow_id, workflow_name,
+    workflow_definition_id, status, input_data, error_message, triggered_by, created_at,
+    updated_at, completed_at, cancelled_at, cancelled_by, substr(run_id, 5) AS execution_id,
+    workspace_id, workflow_version, definition_sha256, sub_status, attempt, version, position,
+    atomic_mode, priority, labels, simulate, output, partial, error, steps_total, steps_done,
+    steps_failed, steps_skipped, steps_running, progress, waiting_on, start_at, started_at,
+    duration_ms, allowed_actions, parent, parent_run_id FROM workflow_runs_v1
+"""
+INDEX: Final = """
+CREATE INDEX workflow_runs_v1_parent_g0 ON workflow_runs_v1 (workspace_id, parent_run_id,
+    created_at, run_id) WHERE parent_run_id IS NOT NULL
+"""
+
+POSTGRESQL: Final = (
+    PG_WOKEN,
+    PG_APPEND,
+    PG_CLAIM,
+    "ALTER TABLE workflow_runs_v1 ADD COLUMN parent json",
+    'ALTER TABLE workflow_runs_v1 ADD COLUMN parent_run_id text COLLATE "C"',
+    "DROP VIEW workflow_runs",
+    VIEW,
+    INDEX,
+)
+SQLITE: Final = (
+    LITE_WOKEN,
+    "ALTER TABLE workflow_runs_v1 ADD COLUMN parent TEXT",
+    "ALTER TABLE workflow_runs_v1 ADD COLUMN parent_run_id TEXT",
+    "DROP VIEW workflow_runs",
+    VIEW,
+    INDEX,
+)
 
 
 def upgrade() -> None:
-    """Add the mark; on PostgreSQL also the functions, in the connection's default schema."""
+    """Add what is missing; on PostgreSQL in the connection's default schema."""
     bind = op.get_bind()
     for statement in POSTGRESQL if bind.dialect.name == "postgresql" else SQLITE:
         bind.exec_driver_sql(statement)
