@@ -30,6 +30,8 @@ from domain.definition import (
     LoopStep,
     ParallelStep,
     Step,
+    SubWorkflowStep,
+    WaitForEventStep,
     is_contained,
 )
 from domain.errors import FlowledgerError
@@ -74,7 +76,8 @@ class SvgRenderer(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, sub_workflow,
-    wait_for_event, conditional, parallel, loop, fork_join.
+    wait_for_event, conditional, parallel, loop, fork_join. `action` is what it does: of a
+    sub_workflow the workflow, of a wait_for_event the signal.
 
     A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
     that runs, else one that stopped; `iteration` says which, like `each[3]`. `lanes` says how many
@@ -415,6 +418,10 @@ def _label_after(step: Step, following: str | None) -> str:
 def _kind_and_action(declared: Step) -> tuple[str, str]:
     if isinstance(declared, ActionStep):
         return "action", declared.action
+    if isinstance(declared, SubWorkflowStep):
+        return declared.ACTION, declared.workflow
+    if isinstance(declared, WaitForEventStep):
+        return declared.ACTION, declared.signal
     kind = "human_task" if isinstance(declared, HumanTaskStep) else declared.ACTION
     return kind, declared.ACTION
 

@@ -193,8 +193,7 @@ def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
         case "signal":
             return f"{step} waits for the signal {_clean(wait.detail)!r}{_limit(wait)}."
         case "child":
-            name = _clean(_child_name(state, wait))
-            return f"{step} waits for child {wait.detail}{name}{_limit(wait)}."
+            return f"{step} waits for child {wait.detail}{_child_name(state, wait)}{_limit(wait)}."
         case "human_task":
             return f"{step} waits for a person{_limit(wait)}. {_task_sentence(state, wait)}"
     what = f"{_clean(wait.detail)}{_try_words(state, wait.path)}"
@@ -211,7 +210,7 @@ def _step_words(path: str) -> str:
 
 def _child_name(state: ExecutionState, wait: WaitView) -> str:
     names = [c.workflow_name for c in state.children.values() if str(c.id) == wait.detail]
-    return f" of workflow {names[0]!r}" if names else ""
+    return f" of workflow {_clean(names[0])!r}" if names else ""
 
 
 def _task_sentence(state: ExecutionState, wait: WaitView) -> str:

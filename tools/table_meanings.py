@@ -32,6 +32,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "action": "Name of the action, `wait`, `conditional` or `create_task`.",
         "agent_name": "The action's name; here for queries written for older systems.",
         "allowed_actions": "Verbs that are legal now.",
+        "parent": "Of an execution that a step of another one runs: that one's id, and the step's "
+        "path, attempt and try.",
+        "parent_run_id": "`run_id` of that other execution.",
         "assigned_to": "Who shall do it, as the definition says.",
         "atomic_mode": "strict, lenient or conditional.",
         "attempt": "Run-through of the execution: 1, and 1 more per explicit retry.",

@@ -217,6 +217,7 @@ def _fingerprint(query: ExecutionQuery) -> str:
             query.sub_status,
             query.workflow,
             query.waiting_on,
+            query.parent,
             query.created_after,
             query.created_before,
             sorted(query.labels.items()),
@@ -261,6 +262,7 @@ def _total(
     others = (
         query.sub_status,
         query.waiting_on,
+        query.parent,
         query.created_after,
         query.created_before,
         query.labels or None,

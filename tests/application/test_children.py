@@ -4,6 +4,7 @@ from uuid import UUID
 
 import pytest
 
+from application.ports import Append, Appended
 from application.requests import ExecuteOptions
 from application.views import ExecutionView
 from domain import events as ev
@@ -285,13 +286,13 @@ async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
     async with process(engine_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
         log, append = engine.ledger.log, engine.ledger.log.append
 
-        async def without_children(what):  # type: ignore[no-untyped-def]
+        async def without_children(what: Append) -> Appended:
             if what.stream_id != UUID(execution.id):
                 engine.queue.cut = True
                 raise RuntimeError("the process dies here")
             return await append(what)
 
-        log.append = without_children  # type: ignore[method-assign]
+        log.append = without_children  # type: ignore[method-assign]  # the crash between two appends
         await until(lambda: engine.queue.cut)
         assert (await engine.topics(execution))[-1] == "child_started"
     async with process(engine_url, lease_seconds=1.0) as engine:

@@ -91,12 +91,8 @@ class _Builder:
             case "validate":
                 checks = {"data_source": self.reference(earlier, in_loop), "assertions": ["true"]}
                 self.steps[name] = {"type": "validate", "next_step": following, **checks, **fields}
-            case "call":
-                given = {"x": self.reference(earlier, in_loop)}
-                detached = {"wait": self.draw(st.booleans())}
-                self.steps[name] = call(following, input_mapping=given, **detached, **fields)
-            case "event":
-                self.steps[name] = event(following, **self.awaited(), **fields)
+            case "call" | "event" as kind:
+                self.steps[name] = self.of_others(kind, following, earlier, in_loop) | fields
             case "conditional":
                 self.conditional(name, following, earlier, depth, fields, in_loop)
             case "parallel" | "loop" | "fork" as kind:
@@ -182,11 +178,16 @@ class _Builder:
             fields["conditions"] = [self.condition(earlier)]
         return fields
 
-    def awaited(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"name": self.draw(st.sampled_from(["paid", "sent"]))}
-        if self.draw(st.booleans()):
-            found["event_filter"] = {"ok": True}
-        return found
+    def of_others(
+        self, kind: str, following: str | None, earlier: list[str], in_loop: bool
+    ) -> JsonObject:
+        """Steps whose end comes from outside: another execution, a signal."""
+        if kind == "call":
+            given = {"x": self.reference(earlier, in_loop)}
+            return call(following, input_mapping=given, wait=self.draw(st.booleans()))
+        name = self.draw(st.sampled_from(["paid", "sent"]))
+        wanted = {"ok": True} if self.draw(st.booleans()) else {}
+        return event(following, name, event_filter=wanted)
 
     def undone(self, name: str, fields: dict[str, Any]) -> None:
         if self.draw(st.integers(0, 3)):
