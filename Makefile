@@ -47,9 +47,11 @@ faults: $(V)/.dev ## kill and crash the server at random points (minutes)
 schemathesis: $(V)/.dev ## send 5,000 generated requests to a real server
 	$(V)/bin/python -m pytest -q -s --timeout 1800 tests/interfaces/http/test_schemathesis.py --heavy
 
-bench: $(V)/.dev ## measure commands/s and executions/s on both back ends
+bench: $(V)/.dev ## measure speed and memory on both back ends (half an hour)
 	$(V)/bin/python -m benchmarks.core
 	$(V)/bin/python -m benchmarks.executions
+	$(V)/bin/python -m benchmarks.recovery
+	$(V)/bin/python -m benchmarks.fanout
 
 # Superset first: some extras pin shared packages to one patch release.
 LOCK := $(V)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

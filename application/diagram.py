@@ -1,17 +1,30 @@
 """The flow of a definition, or of an execution with its live states, as nodes and edges.
 
 One graph serves every rendering: `diagram_mermaid.py`, `diagram_dot.py` (and from it SVG), and
-`graph_json` here. Node ids are made up (`start`, `s1`, `s2` ..., `end`, `stop`), never taken from a
-user. There is no "now": the graph of a version never changes.
+`graph_json` here. Node ids are made up (`start`, `s1`, `s2` ..., `end`, `stop`; `s2u` undoes s2,
+`s2a1` is its first alternative), never taken from a user. There is no "now": the graph of a version
+never changes.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Final, Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 
+from application.diagram_asides import ALTERNATIVE, Aside, asides_in, asides_of, strategies_text
+from application.diagram_graph import (
+    END,
+    ENDED,
+    NOT_NEEDED,
+    NOT_TAKEN,
+    START,
+    STOP,
+    Edge,
+    Graph,
+    Node,
+    Travel,
+)
 from application.diagram_lanes import (
     has_let_go,
     is_flawless,
@@ -33,25 +46,23 @@ from domain.definition import (
     SubWorkflowStep,
     WaitForEventStep,
     is_contained,
+    undo_path,
 )
 from domain.errors import FlowledgerError
 from domain.execution import ExecutionState, StepState
 from domain.json_values import JsonObject
 from domain.lane_paths import iteration_around
-from domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED, STEP_ENDED, status_of
+from domain.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    EXECUTING,
+    FAILED,
+    RUNNING,
+    SKIPPED,
+    STEP_ENDED,
+    status_of,
+)
 from domain.signals import awaited_signal
-
-START: Final = "start"
-END: Final = "end"
-STOP: Final = "stop"
-NOT_TAKEN: Final = "branch_not_taken"
-NOT_NEEDED: Final = "join_satisfied"
-ENDED: Final = "ENDED"
-"""Status of a step whose states are gone with the iterations that ended, each in its own way."""
-
-Travel = Literal["plain", "taken", "pending", "skipped"]
-"""Whether the execution went along an edge: `plain` without an execution and inside iterations that
-ended, `pending` while nobody knows, `skipped` never in this attempt."""
 
 
 class DiagramTooLarge(FlowledgerError):
@@ -71,73 +82,6 @@ class SvgRenderer(Protocol):
 
     def __call__(self, dot: str) -> str:
         """The `<svg>` element; raises DiagramNotRendered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, sub_workflow,
-    wait_for_event, conditional, parallel, loop, fork_join. `action` is what it does: of a
-    sub_workflow the workflow, of a wait_for_event the signal.
-
-    A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
-    that runs, else one that stopped; `iteration` says which, like `each[3]`. `lanes` says how many
-    iterations or branches ended. `condition` is the text a conditional tests. Without an execution
-    `status` is "" and everything after it is empty; with one it is the step's status, ENDED where
-    only its iterations know, or NOT_REACHED once nothing leads to it any more. `tries` counts the
-    tries of all attempts, `due_at` is when a wait or the next try comes, `current` marks where it
-    stands: the step itself, not what is around it.
-    """
-
-    id: str
-    kind: str
-    path: str
-    name: str
-    action: str
-    condition: str | None = None
-    status: str = ""
-    sub_status: str | None = None
-    current: bool = False
-    attempt: int = 0
-    try_no: int = 0
-    tries: int = 0
-    due_at: datetime | None = None
-    duration_ms: int | None = None
-    error_class: str | None = None
-    error_code: str | None = None
-    why: str | None = None
-    lanes: str | None = None
-    iteration: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """An arrow between node ids.
-
-    `label`: then, else, failed, cancelled, the name of a branch, `each item`, `next item` and
-    `done` around a loop, "" for what comes next.
-    """
-
-    source: str
-    target: str
-    label: str
-    travel: Travel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """A flow. `execution_id`, `status` and `attempt` are None for a definition alone.
-
-    `partial` says that it completed although steps that are not critical failed.
-    """
-
-    name: str
-    workflow_version: int | None
-    execution_id: str | None
-    status: str | None
-    attempt: int | None
-    partial: bool
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
 
 
 def graph_of(
@@ -162,6 +106,7 @@ def graph_of(
         execution_id=None if state is None else str(state.id),
         status=None if state is None else state.status,
         attempt=None if state is None else state.attempt,
+        sub_status=None if state is None else _own_sub_status(state),
         partial=state is not None and state.partial,
         nodes=tuple(flow.nodes()),
         edges=tuple(flow.edges()),
@@ -190,11 +135,19 @@ class _Flow:
         self.ids = {step_id: f"s{number}" for number, step_id in enumerate(self.order, start=1)}
         self.paths = {step_id: path_of(definition, step_id) for step_id in self.order}
         self.states = {} if state is None else states_by_step(state)
+        places = {step_id: where for step_id, (where, _) in self.states.items()}
+        self.asides = (
+            asides_of(definition, self.paths)
+            if state is None
+            else asides_in(definition, state, places)
+        )
 
     def nodes(self) -> Iterator[Node]:
         yield Node(id=START, kind="start", path="", name="start", action="")
         for step_id in self.order:
             yield self._step_node(step_id)
+            for aside_id, aside in self._asides(step_id):
+                yield self._aside_node(aside_id, aside)
         completed = self.state is not None and self.state.state == COMPLETED
         status = "" if self.state is None else COMPLETED if completed else "PENDING"
         yield Node(id=END, kind="end", path="", name="end", action="", status=status)
@@ -215,6 +168,7 @@ class _Flow:
         first = self.definition.start_step
         yield Edge(START, self.ids[first], "", self._travel(True, first))
         for step_id in self.order:
+            yield from self._aside_edges(step_id)
             step = self.definition.steps[step_id]
             following = self._following(step)
             if isinstance(step, ConditionalStep):
@@ -252,12 +206,16 @@ class _Flow:
             else None,
         )
         if state is None:
-            return node
+            return replace(node, on_failure=strategies_text(declared.recovery))
         where, step = self.states.get(step_id, (path, None))
         if step is None and self._passed_by(step_id):
             return replace(node, status=SKIPPED, why=NOT_TAKEN)
         if step is None:
             return replace(node, status=self._status_without(step_id, state))
+        return self._with_state(node, where, step, state)
+
+    def _with_state(self, node: Node, where: str, step: StepState, state: ExecutionState) -> Node:
+        undoing = state.steps.get(undo_path(where))
         return replace(
             node,
             status=status_of(step.state),
@@ -265,7 +223,7 @@ class _Flow:
             current=where in state.live and step.state not in STEP_ENDED and not step.is_around,
             attempt=step.attempt,
             try_no=step.try_no,
-            tries=max(self.tries.get(path, 0), step.try_no),
+            tries=max(self.tries.get(node.path, 0), step.try_no),
             due_at=step.due_at,
             duration_ms=milliseconds_between(step.started_at, step.ended_at),
             error_class=step.error.error_class if step.error else None,
@@ -273,7 +231,33 @@ class _Flow:
             why=step.why,
             lanes=lanes_text(step),
             iteration=iteration_around(where) or None,
+            via=step.via,
+            undone=undoing is not None and undoing.state == COMPLETED,
         )
+
+    def _asides(self, step_id: str) -> Iterator[tuple[str, Aside]]:
+        """What stands aside of a step, each with the id of its box."""
+        owner, alternatives = self.ids[step_id], 0
+        for aside in self.asides.get(step_id, ()):
+            alternatives += aside.kind == ALTERNATIVE
+            yield f"{owner}a{alternatives}" if aside.kind == ALTERNATIVE else f"{owner}u", aside
+
+    def _aside_node(self, aside_id: str, aside: Aside) -> Node:
+        node = Node(
+            id=aside_id, kind=aside.kind, path=aside.path, name=aside.name, action=aside.action
+        )
+        if self.state is None:
+            return node
+        if aside.step is None:
+            return replace(node, status="NOT_REACHED" if self.state.terminal else "PENDING")
+        return self._with_state(node, aside.path, aside.step, self.state)
+
+    def _aside_edges(self, step_id: str) -> Iterator[Edge]:
+        for aside_id, aside in self._asides(step_id):
+            travel: Travel = "pending" if aside.step is None else "taken"
+            if self.state is None:
+                travel = "plain"
+            yield Edge(self.ids[step_id], aside_id, aside.label, travel, aside=True)
 
     def _status_without(self, step_id: str, state: ExecutionState) -> str:
         """Of a step that has no state: gone with its iterations, to come, or never reached."""
@@ -330,7 +314,13 @@ class _Flow:
         if state.state == FAILED:
             where = "" if state.error is None else state.error.path
             failed = [self.ids[each] for each, (path, _) in self.states.items() if path == where]
-            return failed or [self._last_ended()]
+            aside = [
+                aside_id
+                for step_id in self.asides
+                for aside_id, aside in self._asides(step_id)
+                if aside.path == where
+            ]
+            return failed or aside or [self._last_ended()]
         cancelled = {
             each
             for each, (_, step) in self.states.items()
@@ -424,6 +414,10 @@ def _kind_and_action(declared: Step) -> tuple[str, str]:
         return declared.ACTION, declared.signal
     kind = "human_task" if isinstance(declared, HumanTaskStep) else declared.ACTION
     return kind, declared.ACTION
+
+
+def _own_sub_status(state: ExecutionState) -> str | None:
+    return None if state.state == EXECUTING else state.state.partition(".")[2] or None
 
 
 def _sub_status(step: StepState) -> str | None:

@@ -8,7 +8,7 @@ target) is ever written.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from application.diagram import END, START, STOP, Edge, Graph, Node
+from application.diagram_graph import END, START, STOP, Edge, Graph, Node
 from application.diagram_style import (
     LOOKS,
     details,
@@ -64,8 +64,18 @@ def _lines(graph: Graph) -> Iterator[str]:
     )
     for node in graph.nodes:
         yield _statement(node.id, _look_of(node))
+    beside: dict[str, list[str]] = {}
     for edge in graph.edges:
-        yield _statement(f"{edge.source} -> {edge.target}", _road_of(edge))
+        road = _road_of(edge)
+        if edge.aside:
+            beside.setdefault(edge.source, []).append(edge.target)
+        if edge.aside and len(beside[edge.source]) == 2:
+            yield _statement(f"{edge.target} -> {edge.source}", road | {"dir": "back"})
+        else:
+            yield _statement(f"{edge.source} -> {edge.target}", road)
+    for source, targets in beside.items():
+        # One to the right and one to the left; more on one rank would lie on each other's arrows.
+        yield f"  {{ rank=same; {'; '.join((source, *targets[:2]))}; }}"
     yield "}"
 
 
@@ -105,6 +115,8 @@ def _text_of(node: Node) -> str:
 def _road_of(edge: Edge) -> dict[str, str]:
     """A dashed arrow also says in words that it was not taken."""
     road = dict(_ROADS[edge.travel])
+    if edge.aside:
+        road["style"] = "dashed"
     if edge.label:
         words = f"{edge.label} (not taken)" if edge.travel == "skipped" else edge.label
         road["label"] = f"   {words}   "  # the spaces keep it off the arrow

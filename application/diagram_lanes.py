@@ -11,6 +11,7 @@ from domain.definition import (
     ParallelStep,
     Step,
     child_path,
+    is_aside,
     step_id_of,
 )
 from domain.execution import ExecutionState, StepState
@@ -54,6 +55,8 @@ def states_by_step(state: ExecutionState) -> dict[str, tuple[str, StepState]]:
     """(path, state) to show for each step: one that runs, else one that stopped, else the first."""
     shown: dict[str, tuple[str, StepState]] = {}
     for path, step in state.steps.items():
+        if is_aside(path):
+            continue
         step_id = step_id_of(path)
         known = shown.get(step_id)
         if known is None or _rank(path, step) < _rank(*known):

@@ -7,7 +7,7 @@ Letters, digits and a few harmless marks go out as they are, everything else as 
 from collections.abc import Iterator
 from typing import Final
 
-from application.diagram import END, START, STOP, Edge, Graph, Node
+from application.diagram_graph import END, START, STOP, Edge, Graph, Node
 from application.diagram_style import (
     LOOKS,
     Look,

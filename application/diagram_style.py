@@ -7,7 +7,7 @@ import unicodedata
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from application.diagram import ENDED, NOT_NEEDED, NOT_TAKEN, Graph, Node
+from application.diagram_graph import ENDED, NOT_NEEDED, NOT_TAKEN, Graph, Node
 
 TEXT_MAX: Final = 60
 
@@ -45,6 +45,8 @@ _WORDS: Final = {
     "awaiting_answer": "awaiting an answer",
     ENDED.lower(): "ended with its iterations",
 }
+_DUE: Final = {"retrying": "next try at", "awaiting_answer": "answer until"}
+_VIA: Final = {"RECOVERING": "to alternative", "COMPLETED": "by alternative"}
 _REASONS: Final = {NOT_TAKEN: "branch not taken", NOT_NEEDED: "not needed any more"}
 
 
@@ -54,7 +56,7 @@ def look_name(node: Node) -> str:
         return "plain"
     if node.status == "RUNNING" and not node.current:
         return "around"
-    if node.status == "RUNNING" and node.sub_status is not None:
+    if node.sub_status == "awaiting_answer" or (node.status == "RUNNING" and node.sub_status):
         return "waiting"
     return node.status.lower()
 
@@ -66,6 +68,8 @@ def title_of(graph: Graph) -> str:
         parts[0] += f" v{graph.workflow_version}"
     if graph.status is not None:
         parts.append(f"{graph.status} with failures" if graph.partial else graph.status)
+    if graph.sub_status is not None:
+        parts.append(graph.sub_status)
     if graph.attempt is not None and graph.attempt > 1:
         parts.append(f"attempt {graph.attempt}")
     return " · ".join(parts)
@@ -77,12 +81,16 @@ def heading(node: Node) -> str:
 
 
 def details(node: Node) -> tuple[str, ...]:
-    """The lines under the heading: what it tests; what it does and its state; times and errors."""
+    """The lines under the heading: what it tests; what it does and its state; times and errors;
+    what is tried when it fails.
+    """
     first = [] if node.action in ("", node.name) else [printable(node.action)]
     if node.status:
         first.append(_state_words(node))
     condition = printable(node.condition) if node.condition else ""
     lines = [condition, " · ".join(first), " · ".join(_facts(node))]
+    if node.on_failure:
+        lines.append("on failure: " + ", ".join(printable(each) for each in node.on_failure))
     return tuple(line for line in lines if line)
 
 
@@ -131,8 +139,12 @@ def _facts(node: Node) -> list[str]:
         facts.append(node.lanes)
     if node.status in ("SKIPPED", "CANCELLED") and node.why:
         facts.append(_REASONS.get(node.why) or printable(node.why))
+    if node.via is not None and node.status in ("RECOVERING", "COMPLETED"):
+        facts.append(f"{_VIA[node.status]} {printable(node.via)}")
+    if node.undone:
+        facts.append("undone")
     if node.due_at is not None:
-        word = "next try at" if node.status == "RECOVERING" else "until"
+        word = _DUE.get(node.sub_status or "", "until")
         facts.append(f"{word} {time_text(node.due_at)}")
     if node.duration_ms is not None and node.kind != "conditional":
         facts.append(duration_text(node.duration_ms))

@@ -4,19 +4,21 @@ All sentences are made of the state, its queue row and the `now` that the caller
 not repeated here: what retry would undo is asked of the retry decision itself.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from application.diagram_lanes import states_by_step
 from application.diagram_style import printable, time_text
 from application.ports import QueueRow
 from application.views import WaitView, waiting_on
 from domain.decisions import VERBS, allowed_actions, retry
-from domain.definition import Definition, is_aside, owner_of, step_id_of
+from domain.definition import Definition, ForkJoinStep, is_aside, owner_of, step_id_of
 from domain.draft import Draft
 from domain.events import Meta, Retried
-from domain.execution import ExecutionState
+from domain.execution import ExecutionState, StepState
 from domain.lane_paths import iteration_around
 from domain.lifecycle import (
     CANCELLED,
@@ -37,6 +39,8 @@ _WAITED_FOR: Final = {
 }
 NAMES_MAX: Final = 12
 MESSAGE_MAX: Final = 300
+_STAYS: Final = frozenset({COMPLETED, SKIPPED})
+"""How something has ended that a retry does not begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +323,7 @@ def _retry_sentences(
         yield f"Runs {_names(again)} again."
     if anew:
         yield f"Decides anew about {_names(anew)}."
-    never = _never_reached(state, definition)
+    never = _never_reached(state, definition, retried=True)
     if never:
         yield f"Then comes, for the first time, {_names(never)}."
 
@@ -339,18 +343,40 @@ def _in_order(definition: Definition, paths: Iterable[str]) -> list[str]:
     return sorted(own, key=lambda path: place[step_id_of(path)])
 
 
-def _never_reached(state: ExecutionState, definition: Definition) -> list[str]:
-    """Steps without a record that still could run: those on a branch not taken could not."""
-    reached = {step_id_of(path): step for path, step in state.steps.items()}
+def _never_reached(
+    state: ExecutionState, definition: Definition, *, retried: bool = False
+) -> list[str]:
+    """Steps without a record that still could run, or could after a retry."""
     undoing = {declared.compensate_with for declared in definition.steps.values()}
+    shown = {step_id: step for step_id, (_, step) in states_by_step(state).items()}
     return [
         step_id
-        for step_id, declared in definition.steps.items()
-        if step_id not in reached
+        for step_id in definition.steps
+        if step_id not in shown
         and step_id not in undoing
-        and ((around := reached.get(declared.parent)) is None or around.state != SKIPPED)
+        and not _is_closed(definition, shown, step_id, _STAYS if retried else STEP_ENDED)
         and not was_reached(definition, state, step_id)
     ]
+
+
+def _is_closed(
+    definition: Definition,
+    shown: Mapping[str, StepState],
+    step_id: str,
+    ended: AbstractSet[str],
+) -> bool:
+    """Whether something around a step has ended, or the branch that it lies in."""
+    while parent := definition.steps[step_id].parent:
+        around, declared = shown.get(parent), definition.steps[parent]
+        if around is not None and around.state in ended:
+            return True
+        if around is not None and around.fan is not None and isinstance(declared, ForkJoinStep):
+            branch = next(each.name for each in declared.branches if step_id in each.steps)
+            end = around.fan.ends.get(branch)
+            if end is not None and end.state in ended:
+                return True
+        step_id = parent
+    return False
 
 
 # -------------------------------------------------------------------------------------------- words

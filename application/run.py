@@ -147,7 +147,7 @@ def context_for(
         delivery=step.delivery,
         epoch=epoch,
         idempotency_key=key,
-        workflow_input=state.input,
+        shared_input=state.input,
         actor=state.triggered_by,
         labels=state.labels,
         timeout_seconds=declared.timeout_seconds or 0.0,

@@ -5,9 +5,10 @@ The worker hands a configuration (references resolved, secrets not) and a `StepC
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 from domain.json_values import Json, JsonObject
 from domain.mistakes import Mistake
@@ -31,7 +32,7 @@ class SecretUse(NamedTuple):
     """`NAME` of `${secret.NAME}`."""
 
 
-class StepContext(Struct, frozen=True, kw_only=True):
+class StepContext(Struct, frozen=True, kw_only=True, dict=True):
     """What a step may know about the execution it works for."""
 
     execution_id: str
@@ -52,7 +53,9 @@ class StepContext(Struct, frozen=True, kw_only=True):
     """Number of the claim; a receiver may refuse a number lower than one it has seen."""
     idempotency_key: str
     """`{execution_id}:{attempt}:{path}`, the same for all tries and deliveries of the step."""
-    workflow_input: JsonObject
+    shared_input: JsonObject
+    """What the execution was asked with: the very value that all its steps see, to be left as it
+    is. Functions that are not ours read `workflow_input`."""
     actor: str
     """Who asked for the execution."""
     labels: Mapping[str, str]
@@ -62,6 +65,16 @@ class StepContext(Struct, frozen=True, kw_only=True):
     """Reports intermediate progress, a small JSON value; returns at once."""
     secret_uses: tuple[SecretUse, ...] = ()
     """Where the definition itself names secrets inside this configuration."""
+
+    @cached_property
+    def workflow_input(self) -> JsonObject:
+        """A copy of `shared_input` for this step alone.
+
+        It is made when it is first asked for: most steps never do, and a loop over a large input
+        would copy all of it for each of its items.
+        """
+        copied: JsonObject = json.decode(json.encode(self.shared_input))
+        return copied
 
 
 class Succeeded(Struct, frozen=True):

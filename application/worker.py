@@ -62,6 +62,7 @@ class Worker:
         schemas: InputSchemas | None = None,
     ) -> None:
         """`schemas` None: the input of child executions is not held to their input_schema."""
+        self._ledger = ledger
         self._queue = queue
         self._clock = clock
         self._feed = feed
@@ -289,10 +290,22 @@ class Worker:
             self.spawn(parent, self._driver.child_changed(parent, execution_id))
         run = self._runs.get(execution_id)
         if run is None:
-            self._claim_now.set()
+            if not self._known_to_have_ended(execution_id, version):
+                self._claim_now.set()
         elif run.entry is not None and version > run.expected:
             run.expected = version
             self.spawn(run, self._driver.refresh(run))
+
+    def _known_to_have_ended(self, execution_id: UUID, version: int) -> bool:
+        """Whether that change is an end which this process recorded itself: nothing to claim.
+
+        Asked for each of them, so that a worker with room does not ask the queue after every end.
+        """
+        entry = self._ledger.cache.get(execution_id)
+        if entry is None or entry.state.version < version or not entry.state.terminal:
+            return False
+        # Its parent may be ready, or children of its own are owed something.
+        return entry.state.parent is None and not entry.state.children
 
     def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the others; a failure is reported."""

@@ -85,6 +85,11 @@ class Report:
         """The median of a figure over the repetitions."""
         return statistics.median(self.rows[row][figure])
 
+    def judge(self, name: str, value: float, most: float) -> None:
+        """Note whether a goal, at most `most`, is reached."""
+        verdict = "reached" if value <= most else "missed"
+        self.notes[name] = f"{value:.2f}, goal {most:g}: {verdict}"
+
     def show(self) -> None:
         """Print the table and, if asked for, the JSON object as the last line."""
         out = sys.stdout
@@ -93,8 +98,9 @@ class Report:
             for figure, values in figures.items():
                 low, mid, high = min(values), statistics.median(values), max(values)
                 out.write(f"  {figure:<34} {mid:>12,.2f}   ({low:,.2f} .. {high:,.2f})\n")
+        out.write("\n")
         for name, value in self.notes.items():
-            out.write(f"\n{name}: {value}\n")
+            out.write(f"{name}: {value}\n")
         if self.options.json:
             out.write("\n" + json.dumps(self.as_json()) + "\n")
 

@@ -238,8 +238,7 @@ def _open_postgres(dsn: str, options: StoreOptions, resources: ExitStack) -> Sto
         committer=committer,
         background=[
             feed.run,
-            lambda: signals.listen(feed.look),
-            signals.speak,
+            lambda: signals.exchange(feed.look),
             lambda: _keep_time(queue),
         ],
         resources=resources,

@@ -19,6 +19,9 @@ from application.requests import Requests
 from application.steps import StepHandler
 from application.worker import Worker, WorkerOptions
 from application.workflows import Workflows
+from domain.json_values import Json
+from domain.validation import Verdict as DefinitionVerdict
+from domain.validation import validate
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.database import Store, StoreOptions, open_store
 from infrastructure.effects.blocking_calls import BlockingCalls
@@ -48,6 +51,7 @@ __all__ = [
     "Services",
     "Settings",
     "Verdict",
+    "definition_check",
     "migrate",
     "open_services",
     "rebuild_projection",
@@ -164,13 +168,21 @@ async def open_services(settings: Settings) -> Services:
     if await asyncio.to_thread(migrate.current, url) is None:
         await asyncio.to_thread(migrate.upgrade, url)
     outbound = Outbound(settings.allow)
-    actions = ActionRegistry(
-        _handlers(settings, outbound), Secrets.read(environment(), settings.secrets_file)
-    )
+    actions = _actions(settings, outbound)
     store = _open_store(settings)
     services = Services(settings, store, outbound, actions)
     await services.start()
     return services
+
+
+def definition_check(settings: Settings) -> Callable[[Json], DefinitionVerdict]:
+    """What publishing would say of a definition here, with the actions of this process; no store is
+    opened or made.
+
+    Raises ActionsNotLoaded, SecretsUnreadable, ValueError.
+    """
+    actions = _actions(settings, Outbound(settings.allow))
+    return lambda definition: validate(definition, actions, JsonSchemas().problem)
 
 
 def tune_process() -> None:
@@ -223,6 +235,11 @@ def _projection_store(settings: Settings, store: Store) -> ProjectionStore:
     if isinstance(address, PostgresAddress):
         return PostgresProjectionStore(address.dsn)
     raise ValueError(f"{settings.database_url} does not name the open store")
+
+
+def _actions(settings: Settings, outbound: Outbound) -> ActionRegistry:
+    secrets = Secrets.read(environment(), settings.secrets_file)
+    return ActionRegistry(_handlers(settings, outbound), secrets)
 
 
 def _handlers(settings: Settings, outbound: Outbound) -> Sequence[StepHandler]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from domain.json_values import Json
 from interfaces.cli_failures import CommandFailed, ExitCode
 
 if TYPE_CHECKING:  # half a second of imports that --help does not need
@@ -57,6 +58,17 @@ def migrate_store(settings: "Settings") -> None:
 
     with start_failures():
         migrate.upgrade(settings.database_url)
+
+
+def check_definition(definition: Json) -> dict[str, Any]:
+    """What `POST /workflows/validate` answers, of this process; no database is opened or made."""
+    from interfaces.bootstrap import definition_check
+    from interfaces.http.present import verdict_body
+
+    settings = read_settings(None)
+    with start_failures():
+        check = definition_check(settings)
+    return verdict_body(check(definition))
 
 
 @asynccontextmanager

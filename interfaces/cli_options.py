@@ -47,6 +47,19 @@ def with_session(
     """Make `async command(session, ...)` a command with the shared options added to its own."""
 
     @wraps(command)
+    async def in_session(target: Target, /, *_: P.args, **given: P.kwargs) -> None:
+        async with open_session(target) as session:
+            await command(session, **given)  # type: ignore[call-arg]  # typer built `given`
+
+    return with_target(in_session)
+
+
+def with_target(
+    command: Callable[Concatenate[Target, P], Awaitable[None]],
+) -> Callable[..., None]:
+    """The same for `async command(target, ...)`, which opens its session itself, or none."""
+
+    @wraps(command)
     def run(
         *,
         url: str | None,
@@ -58,13 +71,12 @@ def with_session(
         if url is not None and database is not None:
             message = "--url names a server, which has its own database; leave --database out."
             raise CommandFailed(ExitCode.INVALID, message)
-        target = Target(url, database, actor, as_json)
 
-        async def in_session() -> None:
-            async with open_session(target) as session:
-                await command(session, **given)  # type: ignore[call-arg]  # typer built `given`
+        async def called() -> None:
+            target = Target(url, database, actor, as_json)
+            await command(target, **given)  # type: ignore[call-arg]  # typer built `given`
 
-        asyncio.run(in_session())
+        asyncio.run(called())
 
     own = list(inspect.signature(command).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY

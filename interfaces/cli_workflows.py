@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from interfaces.cli_engine import check_definition
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_input import DefinitionFile, read_definition
-from interfaces.cli_options import with_session
+from interfaces.cli_options import with_session, with_target
 from interfaces.cli_output import short_time, write_error, write_json, write_line, write_table
-from interfaces.cli_session import Body, Session, segment
+from interfaces.cli_session import Body, Session, Target, open_session, segment
 
 workflow_app = typer.Typer(no_args_is_help=True, help="Check, publish and read definitions.")
 
@@ -20,17 +21,21 @@ DefinitionPath = Annotated[
 
 
 @workflow_app.command("validate")
-@with_session
-async def validate(session: Session, file: DefinitionPath) -> None:
-    """Check a definition; nothing is stored."""
+@with_target
+async def validate(target: Target, file: DefinitionPath) -> None:
+    """Check a definition; nothing is stored, and without --url no database is asked or made."""
     definition = read_definition(file)
-    verdict = await _validate(session, definition)
-    if session.as_json:
+    if target.url is None:
+        verdict = await _validate(None, definition)
+    else:
+        async with open_session(target) as session:
+            verdict = await _validate(session, definition)
+    if target.as_json:
         write_json(verdict)
     _write_remarks(definition, verdict.get("warnings") or ())
     if not verdict["valid"]:
         raise _invalid(definition, verdict["errors"])
-    if not session.as_json:
+    if not target.as_json:
         write_line(f"{definition.name} is valid.")
 
 
@@ -99,11 +104,13 @@ async def show(
     write_line(json.dumps(found["workflow_data"], indent=2, ensure_ascii=False))
 
 
-async def _validate(session: Session, definition: DefinitionFile) -> Body:
+async def _validate(session: Session | None, definition: DefinitionFile) -> Body:
     if not isinstance(definition.value, dict):
         message = "a definition is a mapping with name, start_step and steps"
         errors = [{"pointer": "", "code": "not_an_object", "message": message}]
         return {"valid": False, "errors": errors, "warnings": []}
+    if session is None:
+        return check_definition(definition.value)
     answer = await session.post("/workflows/validate", definition.value)
     verdict: Body = answer.body
     return verdict

@@ -224,7 +224,8 @@ class BreakableQueue:
 
     `cut`: nothing arrives, callers hear that the store does not answer. `stale`: claims and
     renewals do not arrive, but the worker believes they do. `answers_lost`: so many claims are made
-    whose answer is lost. `before_hand_back` runs before the next hand-back arrives.
+    whose answer is lost. `claims` counts the tries to claim. `before_hand_back` runs before the
+    next hand-back arrives.
     """
 
     def __init__(self, queue: WorkQueue) -> None:
@@ -233,6 +234,7 @@ class BreakableQueue:
         self.cut = False
         self.stale = False
         self.answers_lost = 0
+        self.claims = 0
         self.before_hand_back: Callable[[], Awaitable[object]] | None = None
 
     def _check(self) -> None:
@@ -240,6 +242,7 @@ class BreakableQueue:
             raise StoreUnavailable("the line is cut")
 
     async def claim(self, limit: int) -> Sequence[Claim]:
+        self.claims += 1
         self._check()
         claims = [] if self.stale else await self._queue.claim(limit)
         if claims and self.answers_lost:

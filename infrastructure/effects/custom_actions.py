@@ -67,10 +67,7 @@ class CustomAction:
         return iter(())  # only the function knows what it wants
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:
-        # Copies: a function may change what it gets, and both are shared with other steps.
-        config = _copy(config)
-        if context.workflow_input:
-            context = structs.replace(context, workflow_input=_copy(context.workflow_input))
+        config = _copy(config)  # a function may change what it gets, and it is the state's
         if self._is_async:
             output = self._function(config, context)
         else:

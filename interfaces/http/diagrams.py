@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from application.diagram import Graph, graph_json, graph_of
+from application.diagram import graph_json, graph_of
 from application.diagram_dot import dot_of
+from application.diagram_graph import Graph
 from application.diagram_mermaid import mermaid_of
 from interfaces.bootstrap import Services
 from interfaces.http.body import StrictRoute

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from application.reads import Page, WorkflowView
 from application.views import ErrorView, ExecutionView, StepView
 from domain.events import Recorded
+from domain.mistakes import Mistake
+from domain.validation import Verdict
 from domain.workflow import WorkflowState, version_id
 
 API: Final = "/api/v1"
@@ -116,6 +118,22 @@ def workflow_view(state: WorkflowState, number: int) -> WorkflowView:
 def workflow_body(view: WorkflowView) -> Body:
     """A version of a workflow, for answers that add to it."""
     return {field.name: getattr(view, field.name) for field in fields(view)}
+
+
+def verdict_body(verdict: Verdict) -> Body:
+    """All that is to be said of a definition."""
+    return {
+        "valid": not verdict.mistakes,
+        "errors": remarks(verdict.mistakes),
+        "warnings": remarks(verdict.warnings),
+    }
+
+
+def remarks(mistakes: Iterable[Mistake]) -> list[Body]:
+    """Mistakes, or warnings, by the place where they stand."""
+    return [
+        {"pointer": each.pointer, "code": each.code, "message": each.message} for each in mistakes
+    ]
 
 
 def slice_of(items: Sequence[object], page: int, page_size: int) -> Page[Any]:

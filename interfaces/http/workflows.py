@@ -1,6 +1,5 @@
 """Publish, read, revise and retire workflows."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query
@@ -9,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from application.workflows import Published
-from domain.json_values import Json, JsonObject
-from domain.mistakes import Mistake
+from domain.json_values import JsonObject
 from domain.workflow import WorkflowState
 from interfaces.http.body import DefinitionRoute
 from interfaces.http.caller import CONDITIONAL, REQUEST, REVISION, WORKSPACE, caller_of
@@ -22,7 +20,9 @@ from interfaces.http.present import (
     API,
     json_answer,
     page_body,
+    remarks,
     slice_of,
+    verdict_body,
     workflow_body,
     workflow_view,
 )
@@ -113,13 +113,7 @@ async def list_workflows(
 async def validate_workflow(request: Request, definition: Candidate) -> Response:
     """What publishing would say; nothing is stored. 200 also when the definition is wrong."""
     verdict = await services_of(request).workflows.verdict(WORKSPACE, definition)
-    return json_answer(
-        {
-            "valid": not verdict.mistakes,
-            "errors": _remarks(verdict.mistakes),
-            "warnings": _remarks(verdict.warnings),
-        }
-    )
+    return json_answer(verdict_body(verdict))
 
 
 @router.get(
@@ -225,11 +219,5 @@ def _published(published: Published, *, status: int) -> Response:
     headers = {"ETag": etag(state.version), "Location": f"{API}/workflows/{state.id}"}
     if published.replayed:
         headers["Idempotency-Replayed"] = "true"
-    body = workflow_body(view) | {"warnings": _remarks(published.warnings)}
+    body = workflow_body(view) | {"warnings": remarks(published.warnings)}
     return json_answer(body, status=status, headers=headers)
-
-
-def _remarks(mistakes: Sequence[Mistake]) -> list[dict[str, Json]]:
-    return [
-        {"pointer": each.pointer, "code": each.code, "message": each.message} for each in mistakes
-    ]

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from domain.decisions import Outcome, Request, cancel, request, settle
+from msgspec import structs
+
+from domain.decisions import Outcome, Request, answer, cancel, request, settle
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import DefinitionReader
 from domain.draft import Draft
@@ -78,6 +80,14 @@ class Run:
         cancel(draft, reason)
         self.state = draft.state
         return self
+
+    def abort(self, after: float = 60) -> "Run":
+        """A person answers the one open question so."""
+        self.now += timedelta(seconds=after)
+        draft = self._draft()
+        answer(draft, self.definition, None, "abort", self.now)
+        self.state = draft.state
+        return self.begin()
 
     def _settle(self, path: str, after: float, **ended: object) -> "Run":
         self.now += timedelta(seconds=after)
@@ -166,6 +176,33 @@ def composite() -> Definition:
     )
 
 
+def undoable() -> Definition:
+    """Three steps with all kinds of recovery, two of them undone by others when it is aborted."""
+    other: JsonObject = {
+        "id": "other_bank",
+        "do": {"action": "send_notification"},
+        "input": [{"path": "amount", "multiply": 0.5}],
+    }
+    retry: JsonObject = {"attempts": 2, "base_delay_ms": 2_000}
+    return defined(
+        "book-trip",
+        [
+            action("book_hotel", "pay", compensate_with="cancel_hotel"),
+            action(
+                "pay",
+                "book_flight",
+                retry=retry,
+                config={"url": "https://example.org", "amount": 100},
+                alternatives=[other],
+                compensate_with="refund",
+            ),
+            action("book_flight", None, ask={"answer_timeout_ms": 3_600_000}),
+            action("cancel_hotel", None),
+            action("refund", None, retry={"attempts": 3, "base_delay_ms": 1_000}),
+        ],
+    )
+
+
 def conditional(
     step_id: str, expression: str, then: str | None, other: str | None, following: str | None
 ) -> JsonObject:
@@ -233,6 +270,46 @@ def carried() -> Run:
     return run.succeed("carrier/post/ask_post")
 
 
+def named_asides(name: str) -> tuple[Definition, ExecutionState]:
+    """A compensation and an alternative whose names no validator would let pass."""
+    other: JsonObject = {"id": "other", "do": {"action": "send_notification"}}
+    flow = defined(
+        "flow",
+        [
+            action("pay", "last", alternatives=[other], compensate_with=name),
+            action("last", None),
+            action(name, None),
+        ],
+    )
+    run = Run(flow).begin().fail("pay").succeed("pay~alt.other").fail("last", kind="permanent")
+    steps = run.state.steps
+    steps = steps.set(f"pay~alt.{name}", steps["pay~alt.other"]).delete("pay~alt.other")
+    steps = steps.set("pay", structs.replace(steps["pay"], via=name))
+    return flow, structs.replace(run.state, steps=steps)
+
+
+def rerouted() -> Run:
+    run = Run(undoable()).begin().succeed("book_hotel")
+    return run.fail("pay").pass_time(2).fail("pay").pass_time(4).fail("pay")
+
+
+def asked() -> Run:
+    return rerouted().succeed("pay~alt.other_bank").fail("book_flight")
+
+
+def undoing() -> Run:
+    run = asked().abort().fail("pay~undo").pass_time(1)
+    return run.succeed("pay~undo")
+
+
+def undone() -> Run:
+    return undoing().succeed("book_hotel~undo")
+
+
+def not_undone() -> Run:
+    return undoing().fail("book_hotel~undo", "room_in_use", "permanent")
+
+
 EXAMPLES: Mapping[str, tuple[Definition, ExecutionState | None]] = {
     "definition": (branching(), None),
     "retrying": (linear(), retrying().state),
@@ -243,5 +320,11 @@ EXAMPLES: Mapping[str, tuple[Definition, ExecutionState | None]] = {
     "branch": (branching(), small_order().succeed("book").state),
     "loop": (composite(), in_a_loop().state),
     "carried": (composite(), carried().state),
+    "undoable": (undoable(), None),
+    "rerouted": (undoable(), rerouted().state),
+    "asked": (undoable(), asked().state),
+    "undoing": (undoable(), undoing().state),
+    "undone": (undoable(), undone().state),
+    "not_undone": (undoable(), not_undone().state),
     "long": (long_line(), Run(long_line()).begin().succeed("step_01").state),
 }

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from application.diagram import Graph, Node, graph_json, graph_of
+from application.diagram import graph_json, graph_of
 from application.diagram_dot import dot_of
+from application.diagram_graph import Graph, Node
 from application.diagram_mermaid import mermaid_of
 from application.explain import explain
 from application.step_history import step_history
@@ -253,6 +254,37 @@ def test_explanations_name_the_iteration() -> None:
     retry = _effect(cancelled().state, cancelled(), "retry")
     assert "'each[2]/p'" in retry
     assert "Keeps the results of" in retry
+
+
+def lines_of_two() -> Run:
+    """A fork of which one branch is enough; both have a second step."""
+    steps = {
+        "split": fork({"left": ["r", "u"], "right": ["s", "t"]}, "end", "any"),
+        **{name: step() for name in ("r", "s", "t", "u", "end")},
+    }
+    run = Run(workflow(steps))
+    run.go()
+    return run
+
+
+def test_steps_of_branches_that_nobody_needs_are_not_said_to_come() -> None:
+    run = lines_of_two()
+    assert "Never runs 't', 'u' and 'end'." in _effect(run.state, run, "cancel")
+    run.succeed("split/left/r")
+    run.succeed("split/left/u")
+    assert "Never runs" not in _effect(run.state, run, "cancel")
+    run.cancel("enough")
+    assert "for the first time" not in _effect(run.state, run, "retry")
+
+
+def test_the_rest_of_a_branch_that_failed_comes_with_a_retry_only() -> None:
+    run = lines_of_two()
+    run.fail("split/left/r", "permanent")
+    assert "Never runs 't' and 'end'." in _effect(run.state, run, "cancel")
+    run.fail("split/right/s", "permanent")
+    assert run.state.status == "FAILED"
+    retry = _effect(run.state, run, "retry")
+    assert "Then comes, for the first time, 't', 'u' and 'end'." in retry
 
 
 def _effect(state: ExecutionState, run: Run, verb: str) -> str:

@@ -3,21 +3,14 @@
 import pytest
 from msgspec import structs
 
-from application.diagram import (
-    END,
-    STOP,
-    DiagramTooLarge,
-    Edge,
-    Graph,
-    Node,
-    graph_json,
-    graph_of,
-)
-from application.diagram_style import duration_text, printable
+from application.diagram import DiagramTooLarge, graph_json, graph_of
+from application.diagram_graph import END, STOP, Edge, Graph, Node
+from application.diagram_style import details, duration_text, look_name, printable, title_of
 from domain.execution import ExecutionState
 from tests.application.diagram_flows import (
     Run,
     action,
+    asked,
     branching,
     cancelled,
     completed,
@@ -25,8 +18,13 @@ from tests.application.diagram_flows import (
     failed,
     linear,
     long_line,
+    not_undone,
+    rerouted,
     retrying,
     small_order,
+    undoable,
+    undoing,
+    undone,
     waiting_for_person,
 )
 
@@ -121,6 +119,81 @@ def test_a_completion_with_failures_is_told_apart() -> None:
     assert graph.status == "COMPLETED"
     assert graph.partial
     assert node(graph, "cool_down").duration_ms == 60_000
+
+
+def asides(graph: Graph) -> list[tuple[str, str, str, str]]:
+    """(box, the box it stands beside, label, travel)."""
+    names = {each.id: each.name for each in graph.nodes}
+    return [
+        (names[each.target], names[each.source], each.label, each.travel)
+        for each in graph.edges
+        if each.aside
+    ]
+
+
+def test_a_definition_says_what_undoes_a_step_and_what_is_tried_when_it_fails() -> None:
+    graph = graph_of(undoable())
+    assert asides(graph) == [
+        ("cancel_hotel", "book_hotel", "undone by", "plain"),
+        ("refund", "pay", "undone by", "plain"),
+    ]
+    assert node(graph, "refund").path == "pay~undo"
+    assert node(graph, "pay").on_failure == ("2 re-tries", "alternative other_bank")
+    assert node(graph, "book_flight").on_failure == ("a question",)
+    assert [each.id for each in graph.nodes] == ["start", "s1", "s1u", "s2", "s2u", "s3", "end"]
+
+
+def test_an_alternative_stands_beside_its_step() -> None:
+    graph = graph_of(undoable(), rerouted().state)
+    pay, other = node(graph, "pay"), node(graph, "other_bank")
+    assert (pay.status, pay.sub_status, pay.via) == ("RECOVERING", "rerouted", "other_bank")
+    assert (other.id, other.kind, other.action, other.status, other.current) == (
+        "s2a1",
+        "alternative",
+        "send_notification",
+        "RUNNING",
+        True,
+    )
+    assert asides(graph) == [("other_bank", "pay", "alternative", "taken")]
+
+
+def test_a_step_that_a_person_is_asked_about_says_until_when() -> None:
+    graph = graph_of(undoable(), asked().state)
+    flight = node(graph, "book_flight")
+    assert (flight.sub_status, look_name(flight)) == ("awaiting_answer", "waiting")
+    assert any("answer until 2026-01-31" in line for line in details(flight))
+    assert "by alternative other_bank" in details(node(graph, "pay"))[1]
+
+
+def test_compensations_are_drawn_once_they_are_due() -> None:
+    graph = graph_of(undoable(), undoing().state)
+    assert graph.sub_status == "compensating"
+    assert title_of(graph) == "book-trip v3 · RUNNING · compensating"
+    refund = node(graph, "refund")
+    assert (refund.kind, refund.status, refund.try_no) == ("compensation", "COMPLETED", 2)
+    assert node(graph, "pay").undone
+    assert (node(graph, "cancel_hotel").status, node(graph, "book_hotel").undone) == (
+        "RUNNING",
+        False,
+    )
+    first = rerouted().cancel()
+    waiting = node(graph_of(undoable(), first.state), "cancel_hotel")
+    assert (first.state.state, waiting.status) == ("RUNNING.cancelling", "PENDING")
+
+
+def test_it_ends_where_it_failed_or_where_undoing_failed() -> None:
+    graph = graph_of(undoable(), undone().state)
+    assert ("book_flight", STOP, "failed", "taken") in edges(graph)
+    assert all(node(graph, name).undone for name in ("book_hotel", "pay"))
+    graph = graph_of(undoable(), not_undone().state)
+    assert graph.nodes[-1].error_code == "compensation_failed"
+    assert ("cancel_hotel", STOP, "failed", "taken") in edges(graph)
+    assert not node(graph, "book_hotel").undone
+
+
+def test_what_undoes_a_step_does_not_take_its_box() -> None:
+    hotel = node(graph_of(undoable(), undoing().state), "book_hotel")
+    assert (hotel.status, hotel.action, hotel.duration_ms) == ("COMPLETED", "call_api", 350)
 
 
 def test_ids_are_never_taken_from_users() -> None:

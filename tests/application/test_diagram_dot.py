@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from application.diagram import graph_of
 from application.diagram_dot import dot_of, quoted
 from infrastructure.graphviz_svg import GraphvizSvg
-from tests.application.diagram_flows import action, branching, defined, waiting_for_person
+from tests.application.diagram_flows import (
+    action,
+    branching,
+    defined,
+    named_asides,
+    undoable,
+    undoing,
+    waiting_for_person,
+)
 
 DRAW = GraphvizSvg()
 
@@ -26,9 +34,27 @@ def test_a_road_not_taken_is_dashed_and_says_so() -> None:
     assert 'label="ask_boss\\ncreate_task · waiting for a person"' in text
 
 
+def test_what_stands_aside_of_a_step_stands_beside_it() -> None:
+    text = dot_of(graph_of(undoable(), undoing().state))
+    assert "  s1 -> s1u [" in text
+    assert "  s2 -> s2a1 [" in text
+    assert '  s2u -> s2 [color="#263238", penwidth="2", style="dashed", label=' in text
+    assert "  { rank=same; s2; s2a1; s2u; }\n" in text
+    assert "undone by" in DRAW(text)
+
+
 def test_texts_are_always_quoted() -> None:
     assert quoted('a "b" \\N &lt;') == '"a \\"b\\" \\\\N &amp;lt;"'
     assert quoted("<b>x</b>") == '"<b>x</b>"'
+
+
+def test_names_of_asides_stay_text_too() -> None:
+    flow, state = named_asides('<<B>x</B>>"]; evil [URL="javascript:alert(1)"')
+    for shown, times in ((None, 1), (state, 3)):
+        svg = DRAW(dot_of(graph_of(flow, shown)))
+        assert "<a " not in svg
+        assert "xlink:href" not in svg
+        assert svg.count("javascript:alert(1)") == times
 
 
 def test_markup_stays_text() -> None:

@@ -12,7 +12,14 @@ from application.diagram import graph_of
 from application.diagram_mermaid import mermaid_of
 from application.lifecycle_diagram import lifecycle_mermaid
 from domain.lifecycle import EXECUTION_TABLE, STEP_TABLE
-from tests.application.diagram_flows import EXAMPLES, action, defined, linear, retrying
+from tests.application.diagram_flows import (
+    EXAMPLES,
+    action,
+    defined,
+    linear,
+    named_asides,
+    retrying,
+)
 
 HOSTILE = [
     '"]--> x',
@@ -79,6 +86,15 @@ def test_hostile_names_are_shown_and_not_obeyed() -> None:
     assert "\n    [*] --> evil" not in text
 
 
+@pytest.mark.parametrize("name", ["]--> x", "%%{init: {}}%%", '"; [*] --> evil', "<script>x"])
+def test_hostile_names_of_asides_are_not_obeyed(name: str) -> None:
+    flow, state = named_asides(name)
+    for shown, arrows in ((None, 4), (state, 5)):
+        text = mermaid_of(graph_of(flow, shown))
+        assert text.count(" --> ") == arrows
+        assert "<script" not in drawn(text)
+
+
 @settings(max_examples=4, deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=10, max_size=10))
 def test_mermaid_reads_any_names(names: list[str]) -> None:
@@ -94,7 +110,7 @@ def test_both_machines_are_drawn_with_every_trigger() -> None:
     assert "fail [compensations_due]" in lifecycle_mermaid("execution")
 
 
-_SHOWN = ("retrying", "person", "loop", "failed")
+_SHOWN = ("retrying", "rerouted", "undoing", "person", "loop", "failed")
 
 
 def test_the_pictures_of_the_guide_are_what_is_drawn() -> None:

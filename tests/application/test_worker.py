@@ -217,3 +217,11 @@ async def test_what_is_claimed_ahead_waits_for_a_slot(engine_url: str) -> None:
         for execution in executions:
             assert (await engine.ended(execution)).status == "COMPLETED"
         assert len(engine.deeds.done) == 12
+
+
+async def test_an_end_recorded_here_is_no_reason_to_ask_the_queue(engine: Process) -> None:
+    before = engine.queue.claims
+    for _ in range(40):
+        await engine.ended(await engine.run(chain(1)))
+
+    assert engine.queue.claims - before < 20  # what is left are the looks of every second

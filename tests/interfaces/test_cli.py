@@ -95,6 +95,14 @@ def test_a_definition_is_checked_without_storing_it(command: Command) -> None:
     assert command("workflow", "list", "--json").json["total"] == 0
 
 
+def test_a_check_makes_no_database(command: Command) -> None:
+    before = set(Path().iterdir())
+    for name, code in (("greeting", ExitCode.DONE), ("broken", ExitCode.INVALID)):
+        for more in ((), ("--json",), ("--database", "other.db")):
+            assert command("workflow", "validate", f"{name}.yaml", *more).code == code
+    assert set(Path().iterdir()) == before
+
+
 def test_every_mistake_is_told_with_its_line(command: Command) -> None:
     for verb in ("validate", "publish"):
         broken = command("workflow", verb, "broken.yaml")

@@ -143,7 +143,7 @@ def step_context(
         delivery=1,
         epoch=7,
         idempotency_key=f"{execution_id}:1:{path}",
-        workflow_input=workflow_input or {},
+        shared_input=workflow_input or {},
         actor="alice",
         labels={},
         timeout_seconds=timeout_seconds,

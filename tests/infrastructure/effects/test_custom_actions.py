@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -108,7 +109,15 @@ async def test_a_function_cannot_change_what_it_was_given(tmp_path: Path) -> Non
     context = step_context(workflow_input={"a": 1})
     outcome = await actions_of(tmp_path).perform("change", config, context)
     assert outcome == Succeeded({"list": [0, 1]})
-    assert (config, context.workflow_input) == ({"list": [0]}, {"a": 1})
+    assert (config, context.shared_input) == ({"list": [0]}, {"a": 1})
+
+
+async def test_an_input_that_a_function_does_not_ask_for_is_not_copied(tmp_path: Path) -> None:
+    """A loop's every item would pay for all of them; what JSON cannot hold cannot be copied."""
+    no_json = cast(JsonObject, {"items": object()})
+    actions, context = actions_of(tmp_path), step_context(workflow_input=no_json)
+    assert await actions.perform("thread_name", {}, context) == Succeeded(True)
+    assert isinstance(await actions.perform("describe", {}, context), Failed)
 
 
 async def test_exceptions_become_failures_named_after_their_class(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Hints between processes on PostgreSQL: heard from others, not from oneself, after a loss too."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import psycopg
+import pytest
+
+from infrastructure.change_feed import CHANNEL, PostgresSignals
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_SECONDS = 20
+
+
+class Station:
+    """One process: how many hints it heard, the one after each connect included."""
+
+    def __init__(self, dsn: str) -> None:
+        self.signals = PostgresSignals(dsn)
+        self.heard = 0
+        self._news = asyncio.Event()
+
+    def hear(self) -> None:
+        self.heard += 1
+        self._news.set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.heard < count:
+                self._news.clear()
+                await self._news.wait()
+
+
+@pytest.fixture
+async def open_station(postgres_dsn: str) -> AsyncIterator[Callable[[], Station]]:
+    async with AsyncExitStack() as stack:
+
+        def open_it() -> Station:
+            station = Station(postgres_dsn)
+            task = asyncio.get_running_loop().create_task(station.signals.exchange(station.hear))
+
+            async def close() -> None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+            stack.push_async_callback(close)
+            return station
+
+        yield open_it
+
+
+async def test_the_others_hear_what_one_announces_and_it_does_not(
+    open_station: Callable[[], Station],
+) -> None:
+    one, two, three = open_station(), open_station(), open_station()
+    for station in (one, two, three):
+        await station.until(1)
+
+    one.signals.announce()
+    await two.until(2)
+    await three.until(2)
+    two.signals.announce()  # its hint reaches `one` after that of `one` itself would have
+    await one.until(2)
+
+    assert one.heard == 2
+
+
+async def test_hints_of_a_moment_are_told_once(open_station: Callable[[], Station]) -> None:
+    one, two = open_station(), open_station()
+    await one.until(1)
+    await two.until(1)
+
+    for _ in range(1_000):
+        one.signals.announce()
+    await two.until(2)
+    two.signals.announce()
+    await one.until(2)
+
+    assert two.heard <= 3  # the leading edge, and what came while that was told
+
+
+async def test_a_lost_connection_comes_back_and_says_so(
+    open_station: Callable[[], Station], postgres_dsn: str
+) -> None:
+    one, two = open_station(), open_station()
+    await one.until(1)
+    await two.until(1)
+
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as operator:
+        await operator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await one.until(2)
+        await two.until(2)
+        one.signals.announce()
+        await two.until(3)
+        await operator.execute(f"NOTIFY {CHANNEL}".encode())
+        await one.until(3)
