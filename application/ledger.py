@@ -159,7 +159,7 @@ class Ledger:
         """
         state = draft.state
         try:
-            done = await self.log.append(Append(state.id, draft.events, queue))
+            done = await self.log.append(Append(state.id, draft.events, queue, _wakes(state)))
         except UnknownOutcome as error:
             recorded = await self._stored(draft)
             if recorded is None:
@@ -217,6 +217,12 @@ class Ledger:
         newer = await self.read(draft.state.id, draft.base_version, len(draft.events))
         same = [each.event for each in newer] == draft.events
         return newer[-1] if same else None
+
+
+def _wakes(state: ExecutionState) -> UUID | None:
+    """The execution that waits for this one, once it has ended."""
+    parent = state.parent
+    return parent.execution_id if parent is not None and parent.wait and state.terminal else None
 
 
 def not_ready(error: Exception) -> NotReady:

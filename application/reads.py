@@ -35,7 +35,7 @@ class ExecutionQuery:
     """Filters of `GET /executions`; empty means any.
 
     `workflow` is a name, a `wf-...` id or a UUID (workflow or version), `forked_from` the id of the
-    execution that they were forked from.
+    execution that they were forked from, `parent` of the one whose children are wanted.
 
     `sort` is `created_at`, `updated_at`, `completed_at`, `duration_ms`, `status`, `workflow_name`,
     with `-` for descending.
@@ -47,6 +47,7 @@ class ExecutionQuery:
     workflow: str | None = None
     waiting_on: str | None = None
     forked_from: str | None = None
+    parent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)

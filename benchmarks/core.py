@@ -48,14 +48,14 @@ TYPES = (
     *("uuid[]", "bigint[]", "text[]", "bigint[]", "bigint[]", "boolean[]"),
     *("uuid[]", "bigint[]", "bigint[]"),
     *("uuid[]", "bigint[]", "bigint[]", "bigint[]", "boolean[]"),
-    *("uuid[]", "bigint[]", "uuid[]"),
+    *("uuid[]", "bigint[]", "uuid[]", "uuid[]", "bigint[]"),
 )
 RAW_STATEMENT = (
-    "SELECT positions, epochs FROM flowledger_append_v1("
+    "SELECT positions, epochs FROM flowledger_append_v2("
     + ", ".join(f"%b::{kind}" for kind in TYPES)
     + ")"
 ).encode()
-BINARY = [1] * 4 + [0] + [1] * 18
+BINARY = [1] * 4 + [0] + [1] * 20
 IN_FLIGHT = 64
 LIBRARY_THREADS = 8
 STEPS = 400

@@ -34,7 +34,7 @@ ClockReading = Callable[[int], None]
 
 # ---------------------------------------------------------------------------------- PostgreSQL
 
-_PG_CLAIM = "SELECT present, ids, epochs, versions FROM flowledger_claim_v1(%s, %s, %s)"
+_PG_CLAIM = "SELECT present, ids, epochs, versions FROM flowledger_claim_v2(%s, %s, %s)"
 # Rows which an append holds at this moment are passed over: it may be waiting for one of ours. Such
 # an append extends the lease itself, or the next renewal does.
 _PG_RENEW = """
@@ -44,17 +44,19 @@ WITH free AS (
 ), renewed AS (
     UPDATE work_queue q SET lease_until = flowledger_now() + %(lease)s
     FROM free WHERE q.execution_id = free.execution_id
-    RETURNING q.execution_id, q.epoch, q.version
+    RETURNING q.execution_id, q.epoch, q.version, q.woken
 )
-SELECT execution_id, epoch, version, flowledger_now() FROM renewed
+SELECT execution_id, epoch, version, woken, flowledger_now() FROM renewed
 UNION ALL
-SELECT execution_id, epoch, version, flowledger_now() FROM work_queue
+SELECT execution_id, epoch, version, woken, flowledger_now() FROM work_queue
 WHERE lease_owner = %(worker)s AND execution_id NOT IN (SELECT execution_id FROM free)
 ORDER BY execution_id
 """
 _PG_HAND_BACK = """
-UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = %s
-WHERE execution_id = %s AND epoch = %s AND version = %s AND lease_owner = %s
+UPDATE work_queue SET lease_owner = NULL, lease_until = 0,
+    ready_at = CASE WHEN woken THEN least(ready_at, %(due)s) ELSE %(due)s END
+WHERE execution_id = %(id)s AND epoch = %(epoch)s AND version = %(version)s
+    AND lease_owner = %(worker)s
 """
 _PG_RELEASE_ALL = """
 UPDATE work_queue q SET lease_owner = NULL, lease_until = 0,
@@ -117,13 +119,19 @@ class PostgresWorkQueue:
         """See `application.ports.WorkQueue.renew`."""
         rows = await self._rows(_PG_RENEW, {"worker": self._worker, "lease": self._lease})
         if rows:
-            self._on_time(rows[0][3])
-        return [Claim(*row[:3]) for row in rows]
+            self._on_time(rows[0][4])
+        return [Claim(*row[:4]) for row in rows]
 
     async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
         """See `application.ports.WorkQueue.hand_back`."""
         due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
-        parameters = (due, claim.execution_id, claim.epoch, claim.version, self._worker)
+        parameters = {
+            "due": due,
+            "id": claim.execution_id,
+            "epoch": claim.epoch,
+            "version": claim.version,
+            "worker": self._worker,
+        }
         return await self._changed(_PG_HAND_BACK, parameters) == 1
 
     async def release_all(self) -> None:
@@ -184,7 +192,8 @@ SELECT execution_id, version, priority, ready_at, 0 FROM work_queue
 WHERE lease_owner IS NULL AND priority = ? AND ready_at <= ? ORDER BY ready_at LIMIT ?
 """
 _LITE_CLAIM = """
-UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = deliveries + ?
+UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = deliveries + ?,
+    woken = 0
 WHERE execution_id = ?
 """
 _LITE_STATISTICS = """
@@ -227,8 +236,9 @@ class SQLiteWorkQueue:
         """See `application.ports.WorkQueue.hand_back`."""
         due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
         statement = (
-            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = ?"
-            " WHERE execution_id = ? AND epoch = ? AND version = ? AND lease_owner = ?"
+            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0,"
+            " ready_at = CASE WHEN woken THEN min(ready_at, ?1) ELSE ?1 END"
+            " WHERE execution_id = ?2 AND epoch = ?3 AND version = ?4 AND lease_owner = ?5"
         )
         parameters = (due, claim.execution_id.hex, claim.epoch, claim.version, self._worker)
         return await self._run(lambda c: c.execute(statement, parameters).rowcount == 1)
@@ -298,10 +308,10 @@ class SQLiteWorkQueue:
     def _renew(self, connection: sqlite3.Connection) -> list[Claim]:
         rows = connection.execute(
             "UPDATE work_queue SET lease_until = ? WHERE lease_owner = ?"
-            " RETURNING execution_id, epoch, version",
+            " RETURNING execution_id, epoch, version, woken",
             (self._now() + self._lease, self._worker),
         ).fetchall()
-        return [Claim(UUID(hex=row[0]), row[1], row[2]) for row in sorted(rows)]
+        return [Claim(UUID(hex=row[0]), row[1], row[2], bool(row[3])) for row in sorted(rows)]
 
     def _next_due(self, connection: sqlite3.Connection) -> int | None:
         moments = [

@@ -117,6 +117,7 @@ class Services:
             ),
             _report,
             rules,
+            schemas=schemas,
         )
         self.requests = Requests(self.ledger, self.workflows, self.worker, schemas, rules)
         self.control = Control(self.ledger, self.workflows, self.worker, rules)

@@ -37,9 +37,9 @@ EVENTS_TABLE = "ledger_events"
 STALE_LEASE = "FL001"
 CONFLICT = "23505"
 UNDONE = frozenset({"40001", "40P01"})
-_PLACES = ", ".join(f"${place}" for place in range(1, 24))
-APPEND = f"SELECT positions, epochs FROM flowledger_append_v1({_PLACES})"  # noqa: S608 - constants
-_BINARY = [1] * 4 + [0] + [1] * 18  # the worker's name alone is text
+_PLACES = ", ".join(f"${place}" for place in range(1, 26))
+APPEND = f"SELECT positions, epochs FROM flowledger_append_v2({_PLACES})"  # noqa: S608 - constants
+_BINARY = [1] * 4 + [0] + [1] * 20  # the worker's name alone is text
 _BACK_OFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 # Prepared while the table is empty, these would become a scan and sort of the whole backlog.
@@ -313,6 +313,8 @@ def _queue_parameters(columns: QueueColumns) -> list[bytes]:
         uuid_array(columns.finish_ids),
         int8_array(columns.finish_epochs),
         uuid_array(columns.discard_ids),
+        uuid_array(columns.wake_ids),
+        int8_array(columns.wake_ready),
     ]
 
 

@@ -28,6 +28,7 @@ from application.views import (
     ErrorView,
     ExecutionView,
     OriginView,
+    ParentView,
     ProgressView,
     StepView,
     WaitView,
@@ -119,11 +120,11 @@ ErrorShape: Final = _shape(ErrorView, "ExecutionError", renamed={"error_class": 
 ProgressShape: Final = _shape(ProgressView, "Progress")
 WaitShape: Final = _shape(WaitView, "WaitingOn")
 OriginShape: Final = _shape(OriginView, "ForkedFrom")
-_LINEAGE: Final = {
-    "parent": dict[str, Any] | None,
+ParentShape: Final = _shape(ParentView, "Parent")
+_LINKS: Final = {
     "links": dict[str, str],
 }
-ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINEAGE, example=EXECUTION)
+ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINKS, example=EXECUTION)
 StepShape: Final = _shape(StepView, "StepExecution", more={"id": str}, example=STEP)
 WorkflowShape: Final = _shape(WorkflowView, "Workflow", example=WORKFLOW)
 HumanTaskShape: Final = _shape(HumanTaskView, "HumanTask", example=HUMAN_TASK)
@@ -188,7 +189,7 @@ ProjectionList: Final = _list_of(ProjectionShape, "ProjectionList")
 RunCommandShape: Final = _shape(
     ExecutionView,
     "RunCommand",
-    more=_LINEAGE
+    more=_LINKS
     | {
         "message": str,
         "new_run_id": str,

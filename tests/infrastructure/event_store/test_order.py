@@ -18,7 +18,8 @@ LOCK = "PERFORM pg_advisory_xact_lock"
 CALL = (
     "SELECT * FROM {function}(ARRAY[%s::uuid], ARRAY[1::bigint], ARRAY['workflow.activated.v1'],"
     " ARRAY[%s::bytea], 'w', 1, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',"
-    " '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+    " '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',"
+    " '{{}}', '{{}}')"
 )
 STATE = b'{"meta":{"at":"2026-01-02T03:04:05Z","cmd":"c","actor":"a"},"data":{},"private":{}}'
 
@@ -27,10 +28,10 @@ def variant(url: str, name: str, *, locked: bool) -> str:
     """A copy of the append function, on request without its lock."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
-            "SELECT pg_get_functiondef('flowledger_append_v1'::regproc)"
+            "SELECT pg_get_functiondef('flowledger_append_v2'::regproc)"
         ).fetchone()
         assert row is not None
-        text = str(row[0]).replace("flowledger_append_v1", name)
+        text = str(row[0]).replace("flowledger_append_v2", name)
         assert LOCK in text
         if not locked:
             text = text.replace(LOCK, "PERFORM abs")
