@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from application.callers import Answer, Caller
-from application.ledger import TRIES, Entry, Ledger, not_ready
+from application.ledger import TRIES, Entry, Ledger, not_ready, outcome_unknown
 from application.ports import (
     Append,
     Appended,
