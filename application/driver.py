@@ -56,6 +56,7 @@ class WorkerFigures:
     steps: int = 0
     ended: int = 0
     interrupted: int = 0
+    renewals: int = 0
     leases_lost: int = 0
 
 

@@ -186,13 +186,16 @@ class Claim(Struct, frozen=True):
 
 
 class QueueStatistics(Struct, frozen=True):
-    """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is
-    none.
+    """`ready` rows are due and without a live lease; `lapsed` ones among them were left by a worker
+    that went silent; `oldest_age_seconds` is that of the longest-ready of them, 0 when there is
+    none. `workers` hold the `leased` rows.
     """
 
     depth: int
     ready: int
     leased: int
+    lapsed: int
+    workers: int
     oldest_age_seconds: float
 
 

@@ -1,14 +1,14 @@
 """Start executions: of a published workflow, of a definition in the request, of another's step."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from application.callers import Answer, Caller
-from application.ledger import TRIES, Entry, Ledger, not_ready
+from application.ledger import TRIES, Entry, Ledger, not_ready, outcome_unknown
 from application.ports import (
     Append,
     Appended,
@@ -51,6 +51,27 @@ class Runner(Protocol):
 
     def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
         """Nothing is recorded of this execution meanwhile, if it runs in this process."""
+
+
+class NoRunner:
+    """The Runner of a process without a worker: others claim what it enqueues."""
+
+    def reserve(self, execution_id: UUID) -> bool:
+        """See Runner."""
+        del execution_id
+        return False
+
+    def cancel_reservation(self, execution_id: UUID) -> None:
+        """See Runner."""
+
+    def accept(self, entry: Entry, epoch: int) -> None:
+        """See Runner; nothing was reserved."""
+        raise RuntimeError(f"{entry.state.id} was leased (epoch {epoch}) without a worker")
+
+    def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
+        """See Runner."""
+        del execution_id
+        return nullcontext()
 
 
 class InputSchemas(Protocol):
@@ -216,7 +237,7 @@ async def start(
 ) -> Entry | None:
     """Store the first events of an execution and hand it to this process's worker if that has room.
 
-    None when the id is taken. Raises NotReady; ConcurrentUpdate when no answer came.
+    None when the id is taken. Raises NotReady, also when no answer came.
     """
     execution_id = state.id
     ready_at = state.start_at or state.created_at
@@ -246,9 +267,7 @@ async def _append(ledger: Ledger, append: Append) -> Appended:
             return await ledger.log.append(append)
         except UnknownOutcome as lost:
             error = lost
-    raise ConcurrentUpdate(
-        "The request may have been stored; send it again with the same Idempotency-Key."
-    ) from error
+    raise outcome_unknown() from error
 
 
 def _of_workflow(state: WorkflowState, number: int) -> Request:

@@ -231,9 +231,9 @@ class Worker:
             try:
                 claims = await self._queue.renew()
             except StoreUnavailable:
-                self._fence()
                 continue
-            self._renewed_at = self._clock.now()
+            self._renewed_at = started  # the lease counts from a moment after it
+            self._driver.figures.renewals += 1
             self._compare(claims, started)
             self._take_up(claims)
 
@@ -275,9 +275,10 @@ class Worker:
                     self._driver.lose(run)
 
     async def _ticking(self) -> None:
-        """Time-outs of tries that run here; everything else that is timed lies in the queue."""
+        """Time-outs of tries and leases held here; all else that is timed lies in the queue."""
         while True:
             await self._clock.sleep(TICK_SECONDS)
+            self._fence()
             now = self._clock.now()
             for run in list(self._runs.values()):
                 if run.due is not None and run.due <= now and run.assigned:

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from application.call_cycles import CallCheck
 from application.callers import Caller
-from application.ledger import TRIES, not_ready
+from application.ledger import TRIES, not_ready, outcome_unknown
 from application.ports import (
     Append,
     Clock,
@@ -248,11 +248,12 @@ class Workflows:
         decide: Callable[[WorkflowState | None], Awaitable[Sequence[Payload]]],
     ) -> tuple[WorkflowState, int, bool]:
         command_id = caller.identity(self._new_id())
+        lost = False
         for _ in range(TRIES):
             repeated = await self._repeated(caller, stream, command_id)
             state = await self.load(stream, trusted=False)
             if repeated is not None and state is not None:
-                return state, repeated, True
+                return state, repeated, not lost
             facts = await decide(state)
             if not facts and state is not None:
                 return state, len(state.versions), False
@@ -260,8 +261,9 @@ class Workflows:
             events = _events(stream, state, meta, facts)
             try:
                 await self._log.append(Append(stream, events))
-            except (VersionConflict, UnknownOutcome):
+            except (VersionConflict, UnknownOutcome) as error:
                 self._cache.pop(stream, None)
+                lost = lost or isinstance(error, UnknownOutcome)
                 continue
             except (Overloaded, StoreUnavailable) as error:
                 raise not_ready(error) from error
@@ -270,6 +272,8 @@ class Workflows:
             if state is not None:
                 self._remember(state, self._clock.now())
                 return state, len(state.versions), False
+        if lost:
+            raise outcome_unknown()
         raise ConcurrentUpdate(
             "Others published this workflow three times meanwhile; read it and try again."
         )
@@ -277,7 +281,7 @@ class Workflows:
     async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:
         try:
             return await self._log.read_stream(stream, after_version=after_version)
-        except StoreUnavailable as error:
+        except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
 
     async def _repeated(self, caller: Caller, stream: UUID, command_id: UUID) -> int | None:

@@ -37,6 +37,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(cli_serve.serve)
+app.command("api")(cli_serve.api)
+app.command("worker")(cli_serve.worker)
+app.command("projector")(cli_serve.projector)
 app.command("migrate")(cli_operations.migrate)
 app.add_typer(workflow_app, name="workflow")
 app.command("execute")(cli_executions.execute)

@@ -32,6 +32,7 @@ from infrastructure.event_store.postgres_wire import (
     uuid_array,
 )
 from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 
 EVENTS_TABLE = "ledger_events"
 STALE_LEASE = "FL001"
@@ -50,33 +51,6 @@ PINNED_PLAN = (
 )
 
 
-def session_settings(lock_seconds: float, answer_seconds: float) -> tuple[str, ...]:
-    """What makes the statements of a connection end in bounded time."""
-    answer_ms = int(answer_seconds * 1000)
-    return (
-        f"SET lock_timeout = {int(lock_seconds * 1000)}",
-        f"SET statement_timeout = {answer_ms}",
-        f"SET idle_in_transaction_session_timeout = {answer_ms}",
-    )
-
-
-def connect(
-    dsn: str, *, lock_seconds: float, answer_seconds: float, statements: Sequence[str] = ()
-) -> psycopg.Connection:
-    """A connection in autocommit mode whose statements end in bounded time.
-
-    Raises psycopg.OperationalError when there is none to be had within two seconds.
-    """
-    connection = psycopg.connect(dsn, autocommit=True, connect_timeout=2)
-    try:
-        for statement in (*session_settings(lock_seconds, answer_seconds), *statements):
-            connection.execute(statement.encode())
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 class LedgerDatastore(PostgresDatastore):
     """The library's connection pool for reads, on any libpq connection string."""
 
@@ -93,7 +67,7 @@ class LedgerDatastore(PostgresDatastore):
             max_overflow=connections_max - 1,
         )
         self.pool.conninfo = dsn
-        self.pool.kwargs = {"row_factory": psycopg.rows.dict_row, "connect_timeout": 2}
+        self.pool.kwargs = {"row_factory": psycopg.rows.dict_row, **CONNECTING}
         # Give up soon and try anew at the next call, instead of ever longer pauses.
         self.pool.reconnect_timeout = answer_seconds
 
@@ -201,8 +175,11 @@ class PostgresWriter:
         lease_seconds: float,
         lock_seconds: float,
         answer_seconds: float,
+        require: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require` raises StoreUnavailable while the store is known not to answer."""
         self._dsn = dsn
+        self._require = require
         self._worker = worker.encode()
         self._lease = int8_parameter(int(lease_seconds * 1_000_000))
         self._lock_seconds = lock_seconds
@@ -214,6 +191,7 @@ class PostgresWriter:
 
     def write(self, batch: Sequence[Pending]) -> Written:
         """See BatchWriter."""
+        self._require()
         parameters = self._parameters(batch)
         for _ in range(2):  # a connection that died while idle is noticed before anything is sent
             call = self._connected()

@@ -33,16 +33,10 @@ def tables(store: Store, ledger_url: str) -> Iterator[ProjectionStore]:
 
 
 @pytest.fixture
-def reading(store: Store) -> Iterator[Reading]:
-    opened: list[ProjectionReads] = []
-
-    def open_reads(projected: ProjectionStore) -> ProjectionReads:
-        opened.append(ProjectionReads(store.engine, projected, store.clock.now))
-        return opened[-1]
-
-    yield open_reads
-    for each in opened:
-        each.close()
+def reading(store: Store) -> Reading:
+    return lambda projected: ProjectionReads(
+        store.engine, projected, store.clock.now, threads=store.query_threads
+    )
 
 
 async def recorded_by_stream(store: Store) -> dict[str, list[Recorded]]:
