@@ -22,7 +22,7 @@ import uvloop
 from application.callers import Caller
 from application.requests import ExecuteOptions
 from benchmarks.harness import Figures, Report, databases, percentile, read_options
-from benchmarks.http_load import cpu_seconds, post
+from benchmarks.http_load import cpu_seconds, memory_peak_mb, post
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services, tune_process
@@ -109,6 +109,7 @@ async def over_http(url: str, actions: Path, executions: int, in_flight: int) ->
             "p50_ms": percentile(latencies, 0.5),
             "p99_ms": percentile(latencies, 0.99),
             "server_cpu_us_per_execution": (cpu_seconds(process) - before) / len(latencies) * 1e6,
+            "server_memory_peak_mb": memory_peak_mb(process),
         }
 
 
