@@ -30,7 +30,7 @@ from benchmarks.harness import (
 )
 from benchmarks.long_log import Log, make_log
 from infrastructure.settings import Settings
-from interfaces.bootstrap import open_services, rebuild_projection
+from interfaces.bootstrap import open_services, rebuild_projection, tune_process
 
 SIZES = (10_000, 100_000, 1_000_000)
 EVENTS_PER_EXECUTION = 9
@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     with databases() as bases, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bench_actions.py").write_text(ACTIONS)
+        tune_process()
         for backend in report.options.backends:
             for size in sizes if "log" in parts else ():
                 _grown(report, bases, backend, folder, size)
