@@ -78,8 +78,11 @@ class Rebuild:
 
     def _finish_indexes(self, session: Session) -> None:
         """To index a full table once is cheaper than row by row. The live runner goes on."""
-        checkpoint = self._owned(session, lock=False)
+        self._owned(session, lock=False)
         session.execute("SET LOCAL statement_timeout = 0")
+        # From here on another rebuild cannot put its own table in the place of this one.
+        session.execute(f"LOCK TABLE {self._projection.table.stored}{REBUILT} IN SHARE MODE")
+        checkpoint = self._owned(session, lock=False)
         self._index(session, checkpoint.generation + 1)
 
     def _index(self, session: Session, generation: int) -> None:
