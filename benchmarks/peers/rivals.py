@@ -74,7 +74,7 @@ async def restate(peers: PeerEnvironment, executions: int, in_flight: int) -> Fi
 @asynccontextmanager
 async def _restate(peers: PeerEnvironment) -> AsyncIterator[tuple[int, tuple[int, int]]]:
     ingress, admin, node, handler = (_free_port() for _ in range(4))
-    # Durable as it comes: the log's fsync is on. Only what would call home is off.
+    # Durable as it comes: the log's fsync is on. Only its telemetry is off.
     settings = {
         "RESTATE_DISABLE_TELEMETRY": "true",
         "RESTATE_LOG_FILTER": "error",
