@@ -339,12 +339,14 @@ async def test_a_rebuilt_table_equals_the_live_one_byte_for_byte(
     await told.append_mixed(store, [*told.recovery_stories(), told.published("a", 2)])
     told.catch_up(tables, batch=4)
     before = {each.table.name: told.dump(tables, each) for each in PROJECTIONS}
+    indexes = told.indexes(store)
 
     for _ in range(2):
         for each in PROJECTIONS:
             Rebuild(tables, each).run()
 
     assert {each.table.name: told.dump(tables, each) for each in PROJECTIONS} == before
+    assert told.indexes(store) == indexes
     with tables.reading() as session:
         assert len(session.execute("SELECT id FROM workflow_runs")) == len(before["workflow_runs"])
         assert read_checkpoint(session, PROJECTIONS[0]).generation == 2
