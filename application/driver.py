@@ -367,7 +367,7 @@ class Driver:
             if queue.ready_at is not None:
                 self._host.claim_soon(queue.ready_at)
             return ()
-        run.due = next_due(entry.state)
+        run.due = queue.ready_at
         begun = [each for each in effects if each not in run.assigned]
         run.assigned.update(begun)
         return begun

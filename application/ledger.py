@@ -71,27 +71,29 @@ class StateCache:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._entries: OrderedDict[UUID, tuple[Entry, int]] = OrderedDict()
+        # By the number of the id: a UUID computes its hash in Python, at each look.
+        self._entries: OrderedDict[int, tuple[Entry, int]] = OrderedDict()
 
     def get(self, execution_id: UUID) -> Entry | None:
         """The cached state, which may lag behind the log."""
-        found = self._entries.get(execution_id)
+        found = self._entries.get(execution_id.int)
         if found is None:
             return None
-        self._entries.move_to_end(execution_id)
+        self._entries.move_to_end(execution_id.int)
         return found[0]
 
     def put(self, entry: Entry) -> None:
         """Remember a state, unless a newer one is known."""
         state = entry.state
-        known = self._entries.get(state.id)
+        key = state.id.int
+        known = self._entries.get(key)
         if known is not None:
             if known[0].state.version > state.version:
                 return
             self._bytes -= known[1]
         size = _STATE_BYTES + _STEP_BYTES * len(state.steps) + 2 * state.output_bytes
-        self._entries[state.id] = (entry, size)
-        self._entries.move_to_end(state.id)
+        self._entries[key] = (entry, size)
+        self._entries.move_to_end(key)
         self._bytes += size
         while self._bytes > self._bytes_max and len(self._entries) > 1:
             _, (_, dropped) = self._entries.popitem(last=False)

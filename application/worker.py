@@ -286,8 +286,8 @@ class Worker:
                     self.spawn(run, self._driver.refresh(run))
 
     def _changed(self, execution_id: UUID, version: int) -> None:
-        parent = self._driver.parents.get(execution_id)
-        if parent is not None:
+        parents = self._driver.parents
+        if parents and (parent := parents.get(execution_id)) is not None:
             self.spawn(parent, self._driver.child_changed(parent, execution_id))
         run = self._runs.get(execution_id)
         if run is None:

@@ -79,9 +79,7 @@ def advance(
     looked at first, so that all live paths are looked at once, not once for each fact.
     """
     near = _touched(event.data for event in draft.events)
-    while facts := _plan_near(definition, draft.state, near, now, rules) or plan(
-        definition, draft.state, now, rules
-    ):
+    while facts := _plan_near(definition, draft.state, near, now, rules):
         record_all(draft, facts, now)
         near = _touched(facts)
 
@@ -89,6 +87,8 @@ def advance(
 def _touched(facts: Iterable[ev.Payload]) -> set[str]:
     """The steps that facts are about, and what is around them."""
     paths = {path for fact in facts if (path := getattr(fact, "path", START)) != START}
+    if paths and not any("/" in path or "~" in path for path in paths):
+        return paths | {START}  # the main line: most steps of most executions
     paths |= {owner_of(path) for path in paths}
     around = {path.rpartition("/")[0] for path in paths}
     return paths | around | {lane_owner(each) for each in around if each}
@@ -101,10 +101,13 @@ def _plan_near(
     now: datetime,
     rules: RecoveryRules,
 ) -> Plan:
+    """The facts of what lies near, else of anything."""
     overdue = state.deadline_at is not None and state.deadline_at <= now
-    if state.state != EXECUTING or overdue:
-        return ()
-    return _plan_some(definition, state, near, now, rules)
+    if state.state == EXECUTING and not overdue:
+        facts = _plan_some(definition, state, near, now, rules)
+        if facts or state.live <= near:
+            return facts
+    return plan(definition, state, now, rules)
 
 
 def plan(

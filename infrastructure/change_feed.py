@@ -6,7 +6,7 @@ second, and on PostgreSQL as soon as one of them says that it stored something.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
@@ -65,7 +65,7 @@ class LogChangeFeed:
         """Tell subscribers of a commit of this process; in the event loop."""
         for change in changes:
             self._remember(change.first, change.last)
-        self._tell((change.stream_id, change.version) for change in changes)
+        self._tell([(change.stream_id, change.version) for change in changes])
         self._announce()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
@@ -109,7 +109,8 @@ class LogChangeFeed:
                 partial(self._tail.versions_between, self._seen, upto, ROWS_PER_LOOK)
             )
             self._seen = rows[-1][2] if len(rows) == ROWS_PER_LOOK else upto
-            self._tell((stream_id, version) for stream_id, version, _ in rows)
+            # Of several changes of one stream the last counts.
+            self._tell({stream_id: version for stream_id, version, _ in rows}.items())
 
     def _remember(self, first: int, last: int) -> None:
         if self._own and self._own[-1][1] + 1 == first:
@@ -117,12 +118,11 @@ class LogChangeFeed:
         else:
             self._own.append((first, last))
 
-    def _tell(self, changes: Iterable[tuple[UUID, int]]) -> None:
+    def _tell(self, changes: Collection[tuple[UUID, int]]) -> None:
         if not self._subscribers:
             return
-        latest = dict(changes)  # of several changes of one stream the last counts
         for callback in tuple(self._subscribers.values()):
-            for stream_id, version in latest.items():
+            for stream_id, version in changes:
                 try:
                     callback(stream_id, version)
                 except Exception as error:  # noqa: BLE001 - one subscriber must not silence others
