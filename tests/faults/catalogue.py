@@ -1,0 +1,19 @@
+"""The faults by number: the module that makes each, loaded when it is wanted."""
+
+from importlib import import_module
+
+from tests.faults.report import Fault
+
+MODULES: dict[str, str] = {}
+
+
+def fault_of(number: str) -> Fault:
+    """The `run` of a fault. Raises KeyError."""
+    fault: Fault = import_module(f"tests.faults.{MODULES[number]}").run
+    return fault
+
+
+def title_of(number: str) -> str:
+    """What the fault is, in one line."""
+    told = import_module(f"tests.faults.{MODULES[number]}").__doc__ or ""
+    return " ".join(told.strip().partition("\n\n")[0].split())
