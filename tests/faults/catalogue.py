@@ -4,7 +4,10 @@ from importlib import import_module
 
 from tests.faults.report import Fault
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "F4": "processes_killed",
+    "F5": "races",
+}
 
 
 def fault_of(number: str) -> Fault:

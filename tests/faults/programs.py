@@ -94,6 +94,11 @@ class Program:
                 process.send_signal(how)
         return await process.wait()
 
+    async def wait(self) -> int | None:
+        """The exit code, once it has ended by itself or by a signal sent before."""
+        process, self._process, self.address = self._process, None, ""
+        return None if process is None else await process.wait()
+
     def signal(self, what: signal.Signals) -> None:
         """SIGSTOP, SIGCONT: what does not end it. Raises LookupError when it does not run."""
         assert self._process is not None
@@ -124,8 +129,7 @@ class Program:
 async def running(*programs: Program) -> AsyncIterator[None]:
     """Programs that run until the block ends, and are then killed."""
     try:
-        for program in programs:
-            await program.start()
+        await asyncio.gather(*(program.start() for program in programs))
         yield
     finally:
         for program in programs:
