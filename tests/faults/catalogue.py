@@ -7,6 +7,7 @@ from tests.faults.report import Fault
 MODULES: dict[str, str] = {
     "F4": "processes_killed",
     "F5": "races",
+    "F14": "overloaded",
 }
 
 
