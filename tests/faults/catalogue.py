@@ -8,6 +8,7 @@ MODULES: dict[str, str] = {
     "F4": "processes_killed",
     "F5": "races",
     "F14": "overloaded",
+    "F15": "slow_readers",
 }
 
 

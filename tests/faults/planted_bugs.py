@@ -25,7 +25,7 @@ def _conflicts_ignored() -> None:
                 return Appended(1, None)
             raise
 
-    ledger.Ledger.append = careless  # type: ignore[method-assign]
+    ledger.Ledger.append = careless
 
 
 def _stale_reads() -> None:
@@ -36,7 +36,7 @@ def _stale_reads() -> None:
     async def remembered(self: Any, execution_id: Any) -> Any:
         return self.cache.get(execution_id) or await load(self, execution_id)
 
-    ledger.Ledger.load = remembered  # type: ignore[method-assign]
+    ledger.Ledger.load = remembered
 
 
 def _key_of_a_delivery() -> None:
@@ -47,7 +47,7 @@ def _key_of_a_delivery() -> None:
             own = f"{self.idempotency_key}:{self.epoch}"
             msgspec.structs.force_setattr(self, "idempotency_key", own)
 
-    run.StepContext = Context  # type: ignore[misc]
+    run.StepContext = Context
 
 
 def _ready_to_the_last() -> None:
