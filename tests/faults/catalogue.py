@@ -4,7 +4,11 @@ from importlib import import_module
 
 from tests.faults.report import Fault
 
-MODULES: dict[str, str] = {}
+MODULES = {
+    "F1": "database_killed",
+    "F3": "answers_cut",
+    "F6": "late_visibility",
+}
 
 
 def fault_of(number: str) -> Fault:

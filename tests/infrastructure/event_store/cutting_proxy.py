@@ -25,10 +25,14 @@ class Fault(Enum):
 
 
 class CuttingProxy:
-    """Relays connections; `fault` applies once, `down` refuses all connections while it is set."""
+    """Relays connections; `fault` applies once, `down` refuses all connections while it is set.
+
+    `marker` is what a message must hold to meet the fault.
+    """
 
     def __init__(self, upstream: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.fault = Fault.NONE
+        self.marker = STATEMENT
         self.hits = 0
         self.down = False
         self._upstream = upstream
@@ -74,7 +78,7 @@ class _Connection:
 
     async def _up(self) -> None:
         while chunk := await self._client[0].read(65536):
-            if STATEMENT in chunk and self._proxy.fault is not Fault.NONE:
+            if self._proxy.marker in chunk and self._proxy.fault is not Fault.NONE:
                 self._proxy.hits += 1
                 self._fault = self._proxy.fault
                 if self._fault is Fault.FROZEN:
