@@ -24,7 +24,7 @@ from application.ports import (
 )
 from application.views import summarise
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, NotFound, NotReady
+from domain.errors import ConcurrentUpdate, FlowledgerError, NotFound, NotReady
 from domain.events import Recorded, Requested
 from domain.execution import ExecutionState, evolve, fold
 from domain.workflow import NAMESPACE
@@ -181,6 +181,7 @@ class Ledger:
         answer to a repeat.
         """
         command_id = caller.identity(self.new_id())
+        last: VersionConflict | None = None
         for earlier_tries in range(COMMAND_TRIES):
             if earlier_tries > 1:
                 await self.clock.sleep(earlier_tries * PAUSE_SECONDS)
@@ -197,10 +198,11 @@ class Ledger:
                 return Answer(summarise(entry.state, entry.position), replayed=False), None, None
             try:
                 done = await self.append(draft, queue(draft))
-            except VersionConflict:
+            except VersionConflict as error:
+                last = error
                 continue
             return Answer(summarise(draft.state, done.position), replayed=False), draft, done
-        raise ConcurrentUpdate("Others wrote first every time; read the execution and try again.")
+        raise given_up(last, "Others wrote first every time; read the execution and try again.")
 
     async def replay(self, execution_id: UUID, version: int) -> Answer:
         """The representation as of the version that a repeated command produced."""
@@ -223,3 +225,14 @@ def not_ready(error: Exception) -> NotReady:
     """The refusal that callers see when the store is away or full."""
     seconds = error.retry_after_seconds if isinstance(error, Overloaded) else 1
     return NotReady(str(error) or "The store does not answer; try again.", seconds)
+
+
+def given_up(last: Exception | None, told: str) -> FlowledgerError:
+    """What a caller hears when the last try failed too: it is a conflict, as `told`, only if
+    somebody else took the version. After a lost answer the command may be stored.
+    """
+    if isinstance(last, UnknownOutcome) or isinstance(
+        getattr(last, "__cause__", None), UnknownOutcome
+    ):
+        return NotReady("It may have been stored; send it again with the same Idempotency-Key.")
+    return ConcurrentUpdate(told)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from application.callers import Answer, Caller
-from application.ledger import TRIES, Entry, Ledger, not_ready
+from application.ledger import TRIES, Entry, Ledger, given_up, not_ready
 from application.ports import (
     Append,
     Appended,
@@ -213,14 +213,13 @@ class Requests:
 
     async def _append(self, append: Append) -> Appended:
         """A lost answer is no reason not to try again: what is stored already conflicts."""
+        lost: UnknownOutcome | None = None
         for _ in range(TRIES):
             try:
                 return await self._ledger.log.append(append)
-            except UnknownOutcome as lost:
-                error = lost
-        raise ConcurrentUpdate(
-            "The request may have been stored; send it again with the same Idempotency-Key."
-        ) from error
+            except UnknownOutcome as error:
+                lost = error
+        raise given_up(lost, "") from lost
 
     async def _repeated(self, caller: Caller, execution_id: UUID, mine: Event | None) -> Answer:
         """The id is taken: by an earlier request with the same key, or by this one, whose answer

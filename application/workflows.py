@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec import structs
 
 from application.callers import Caller
-from application.ledger import TRIES, not_ready
+from application.ledger import TRIES, given_up, not_ready
 from application.ports import (
     Append,
     Clock,
@@ -24,7 +24,7 @@ from application.ports import (
 from domain import workflow as wf
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import ActionCatalog, Mistake
-from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReused, NotFound
+from domain.errors import Invalid, InvalidDefinition, KeyReused, NotFound
 from domain.events import Event, Meta, Payload, Recorded, WorkflowPublished
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject
@@ -225,6 +225,7 @@ class Workflows:
         decide: Callable[[WorkflowState | None], Sequence[Payload]],
     ) -> tuple[WorkflowState, int, bool]:
         command_id = caller.identity(self._new_id())
+        last: Exception | None = None
         for _ in range(TRIES):
             repeated = await self._repeated(caller, stream, command_id)
             state = await self.load(stream, trusted=False)
@@ -237,8 +238,9 @@ class Workflows:
             events = _events(stream, state, meta, facts)
             try:
                 await self._log.append(Append(stream, events))
-            except (VersionConflict, UnknownOutcome):
+            except (VersionConflict, UnknownOutcome) as error:
                 self._cache.pop(stream, None)
+                last = error
                 continue
             except (Overloaded, StoreUnavailable) as error:
                 raise not_ready(error) from error
@@ -247,8 +249,8 @@ class Workflows:
             if state is not None:
                 self._remember(state, self._clock.now())
                 return state, len(state.versions), False
-        raise ConcurrentUpdate(
-            "Others published this workflow three times meanwhile; read it and try again."
+        raise given_up(
+            last, "Others published this workflow three times meanwhile; read it and try again."
         )
 
     async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:

@@ -4,9 +4,13 @@ from importlib import import_module
 
 from tests.faults.report import Fault
 
-MODULES: dict[str, str] = {
+MODULES = {
+    "F1": "database_killed",
+    "F3": "answers_cut",
     "F4": "processes_killed",
     "F5": "races",
+    "F6": "late_visibility",
+    "F7": "tables_after_faults",
     "F14": "overloaded",
     "F15": "slow_readers",
 }

@@ -12,8 +12,9 @@ from typing import Any
 from domain.events import Recorded
 from infrastructure.database import Store, StoreOptions, open_store
 from infrastructure.migrations import migrate
+from infrastructure.settings import Settings
+from interfaces.bootstrap import verify_projections
 from tests.builders import told
-from tests.faults.programs import flowledger
 from tests.faults.report import SHOWN_MAX, Options
 from tests.invariants import Answer, Tables, check_all
 
@@ -53,7 +54,6 @@ async def judge(
     url: str,
     history: Sequence[Answer],
     *,
-    folder: Path,
     effects: Path | None = None,
     all_ended: bool = True,
 ) -> tuple[list[Recorded], list[str]]:
@@ -67,7 +67,7 @@ async def judge(
     broken = [
         f"{each.invariant} {each.where}: {each.what}" for each in check_all(log, history, tables)
     ]
-    broken += await verified(url, folder)
+    broken += await verified(url)
     if effects is not None:
         broken += bad_keys(effects_in(effects))
     if all_ended:
@@ -75,10 +75,10 @@ async def judge(
     return log, broken[:SHOWN_MAX]
 
 
-async def verified(url: str, folder: Path) -> list[str]:
+async def verified(url: str) -> list[str]:
     """I9: the tables are the fold of the log up to where they stand."""
-    code, words = await flowledger("projections", "verify", folder=folder, url=url)
-    return [] if code == 0 else [f"I9 projections verify: {words[-1_000:]}"]
+    verdicts = await verify_projections(Settings(database_url=url), "all", lambda done, total: None)
+    return [f"I9 {each.difference}" for each in verdicts if each.difference is not None]
 
 
 def effects_in(file: Path) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ async def campaign(url: str, folder: Path, plan: Plan) -> Figures:
         await server.end(signal.SIGTERM)
     figures.acknowledged = clients.heard.acknowledged
     figures.answers_lost = clients.heard.answers_lost
-    log, broken = await judge(url, clients.history, folder=folder, effects=server.effects)
+    log, broken = await judge(url, clients.history, effects=server.effects)
     figures.violations += broken
     figures.effects = len(effects_in(server.effects))
     figures.events = len(log)

@@ -177,7 +177,7 @@ async def _overloaded(
             await asyncio.sleep(1.0 if plan.timed else 0.2)
         async with calling(server.address) as caller:
             await _settled(caller, crowd)
-        log, broken = await judge(url, crowd.history, folder=folder, effects=fleet.effects)
+        log, broken = await judge(url, crowd.history, effects=fleet.effects)
     keep(options, f"F14-{name}", log, crowd.history)
     _count(report, crowd)
     bad = [f"{kind}: {each}" for kind, ear in crowd.ears.items() for each in ear.bad[:5]]

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-from application import ledger, run, steps
+from application import ledger, run, steps, worker
 from application.ports import Appended, VersionConflict
+from infrastructure import clock
+from infrastructure.event_store.queue_writes import from_microseconds
 from interfaces import bootstrap
 from interfaces.http import errors
 
@@ -69,10 +71,22 @@ def _outages_are_defects() -> None:
     errors._not_ready = defect
 
 
+def _one_failure_is_enough() -> None:
+    """A worker whose claim failed once does not claim again."""
+    worker.BACK_OFF_SECONDS = 1e6
+
+
+def _clock_of_the_machine() -> None:
+    """Time is what this machine says, and not what the database said."""
+    clock.DatabaseClock.now = lambda _: from_microseconds(clock.system_microseconds())
+
+
 _BUGS = {
     "conflicts-ignored": _conflicts_ignored,
     "stale-reads": _stale_reads,
     "key-of-a-delivery": _key_of_a_delivery,
+    "one-failure-is-enough": _one_failure_is_enough,
+    "clock-of-the-machine": _clock_of_the_machine,
     "outages-are-defects": _outages_are_defects,
     "ready-to-the-last": _ready_to_the_last,
 }

@@ -92,9 +92,7 @@ async def _campaign(
         watch.cancel()
         await workload.projected()
         stuck = watch.result() if watch.done() and not watch.cancelled() else []
-        log, broken = await judge(
-            url, workload.clients.history, folder=folder, effects=fleet.effects
-        )
+        log, broken = await judge(url, workload.clients.history, effects=fleet.effects)
     keep(options, f"F4-{name}", log, workload.clients.history)
     gaps = list(takeovers(log))
     report.bit("work taken over", len(gaps))

@@ -136,19 +136,3 @@ async def running(*programs: Program) -> AsyncIterator[None]:
             with suppress(LookupError):
                 program.signal(signal.SIGCONT)
             await program.end(signal.SIGKILL)
-
-
-async def flowledger(*arguments: str, folder: Path, url: str) -> tuple[int, str]:
-    """Run a command of this checkout to its end; its exit code and all it said."""
-    more = {"PYTHONPATH": str(ROOT), "FLOWLEDGER_DATABASE_URL": url}
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND_LINE,
-        *arguments,
-        cwd=folder,
-        env=environment(more),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    told, _ = await process.communicate()
-    return process.returncode or 0, told.decode(errors="replace")

@@ -286,7 +286,7 @@ async def _raced(
                 f"{API}/executions?page_size=1&min_position={last.json()['position']}"
             )
         history = [answer for race in field.races for answer in race.history]
-        log, broken = await judge(url, history, folder=folder)
+        log, broken = await judge(url, history)
     keep(options, f"F5-{name}", log, history)
     return field, [*out_of_order(field.races), *two_winners(field.races, log), *broken]
 

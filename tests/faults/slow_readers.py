@@ -151,7 +151,7 @@ async def _followed(
         for each in silent:
             each.close()
         await _all_ended(caller, history)
-        log, broken = await judge(url, history, folder=folder, effects=fleet.effects)
+        log, broken = await judge(url, history, effects=fleet.effects)
     keep(options, "F15", log, history)
     report.bit("streams cut and resumed", sum(each.cuts for each in readers))
     report.figures |= {

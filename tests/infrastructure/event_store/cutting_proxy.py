@@ -25,15 +25,33 @@ class Fault(Enum):
 
 
 class CuttingProxy:
-    """Relays connections; `fault` applies once, `down` refuses all connections while it is set."""
+    """Relays connections; `fault` applies once, `down` refuses all connections while it is set.
+
+    `marker` is what a message must hold to meet the fault.
+    """
 
     def __init__(self, upstream: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.fault = Fault.NONE
+        self.marker = STATEMENT
         self.hits = 0
         self.down = False
         self._upstream = upstream
         self._loop = loop
         self._connections: set[_Connection] = set()
+        self._passable = asyncio.Event()
+        self._passable.set()
+
+    def hold(self) -> None:
+        """Let nothing pass, and nobody notice, until `release`; from any thread."""
+        self._loop.call_soon_threadsafe(self._passable.clear)
+
+    def release(self) -> None:
+        """Let pass what was held, late; from any thread."""
+        self._loop.call_soon_threadsafe(self._passable.set)
+
+    async def passable(self) -> None:
+        """Return while nothing is held."""
+        await self._passable.wait()
 
     def cut_all(self) -> None:
         """End every connection, as a stopped server does; from any thread."""
@@ -49,6 +67,7 @@ class CuttingProxy:
         if self.down:
             writer.transport.abort()
             return
+        await self.passable()
         upstream = await asyncio.open_unix_connection(self._upstream)
         connection = _Connection(self, (reader, writer), upstream)
         self._connections.add(connection)
@@ -74,7 +93,7 @@ class _Connection:
 
     async def _up(self) -> None:
         while chunk := await self._client[0].read(65536):
-            if STATEMENT in chunk and self._proxy.fault is not Fault.NONE:
+            if self._proxy.marker in chunk and self._proxy.fault is not Fault.NONE:
                 self._proxy.hits += 1
                 self._fault = self._proxy.fault
                 if self._fault is Fault.FROZEN:
@@ -82,6 +101,7 @@ class _Connection:
                 self._proxy.fault = Fault.NONE
                 if self._fault is Fault.REQUEST_LOST:
                     break
+            await self._proxy.passable()
             self._server[1].write(chunk)
             await self._server[1].drain()
         self.abort()
@@ -90,6 +110,7 @@ class _Connection:
         while chunk := await self._server[0].read(65536):
             if self._fault is Fault.ANSWER_LOST:
                 break
+            await self._proxy.passable()
             self._client[1].write(chunk)
             await self._client[1].drain()
         self.abort()
