@@ -11,6 +11,8 @@ MODULES = {
     "F5": "races",
     "F6": "late_visibility",
     "F7": "tables_after_faults",
+    "F9": "lines_cut",
+    "F11": "clocks_set",
     "F14": "overloaded",
     "F15": "slow_readers",
 }
