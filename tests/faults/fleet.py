@@ -3,7 +3,7 @@
 Each writes what its actions did to one file of effects, so that keys are compared over all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.programs import EFFECTS, Program
@@ -34,11 +34,26 @@ class Fleet:
         """A process that only answers."""
         return self._program(name, url, {"FLOWLEDGER_WORKER_SLOTS": "0", **settings})
 
-    def worker(self, name: str = "worker", *, url: str = "", **settings: str) -> Program:
-        """A process that works."""
-        return self._program(name, url, settings)
+    def worker(
+        self,
+        name: str = "worker",
+        *,
+        url: str = "",
+        within: Sequence[str] = (),
+        **settings: str,
+    ) -> Program:
+        """A process that works; `within` as for Program."""
+        return self._program(name, url, settings, within)
 
-    def _program(self, name: str, url: str, settings: Mapping[str, str]) -> Program:
+    def _program(
+        self, name: str, url: str, settings: Mapping[str, str], within: Sequence[str] = ()
+    ) -> Program:
         folder = self.folder / name
         folder.mkdir()
-        return Program(url or self.url, folder, name=name, settings={**self._settings, **settings})
+        return Program(
+            url or self.url,
+            folder,
+            name=name,
+            settings={**self._settings, **settings},
+            within=within,
+        )

@@ -31,8 +31,11 @@ class Program:
         name: str = "server",
         settings: Mapping[str, str] | None = None,
         arguments: Sequence[str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
-        """`settings` are environment variables; `arguments` follow the kind on the command line."""
+        """`settings` are environment variables; `arguments` follow the kind on the command line;
+        `within` is a command that runs it somewhere else (a network of its own).
+        """
         self.url = url
         self.folder = folder
         self.name = name
@@ -42,6 +45,7 @@ class Program:
         self._kind = kind
         self._arguments = ["--port", "0"] if arguments is None else list(arguments)
         self._settings = dict(settings or {})
+        self._within = within
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -67,6 +71,7 @@ class Program:
         }
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._within,
                 *COMMAND_LINE,
                 self._kind,
                 *self._arguments,

@@ -117,8 +117,10 @@ class _Connection:
 
 
 @contextmanager
-def cutting_proxy(dsn: str, folder: Path) -> Iterator[tuple[CuttingProxy, str]]:
-    """A running proxy to the server of `dsn` (on a unix socket), and the address through it."""
+def cutting_proxy(dsn: str, folder: Path, host: str = "") -> Iterator[tuple[CuttingProxy, str]]:
+    """A running proxy to the server of `dsn` (on a unix socket), and the address through it: a
+    unix socket in `folder`, or a free port of `host`.
+    """
     parts = urlsplit(dsn)
     (upstream,) = parse_qs(parts.query)["host"]
     loop = asyncio.new_event_loop()
@@ -126,11 +128,18 @@ def cutting_proxy(dsn: str, folder: Path) -> Iterator[tuple[CuttingProxy, str]]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    server = asyncio.run_coroutine_threadsafe(
-        asyncio.start_unix_server(proxy.serve, folder / SOCKET), loop
-    ).result()
+    listening = (
+        asyncio.start_server(proxy.serve, host, 0)
+        if host
+        else asyncio.start_unix_server(proxy.serve, folder / SOCKET)
+    )
+    server = asyncio.run_coroutine_threadsafe(listening, loop).result()
+    through = parts._replace(query=f"host={quote(str(folder))}")
+    if host:
+        port = server.sockets[0].getsockname()[1]
+        through = parts._replace(netloc=f"{parts.username}@{host}:{port}", query="")
     try:
-        yield proxy, urlunsplit(parts._replace(query=f"host={quote(str(folder))}"))
+        yield proxy, urlunsplit(through)
     finally:
         proxy.cut_all()
         asyncio.run_coroutine_threadsafe(_stop(server), loop).result()
