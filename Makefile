@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults simulate schemathesis bench clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults simulate schemathesis bench bench-peers clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -51,11 +51,17 @@ simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-1000
 schemathesis: $(V)/.dev ## send 5,000 generated requests to a real server
 	$(V)/bin/python -m pytest -q -s --timeout 1800 tests/interfaces/http/test_schemathesis.py --heavy
 
-bench: $(V)/.dev ## measure speed and memory on both back ends (half an hour)
+bench: $(V)/.dev ## measure speed and memory on both back ends (hours; each has --quick)
 	$(V)/bin/python -m benchmarks.core
+	$(V)/bin/python -m benchmarks.limits
 	$(V)/bin/python -m benchmarks.executions
+	$(V)/bin/python -m benchmarks.workers
 	$(V)/bin/python -m benchmarks.recovery
 	$(V)/bin/python -m benchmarks.fanout
+	$(V)/bin/python -m benchmarks.growth
+
+bench-peers: $(V)/.dev ## measure beside other engines, installed from benchmarks/peers.txt; needs npm
+	$(V)/bin/python -m benchmarks.peers --cache $(V)/peers
 
 # Superset first: some extras pin shared packages to one patch release.
 LOCK := $(V)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

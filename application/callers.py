@@ -4,7 +4,7 @@ command.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 from application.views import ExecutionView
@@ -12,6 +12,8 @@ from domain.errors import KeyReused, PreconditionFailed
 from domain.events import Meta
 from domain.execution import Command, ExecutionState
 from domain.workflow import NAMESPACE
+
+DEFAULT_WORKSPACE: Final = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class Caller:
     version the caller believes to be the present one.
     """
 
-    workspace_id: str = "default"
+    workspace_id: str = DEFAULT_WORKSPACE
     actor: str = "anonymous"
     route: str = ""
     idempotency_key: str | None = None

@@ -1,11 +1,14 @@
-"""Commands on an existing execution: cancel, pause, retry, settle a step, answer a question."""
+"""Commands on an existing execution: cancel, pause, retry, settle a step, answer, signal, and a
+human task's end.
+"""
 
 from collections.abc import Callable
 from uuid import UUID
 
 from application.callers import Answer, Caller
+from application.children import cancel_write
 from application.ledger import Entry, Ledger, execution_uuid
-from application.ports import Discard, Enqueue, QueueWrite, Touch
+from application.ports import Enqueue, QueueWrite, Touch
 from application.requests import Runner
 from application.workflows import Workflows
 from domain import decisions, interventions
@@ -41,7 +44,7 @@ class Control:
             caller,
             execution_id,
             lambda draft: decisions.cancel(draft, reason),
-            lambda draft: Discard() if draft.state.terminal else Touch(draft.meta.at),
+            cancel_write,
         )
 
     async def pause(
@@ -145,6 +148,15 @@ class Control:
             if leased and epoch is None:
                 self._runner.cancel_reservation(execution_id)
         return answer
+
+    async def signal(self, caller: Caller, execution_ref: str, name: str, payload: Json) -> Answer:
+        """Send a signal; a step that waits for it, now or later, goes on with the payload."""
+        return await self._commanded(
+            caller,
+            execution_uuid(caller.workspace_id, execution_ref),
+            lambda draft: decisions.signal(draft, name, payload),
+            lambda draft: Touch(draft.meta.at),
+        )
 
     async def complete_human_task(self, caller: Caller, task_id: str, result: Json) -> Answer:
         """A person did a task; an execution that waits for it goes on."""

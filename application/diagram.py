@@ -39,13 +39,12 @@ from domain.definition import (
     ActionStep,
     ConditionalStep,
     Definition,
-    ForkJoinStep,
     HumanTaskStep,
     LoopStep,
     ParallelStep,
     Step,
-    ValidateStep,
-    WaitStep,
+    SubWorkflowStep,
+    WaitForEventStep,
     is_contained,
     undo_path,
 )
@@ -63,6 +62,7 @@ from domain.lifecycle import (
     STEP_ENDED,
     status_of,
 )
+from domain.signals import awaited_signal
 
 
 class DiagramTooLarge(FlowledgerError):
@@ -406,23 +406,14 @@ def _label_after(step: Step, following: str | None) -> str:
 
 
 def _kind_and_action(declared: Step) -> tuple[str, str]:
-    match declared:
-        case ActionStep():
-            return "action", declared.action
-        case HumanTaskStep():
-            return "human_task", "create_task"
-        case WaitStep():
-            return "wait", "wait"
-        case ConditionalStep():
-            return "conditional", "conditional"
-        case ValidateStep():
-            return "validate", "validate"
-        case ParallelStep():
-            return "parallel", "parallel"
-        case LoopStep():
-            return "loop", "loop"
-        case ForkJoinStep():
-            return "fork_join", "fork_join"
+    if isinstance(declared, ActionStep):
+        return "action", declared.action
+    if isinstance(declared, SubWorkflowStep):
+        return declared.ACTION, declared.workflow
+    if isinstance(declared, WaitForEventStep):
+        return declared.ACTION, declared.signal
+    kind = "human_task" if isinstance(declared, HumanTaskStep) else declared.ACTION
+    return kind, declared.ACTION
 
 
 def _own_sub_status(state: ExecutionState) -> str | None:
@@ -430,9 +421,13 @@ def _own_sub_status(state: ExecutionState) -> str | None:
 
 
 def _sub_status(step: StepState) -> str | None:
-    """The recovery sub-state; of a running step what it waits for: timer or person."""
+    """The recovery sub-state; of a running step what it waits for."""
     if step.state != RUNNING:
         return step.state.partition(".")[2] or None
+    if step.child_id is not None:
+        return "waiting_for_child"
+    if awaited_signal(step) is not None:
+        return "waiting_for_signal"
     if step.due_at is not None:
         return "waiting_for_time"
     return "waiting_for_person" if step.task_id is not None else None

@@ -7,7 +7,6 @@ from domain.compensation import UNDOING
 from domain.definition import (
     ActionStep,
     Definition,
-    HumanTaskStep,
     is_aside,
     owner_of,
     step_id_of,
@@ -75,7 +74,7 @@ def asides_in(definition: Definition, state: ExecutionState, places: Mapping[str
 def _undoing(definition: Definition, step_id: str, owner: str, step: StepState | None) -> Aside:
     name = definition.steps[step_id].compensate_with or ""
     declared = definition.steps[name]
-    action = "create_task" if isinstance(declared, HumanTaskStep) else ""
+    action = declared.ACTION
     if isinstance(declared, ActionStep):
         action = declared.action
     return Aside(COMPENSATION, undo_path(owner), name, action, step)

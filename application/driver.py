@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
+from uuid import UUID
 
+from application.children import Children
 from application.ledger import Entry, Ledger
 from application.ports import (
     Claim,
@@ -25,16 +27,18 @@ from application.ports import (
     WorkQueue,
 )
 from application.run import Run, Try, context_for, effects_of, outcome_of, simulated
-from application.steps import Actions, Failed
+from application.steps import Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
+from domain.children import ChildEnd, Pinned, is_wanted, pin, settle_child
 from domain.decisions import Outcome
+from domain.definition import SUB_WORKFLOW
 from domain.draft import Draft
 from domain.errors import NotReady
 from domain.events import Meta
 from domain.execution import ExecutionState
 from domain.json_values import Json, NotStorable, check_storable
-from domain.planner import next_due
+from domain.planner import advance, next_due
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 Result = TypeVar("Result")
@@ -52,6 +56,7 @@ class WorkerFigures:
     steps: int = 0
     ended: int = 0
     interrupted: int = 0
+    renewals: int = 0
     leases_lost: int = 0
 
 
@@ -84,6 +89,7 @@ class Driver:
         actions: Actions,
         report: Callable[[str, dict[str, object]], None],
         host: Host,
+        children: Children,
         rules: RecoveryRules = DEFAULT_RULES,
     ) -> None:
         self._ledger = ledger
@@ -93,8 +99,11 @@ class Driver:
         self._actions = actions
         self._report = report
         self._host = host
+        self._children = children
         self._rules = rules
         self.figures = WorkerFigures()
+        self.parents: dict[UUID, Run] = {}
+        """By child, the runs here that something else keeps busy while they wait for it."""
 
     async def guarded(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Await `work`. What nobody foresaw (an event of a later release, say) sets this execution
@@ -187,24 +196,17 @@ class Driver:
             for other in following[1:]:
                 self._host.spawn(run, self._chain(run, other))
 
-    async def _perform(self, run: Run, what: Try) -> Outcome:
+    async def _perform(self, run: Run, what: Try) -> Outcome | Pinned:
         state, path = run.state, what.path
         step = state.steps[path]
         self.figures.steps += 1
         if state.simulate:
             return outcome_of(what, run.epoch, simulated(step))
-        context, config = context_for(
-            state,
-            run.definition,
-            path,
-            run.epoch,
-            lambda value: self._on_progress(run, what, value),
-        )
         task = asyncio.current_task()
         if task is not None:
             run.performing[what] = task
         try:
-            done = await self._actions.perform(step.action, config, context)
+            done = await self._work(run, what, step.action)
         except asyncio.CancelledError:
             if what not in run.interrupted:
                 raise
@@ -217,11 +219,25 @@ class Driver:
                 run.interrupted.discard(what)
                 if task is not None:
                     task.uncancel()
-        return outcome_of(what, run.epoch, done)
+        return done if isinstance(done, Pinned) else outcome_of(what, run.epoch, done)
+
+    async def _work(self, run: Run, what: Try, action: str) -> StepOutcome | Pinned:
+        if action == SUB_WORKFLOW:
+            state = run.state
+            pinned = await self._retrying(run, lambda: self._children.pin(state, what.path))
+            return pinned or Failed("interrupted", "The worker lost its lease.")
+        context, config = context_for(
+            run.state,
+            run.definition,
+            what.path,
+            run.epoch,
+            lambda value: self._on_progress(run, what, value),
+        )
+        return await self._actions.perform(action, config, context)
 
     # --- appends ---
 
-    async def _commit(self, run: Run, outcome: Outcome | None) -> Sequence[Try]:
+    async def _commit(self, run: Run, outcome: Outcome | Pinned | None) -> Sequence[Try]:
         """Record an outcome (or only what is due) and what follows; returns the tries whose
         effects begin now.
         """
@@ -230,13 +246,17 @@ class Driver:
                 run.definition_or_none = await self._retrying(
                     run, lambda: self._workflows.definition(run.state)
                 )
+            begun: list[Try] = []
+            every = outcome is None
             while not run.lost:
-                draft = self._decide(run, outcome)
+                ends = await self._look_at_children(run, every=every)
+                draft = self._decide(run, outcome, ends)
                 if not draft.events:
                     if await self._hand_back(run):
-                        return ()
+                        return begun
                     continue
-                late = outcome is not None and run.state.terminal
+                owes = bool(run.state.children)
+                late = outcome is not None and run.state.terminal and not owes
                 effects = effects_of(run.definition, draft.state)
                 queue = None if late else self._queue_write(run, draft.state, effects, outcome)
                 run.expected = max(run.expected, draft.state.version)
@@ -252,19 +272,58 @@ class Driver:
                     await self._clock.sleep(BACK_OFF_SECONDS)
                     continue
                 entry = Entry(draft.state, done.position)
-                return self._recorded(run, entry, effects, outcome, queue)
-            return ()
+                begun += self._recorded(run, entry, effects, outcome, queue)
+                if run.over or not self._unattended(run, draft.state):
+                    return begun
+                outcome, every = None, False  # it is recorded; now for the children that came of it
+            return begun
 
-    def _decide(self, run: Run, outcome: Outcome | None) -> Draft:
+    def _decide(
+        self, run: Run, outcome: Outcome | Pinned | None, ends: Sequence[ChildEnd]
+    ) -> Draft:
         draft = self._draft(run)
-        now = draft.meta.at
-        if outcome is None:
-            if not self._host.stopping:
-                decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
-        else:
-            go_on = not self._host.stopping
+        now, go_on = draft.meta.at, not self._host.stopping
+        for end in ends:
+            settle_child(draft, run.definition, end, now, self._rules)
+        if isinstance(outcome, Outcome):
             decisions.settle(draft, run.definition, outcome, now, go_on=go_on, rules=self._rules)
+        elif isinstance(outcome, Pinned):
+            pin(draft, outcome, run.epoch)
+        elif go_on:
+            decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
+        if ends and go_on:
+            advance(run.definition, draft, now, self._rules)
         return draft
+
+    async def _look_at_children(self, run: Run, *, every: bool) -> Sequence[ChildEnd]:
+        if not run.state.children:
+            return ()
+        attended, epoch = run.attended, run.epoch
+
+        async def look() -> Sequence[ChildEnd]:
+            return await self._children.look(run.state, epoch, attended, every=every)
+
+        ends = await self._retrying(run, look) or ()
+        self.parents.update((child_id, run) for child_id, _ in attended)
+        return ends
+
+    async def child_changed(self, run: Run, child_id: UUID) -> None:
+        """A child went on while the lease of its parent is here: look whether it has ended."""
+        child = await self._retrying(run, lambda: self._ledger.load(child_id))
+        if child is not None and child.state.terminal:
+            await self.refresh(run)
+
+    def forget_children(self, run: Run) -> None:
+        """The run is over: the queue tells who claims it next that a child has ended."""
+        for child_id, _ in run.attended:
+            self.parents.pop(child_id, None)
+
+    def _unattended(self, run: Run, state: ExecutionState) -> bool:
+        """Whether a child is to be begun, or to be told that nobody waits for it."""
+        return any(
+            (child.id, is_wanted(state, child)) not in run.attended
+            for child in state.children.values()
+        )
 
     def _draft(self, run: Run) -> Draft:
         """The command id is computed: an append whose answer was lost is found again by it."""
@@ -273,11 +332,17 @@ class Driver:
         return Draft(state, Meta(self._clock.now(), command, "worker", state.workspace_id))
 
     def _queue_write(
-        self, run: Run, state: ExecutionState, effects: Sequence[Try], outcome: Outcome | None
+        self,
+        run: Run,
+        state: ExecutionState,
+        effects: Sequence[Try],
+        outcome: Outcome | Pinned | None,
     ) -> QueueWrite:
-        if state.terminal:
+        if state.terminal and not state.children:
             return Finish(run.epoch)
-        busy = bool(effects) or bool(run.others(outcome))
+        busy = bool(effects) or bool(run.others(outcome)) or self._unattended(run, state)
+        if state.terminal:
+            return Progress(run.epoch, None, release=not busy)
         due = self._clock.now() if self._host.stopping and not busy else next_due(state)
         return Progress(run.epoch, due, release=not busy)
 
@@ -286,13 +351,15 @@ class Driver:
         run: Run,
         entry: Entry,
         effects: Sequence[Try],
-        outcome: Outcome | None,
+        outcome: Outcome | Pinned | None,
         queue: QueueWrite,
     ) -> Sequence[Try]:
         run.assigned = run.others(outcome)
         self._adopt(run, entry)
         if not isinstance(queue, Progress):
             self.figures.ended += isinstance(queue, Finish)
+            if entry.state.parent is not None:
+                self._host.claim_soon(None)  # its parent is ready
             self._host.forget(run)
             return ()
         if queue.release:

@@ -7,17 +7,25 @@ verbs are told in `application/verb_effects.py`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from application.diagram_style import time_text
-from application.plain_words import clean, count, name, when
+from application.plain_words import clean, count, step_words, when
 from application.ports import QueueRow
 from application.verb_effects import VerbEffect, verb_effects
 from application.views import WaitView, waiting_on
-from domain.definition import Definition, owner_of, step_id_of
+from domain.definition import Definition, step_id_of
 from domain.execution import ExecutionState
 from domain.execution_state import Pause
 from domain.lifecycle import CANCELLING, COMPENSATING
 from domain.verbs import allowed_actions
+
+_WAITED_FOR: Final = {
+    "human_task": "a person",
+    "question": "a person",
+    "signal": "a signal",
+    "child": "an execution that it runs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +137,12 @@ def _why_not_moving(state: ExecutionState, row: QueueRow | None, now: datetime) 
 
 
 def _nothing_due(state: ExecutionState, row: QueueRow) -> str:
-    if any(wait.kind in ("human_task", "question") for wait in waiting_on(state)):
-        return "It waits for a person." + _next_look(row, " At the latest it moves at {}.")
+    kinds = {wait.kind for wait in waiting_on(state)}
+    if kinds & _WAITED_FOR.keys():
+        first = min(kinds & _WAITED_FOR.keys())
+        return f"It waits for {_WAITED_FOR[first]}." + _next_look(
+            row, " At the latest it moves at {}."
+        )
     return "Nothing is due now." + _next_look(row, " It goes on by itself at {}.")
 
 
@@ -146,14 +158,20 @@ def _waiting(state: ExecutionState, wait: WaitView, now: datetime) -> Waiting:
 
 
 def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
-    step = _step_words(wait.path)
     match wait.kind:
         case "start":
             return f"Its start{_until(wait, now)}." if wait.until else "A worker that starts it."
         case "resume":
-            if wait.until is None:
-                return "A person who resumes it."
-            return f"A person who resumes it; without that it fails at {time_text(wait.until)}."
+            ends = f"; without that it fails at {time_text(wait.until)}" if wait.until else ""
+            return f"A person who resumes it{ends}."
+        case "question" | "signal" | "child" | "human_task":
+            return _others_turn(state, wait)
+    return _engines_turn(state, wait, now)
+
+
+def _engines_turn(state: ExecutionState, wait: WaitView, now: datetime) -> str:
+    step = step_words(wait.path)
+    match wait.kind:
         case "timer":
             return f"{step} waits{_until(wait, now)}."
         case "retry":
@@ -164,23 +182,26 @@ def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
             return f"{step} failed; its alternative {clean(wait.detail)!r} is about to begin."
         case "compensation":
             return f"{step} is about to be undone."
-        case "question":
-            return (
-                f"{step} failed and a person is asked what to do{_limit(wait)}. "
-                f"{_question_sentence(state, wait)}"
-            )
-        case "human_task":
-            return f"{step} waits for a person{_limit(wait)}. {_task_sentence(state, wait)}"
     what = f"{clean(wait.detail)}{_try_words(state, wait.path)}"
     return f"{step} has begun ({what}) and has not ended yet{_limit(wait)}."
 
 
-def _step_words(path: str) -> str:
-    """The step, or what is done in its place or to undo it."""
-    step, aside = name(owner_of(path)), path.partition("~")[2]
-    if aside == "undo":
-        return f"The compensation of step {step!r}"
-    return f"Alternative {aside[4:]!r} of step {step!r}" if aside else f"Step {step!r}"
+def _others_turn(state: ExecutionState, wait: WaitView) -> str:
+    step, limit = step_words(wait.path), _limit(wait)
+    match wait.kind:
+        case "question":
+            asked = _question_sentence(state, wait)
+            return f"{step} failed and a person is asked what to do{limit}. {asked}"
+        case "signal":
+            return f"{step} waits for the signal {clean(wait.detail)!r}{limit}."
+        case "child":
+            return f"{step} waits for child {wait.detail}{_child_name(state, wait)}{limit}."
+    return f"{step} waits for a person{limit}. {_task_sentence(state, wait)}"
+
+
+def _child_name(state: ExecutionState, wait: WaitView) -> str:
+    names = [c.workflow_name for c in state.children.values() if str(c.id) == wait.detail]
+    return f" of workflow {clean(names[0])!r}" if names else ""
 
 
 def _task_sentence(state: ExecutionState, wait: WaitView) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from application.ledger import Entry, Ledger, execution_uuid, not_ready
-from application.ports import ChangeFeed, StoreUnavailable
+from application.ports import ChangeFeed, Overloaded, StoreUnavailable
 from application.question_views import QuestionView, question_views
 from application.step_history import step_history
 from application.views import ExecutionView, StepView, summarise
@@ -16,7 +16,7 @@ from application.watchers import Enough, Watchers
 from application.workflows import Workflows
 from domain.definition import Definition
 from domain.definition_reader import Mistake
-from domain.errors import Invalid, NotFound
+from domain.errors import Invalid, NotFound, NotReady
 from domain.events import Recorded
 from domain.execution import ExecutionState, fold
 
@@ -34,9 +34,11 @@ class History:
         self._ledger = ledger
         self._workflows = workflows
         self._watchers = Watchers(feed, ledger.cache, ledger.clock)
+        self._closed = False
 
     def close(self) -> None:
-        """Stop listening to changes."""
+        """Stop listening to changes; who waits gets what there is now."""
+        self._closed = True
         self._watchers.close()
 
     async def state(self, workspace_id: str, execution_ref: str) -> tuple[ExecutionState, int]:
@@ -90,7 +92,7 @@ class History:
         """A page of the global log, this workspace's part of it."""
         try:
             page = await self._ledger.log.read_all(after=after, limit=limit)
-        except StoreUnavailable as error:
+        except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
         return [each for each in page if each.event.meta.ws == workspace_id]
 
@@ -114,8 +116,8 @@ class History:
         """Its events from `after_version` on as they come; ends after a terminal event that
         nothing follows.
 
-        Holds no connection while it waits. A retry that reopens the execution later is another
-        stream.
+        Holds no connection while it waits, and goes on after an outage of the store. A retry that
+        reopens the execution later is another stream.
         """
         entry = await self._ledger.find(workspace_id, execution_ref)
         execution_id = entry.state.id
@@ -124,7 +126,7 @@ class History:
         while True:
             waiter = self._watchers.expect(execution_id, _any_change)
             try:
-                async for recorded in self._all(execution_id, seen):
+                async for recorded in self._present(execution_id, seen):
                     seen = recorded.event.version
                     state = fold((recorded.event,), state)
                     if seen > after_version:
@@ -151,7 +153,7 @@ class History:
                 entry = await self._ledger.find(workspace_id, execution_ref)
             while not enough(entry.state):
                 left = (deadline - clock.now()).total_seconds()
-                if left <= 0:
+                if left <= 0 or self._closed:
                     break
                 await self._watchers.wait(waiter, min(left, pause))
                 waiter = self._watchers.expect(execution_id, enough)  # before the look
@@ -173,6 +175,16 @@ class History:
             if len(page) < PAGE:
                 return
             after = page[-1].event.version
+
+    async def _present(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
+        """What can be read now: nothing while the store does not answer."""
+        events = self._all(execution_id, after)
+        while True:
+            try:
+                recorded = await anext(events)
+            except (NotReady, StopAsyncIteration):
+                return
+            yield recorded
 
     async def _state_at(self, execution_id: UUID, version: int) -> ExecutionState | None:
         if version <= 0:

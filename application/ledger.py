@@ -24,7 +24,7 @@ from application.ports import (
 )
 from application.views import summarise
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, FlowledgerError, NotFound, NotReady
+from domain.errors import ConcurrentUpdate, NotFound, NotReady
 from domain.events import Recorded, Requested
 from domain.execution import ExecutionState, evolve, fold
 from domain.workflow import NAMESPACE
@@ -53,6 +53,16 @@ def execution_uuid(workspace_id: str, reference: str) -> UUID:
         return UUID(reference.removeprefix("run-"))
     except ValueError:
         return uuid5(NAMESPACE, f"execution\n{workspace_id}\n{reference}")
+
+
+class AppendLost(VersionConflict):
+    """There was no answer, and the log does not have the append. It may still come: a statement
+    that lost its caller runs on for a moment.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(f"{draft.state.id}: the append is not in the log")
+        self.draft = draft
 
 
 class StateCache:
@@ -92,12 +102,21 @@ class Ledger:
     """Loads executions and stores what commands decide."""
 
     def __init__(
-        self, log: EventLog, clock: Clock, new_id: Callable[[], UUID], cache_bytes: int
+        self,
+        log: EventLog,
+        clock: Clock,
+        new_id: Callable[[], UUID],
+        cache: "int | StateCache",
     ) -> None:
+        """`cache` is one to share, or the bytes that one of its own may have."""
         self.log = log
         self.clock = clock
         self.new_id = new_id
-        self.cache = StateCache(cache_bytes)
+        self.cache = StateCache(cache) if isinstance(cache, int) else cache
+
+    def reading(self, log: EventLog) -> "Ledger":
+        """The same executions, read in another way."""
+        return Ledger(log, self.clock, self.new_id, self.cache)
 
     async def load(self, execution_id: UUID) -> Entry | None:
         """The execution as the log has it now, or None. Raises NotReady when the store does not
@@ -128,7 +147,7 @@ class Ledger:
         """A page of a stream's events. Raises NotReady when the store does not answer."""
         try:
             return await self.log.read_stream(stream_id, after_version=after_version, limit=limit)
-        except StoreUnavailable as error:
+        except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
 
     async def find(self, workspace_id: str, reference: str) -> Entry:
@@ -154,16 +173,16 @@ class Ledger:
     async def append(self, draft: Draft, queue: QueueWrite) -> Appended:
         """Store a draft. A lost answer is looked up by command id; found counts as stored.
 
-        Raises VersionConflict, StaleLease, NotReady. The cache holds stored states only, so that
-        none of these makes it wrong.
+        Raises VersionConflict (AppendLost), StaleLease, NotReady. The cache holds stored states
+        only, so that none of these makes it wrong.
         """
         state = draft.state
         try:
-            done = await self.log.append(Append(state.id, draft.events, queue))
+            done = await self.log.append(Append(state.id, draft.events, queue, _wakes(state)))
         except UnknownOutcome as error:
             recorded = await self._stored(draft)
             if recorded is None:
-                raise VersionConflict(f"{state.id}: the append is not in the log") from error
+                raise AppendLost(draft) from error
             done = Appended(recorded.position, None)
         except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
@@ -181,13 +200,16 @@ class Ledger:
         answer to a repeat.
         """
         command_id = caller.identity(self.new_id())
-        last: VersionConflict | None = None
+        lost: Draft | None = None
         for earlier_tries in range(COMMAND_TRIES):
             if earlier_tries > 1:
                 await self.clock.sleep(earlier_tries * PAUSE_SECONDS)
             entry = await self.load(execution_id)
             if entry is None or entry.state.workspace_id != caller.workspace_id:
                 raise NotFound(f"There is no execution {str(execution_id)!r}.")
+            if lost is not None and await self._stored(lost) is not None:
+                answer = await self.replay(execution_id, lost.state.version)
+                return answer._replace(replayed=False), None, None
             earlier = caller.repeated(entry.state, command_id)
             if earlier is not None:
                 return await self.replay(execution_id, earlier.version), None, None
@@ -198,11 +220,15 @@ class Ledger:
                 return Answer(summarise(entry.state, entry.position), replayed=False), None, None
             try:
                 done = await self.append(draft, queue(draft))
-            except VersionConflict as error:
-                last = error
+            except AppendLost as error:
+                lost = error.draft
+                continue
+            except VersionConflict:
                 continue
             return Answer(summarise(draft.state, done.position), replayed=False), draft, done
-        raise given_up(last, "Others wrote first every time; read the execution and try again.")
+        if lost is not None:
+            raise outcome_unknown()
+        raise ConcurrentUpdate("Others wrote first every time; read the execution and try again.")
 
     async def replay(self, execution_id: UUID, version: int) -> Answer:
         """The representation as of the version that a repeated command produced."""
@@ -221,18 +247,24 @@ class Ledger:
         return newer[-1] if same else None
 
 
+def _wakes(state: ExecutionState) -> UUID | None:
+    """The execution that waits for this one, once it has ended."""
+    parent = state.parent
+    return parent.execution_id if parent is not None and parent.wait and state.terminal else None
+
+
+def outcome_unknown() -> NotReady:
+    """The refusal when the store never says what became of a command: no conflict, as far as is
+    known.
+    """
+    return NotReady(
+        "The store took the command and gave no answer, so it may have been carried out; send it "
+        "again with the same Idempotency-Key.",
+        1,
+    )
+
+
 def not_ready(error: Exception) -> NotReady:
     """The refusal that callers see when the store is away or full."""
     seconds = error.retry_after_seconds if isinstance(error, Overloaded) else 1
     return NotReady(str(error) or "The store does not answer; try again.", seconds)
-
-
-def given_up(last: Exception | None, told: str) -> FlowledgerError:
-    """What a caller hears when the last try failed too: it is a conflict, as `told`, only if
-    somebody else took the version. After a lost answer the command may be stored.
-    """
-    if isinstance(last, UnknownOutcome) or isinstance(
-        getattr(last, "__cause__", None), UnknownOutcome
-    ):
-        return NotReady("It may have been stored; send it again with the same Idempotency-Key.")
-    return ConcurrentUpdate(told)

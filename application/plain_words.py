@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from application.diagram_style import printable, time_text
-from domain.definition import step_id_of
+from domain.definition import owner_of, step_id_of
 from domain.lane_paths import iteration_around
 
 NAMES_MAX: Final = 12
@@ -22,6 +22,14 @@ def names(paths: Sequence[str]) -> str:
 def name(path: str) -> str:
     """The step's id; in a loop its path, for there it is one of many."""
     return printable(path if iteration_around(path) else step_id_of(path))
+
+
+def step_words(path: str) -> str:
+    """The step, or what is done in its place or to undo it."""
+    step, aside = name(owner_of(path)), path.partition("~")[2]
+    if aside == "undo":
+        return f"The compensation of step {step!r}"
+    return f"Alternative {aside[4:]!r} of step {step!r}" if aside else f"Step {step!r}"
 
 
 def count(number: int, noun: str) -> str:

@@ -82,12 +82,16 @@ QueueWrite = Enqueue | Touch | Progress | Finish | Discard | None
 class Append(Struct, frozen=True):
     """One command's events for one stream, and what they do to its queue row.
 
-    One transaction, all or nothing.
+    `wakes` names another execution that has something to look at now (the parent of one that
+    ended): its row gets ready, and stays so until it is claimed anew, whatever its lease holder
+    writes or gives back meanwhile. Nothing happens when it has no row. One transaction, all or
+    nothing.
     """
 
     stream_id: UUID
     events: Sequence[Event]
     queue: QueueWrite = None
+    wakes: UUID | None = None
 
 
 class Appended(Struct, frozen=True):
@@ -170,21 +174,28 @@ class EventLog(Protocol):
 
 
 class Claim(Struct, frozen=True):
-    """A leased queue row. `version` is the stream version at the claim."""
+    """A leased queue row. `version` is the stream version at the claim.
+
+    `woken` tells a renewal that another execution called since the claim.
+    """
 
     execution_id: UUID
     epoch: int
     version: int
+    woken: bool = False
 
 
 class QueueStatistics(Struct, frozen=True):
-    """`oldest_age_seconds` is that of the longest-ready row without a live lease, 0 when there is
-    none.
+    """`ready` rows are due and without a live lease; `lapsed` ones among them were left by a worker
+    that went silent; `oldest_age_seconds` is that of the longest-ready of them, 0 when there is
+    none. `workers` hold the `leased` rows.
     """
 
     depth: int
     ready: int
     leased: int
+    lapsed: int
+    workers: int
     oldest_age_seconds: float
 
 
@@ -210,7 +221,7 @@ class WorkQueue(Protocol):
     async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
         """(e) Give up the lease if the row still has this epoch and version.
 
-        False tells to reload and plan again.
+        One that was woken meanwhile is ready at once. False tells to reload and plan again.
         """
 
     async def release_all(self) -> None:

@@ -8,8 +8,8 @@ aware UTC datetimes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from application.question_views import QuestionView
 from application.views import ExecutionView
@@ -35,7 +35,7 @@ class ExecutionQuery:
     """Filters of `GET /executions`; empty means any.
 
     `workflow` is a name, a `wf-...` id or a UUID (workflow or version), `forked_from` the id of the
-    execution that they were forked from.
+    execution that they were forked from, `parent` of the one whose children are wanted.
 
     `sort` is `created_at`, `updated_at`, `completed_at`, `duration_ms`, `status`, `workflow_name`,
     with `-` for descending.
@@ -47,6 +47,7 @@ class ExecutionQuery:
     workflow: str | None = None
     waiting_on: str | None = None
     forked_from: str | None = None
+    parent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -199,6 +200,22 @@ class ProjectionView:
     failed_position: int | None
 
 
+NO_ROW: Final = "no_queue_row"
+LAPSED: Final = "lease_lapsed"
+NOT_TAKEN: Final = "not_taken"
+NOTHING_DUE: Final = "nothing_due"
+
+
+class Unattended(NamedTuple):
+    """An open execution that no worker holds, as the tables and the queue have it; `why` is one of
+    the four above.
+    """
+
+    execution_id: str
+    why: str
+    since: datetime
+
+
 class Reads(Protocol):
     """Lists and figures."""
 
@@ -247,6 +264,13 @@ class Reads(Protocol):
 
     async def statistics(self, workspace_id: str, workflow_name: str | None) -> StatisticsView:
         """Counts and durations of a workspace or of one workflow."""
+
+    async def unattended(
+        self, workspace_id: str, *, lease: timedelta, patience: timedelta, limit: int
+    ) -> Sequence[Unattended]:
+        """Open executions that nobody has touched for longer than `lease` and `patience`, and that
+        no worker holds nor will take at a time to come; those waiting for a person come last.
+        """
 
     async def projections(self) -> Sequence[ProjectionView]:
         """Every projection's progress."""

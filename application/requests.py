@@ -1,14 +1,14 @@
 """Start executions: of a published workflow, of a definition in the request, of another's step."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from application.callers import Answer, Caller
-from application.ledger import TRIES, Entry, Ledger, given_up, not_ready
+from application.ledger import TRIES, Entry, Ledger, not_ready, outcome_unknown
 from application.ports import (
     Append,
     Appended,
@@ -51,6 +51,27 @@ class Runner(Protocol):
 
     def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
         """Nothing is recorded of this execution meanwhile, if it runs in this process."""
+
+
+class NoRunner:
+    """The Runner of a process without a worker: others claim what it enqueues."""
+
+    def reserve(self, execution_id: UUID) -> bool:
+        """See Runner."""
+        del execution_id
+        return False
+
+    def cancel_reservation(self, execution_id: UUID) -> None:
+        """See Runner."""
+
+    def accept(self, entry: Entry, epoch: int) -> None:
+        """See Runner; nothing was reserved."""
+        raise RuntimeError(f"{entry.state.id} was leased (epoch {epoch}) without a worker")
+
+    def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
+        """See Runner."""
+        del execution_id
+        return nullcontext()
 
 
 class InputSchemas(Protocol):
@@ -191,35 +212,10 @@ class Requests:
     async def _store(
         self, caller: Caller, state: ExecutionState, events: Sequence[Event]
     ) -> Answer:
-        execution_id = state.id
-        ready_at = state.start_at or state.created_at
-        lease = ready_at <= state.created_at and self._runner.reserve(execution_id)
-        enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
-        done: Appended | None = None
-        try:
-            done = await self._append(Append(execution_id, events, enqueue))
-        except VersionConflict:
-            return await self._repeated(caller, execution_id, events[-1])
-        except (Overloaded, StoreUnavailable) as error:
-            raise not_ready(error) from error
-        finally:
-            if lease and (done is None or done.epoch is None):
-                self._runner.cancel_reservation(execution_id)
-        entry = Entry(state, done.position)
-        self._ledger.cache.put(entry)
-        if lease and done.epoch is not None:
-            self._runner.accept(entry, done.epoch)
-        return Answer(summarise(state, done.position), replayed=False)
-
-    async def _append(self, append: Append) -> Appended:
-        """A lost answer is no reason not to try again: what is stored already conflicts."""
-        lost: UnknownOutcome | None = None
-        for _ in range(TRIES):
-            try:
-                return await self._ledger.log.append(append)
-            except UnknownOutcome as error:
-                lost = error
-        raise given_up(lost, "") from lost
+        entry = await start(self._ledger, self._runner, state, events)
+        if entry is None:
+            return await self._repeated(caller, state.id, events[-1])
+        return Answer(summarise(state, entry.position), replayed=False)
 
     async def _repeated(self, caller: Caller, execution_id: UUID, mine: Event | None) -> Answer:
         """The id is taken: by an earlier request with the same key, or by this one, whose answer
@@ -234,6 +230,44 @@ class Requests:
         first = await self._ledger.read(execution_id, limit=1)
         same = mine is not None and bool(first) and first[0].event.meta == mine.meta
         return Answer(answer.view, replayed=not same)
+
+
+async def start(
+    ledger: Ledger, runner: Runner, state: ExecutionState, events: Sequence[Event]
+) -> Entry | None:
+    """Store the first events of an execution and hand it to this process's worker if that has room.
+
+    None when the id is taken. Raises NotReady, also when no answer came.
+    """
+    execution_id = state.id
+    ready_at = state.start_at or state.created_at
+    lease = ready_at <= state.created_at and runner.reserve(execution_id)
+    enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
+    done: Appended | None = None
+    try:
+        done = await _append(ledger, Append(execution_id, events, enqueue))
+    except VersionConflict:
+        return None
+    except (Overloaded, StoreUnavailable) as error:
+        raise not_ready(error) from error
+    finally:
+        if lease and (done is None or done.epoch is None):
+            runner.cancel_reservation(execution_id)
+    entry = Entry(state, done.position)
+    ledger.cache.put(entry)
+    if lease and done.epoch is not None:
+        runner.accept(entry, done.epoch)
+    return entry
+
+
+async def _append(ledger: Ledger, append: Append) -> Appended:
+    """A lost answer is no reason not to try again: what is stored already conflicts."""
+    for _ in range(TRIES):
+        try:
+            return await ledger.log.append(append)
+        except UnknownOutcome as lost:
+            error = lost
+    raise outcome_unknown() from error
 
 
 def _of_workflow(state: WorkflowState, number: int) -> Request:

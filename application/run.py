@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from application.children import Attended
 from application.ledger import Entry
 from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
+from domain.children import Pinned
 from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, declared_at
 from domain.execution import ExecutionState, StepState
@@ -30,11 +32,12 @@ class Run:
     """`assigned` are the tries that this worker owes an outcome; `performing` the tasks inside a
     handler; `expected` is the newest version that this worker wrote or is about to write, so that
     its own changes are no news; `lost` is a lease that belongs to somebody else, `over` a run that
-    the worker holds no more.
+    the worker holds no more. `attended` are the children that were begun or told.
     """
 
     __slots__ = (
         "assigned",
+        "attended",
         "definition_or_none",
         "due",
         "entry",
@@ -65,6 +68,7 @@ class Run:
         self.performing: dict[Try, asyncio.Task[object]] = {}
         self.interrupted: set[Try] = set()
         self.progress: dict[Try, Json] = {}
+        self.attended: Attended = set()
 
     @property
     def state(self) -> ExecutionState:
@@ -88,7 +92,7 @@ class Run:
         """Paths whose present try this worker owes an outcome."""
         return {each.path for each in self.assigned if _runs(self.state, each)}
 
-    def others(self, outcome: Outcome | None) -> set[Try]:
+    def others(self, outcome: Outcome | Pinned | None) -> set[Try]:
         """What is assigned but for the try that `outcome` ends."""
         if outcome is None:
             return self.assigned

@@ -36,6 +36,7 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.RecoveryExhausted,
         ev.HumanTaskCreated,
         ev.StepKept,
+        ev.ChildStarted,
     }
 )
 _END_OTHERS: Final = frozenset(

@@ -10,7 +10,8 @@ from typing import Final
 
 from application.diagram_lanes import states_by_step
 from application.diagram_style import printable
-from application.plain_words import NAMES_MAX, names
+from application.plain_words import NAMES_MAX, clean, names, step_words
+from application.views import WaitView, waiting_on
 from domain.compensation import UNDOING
 from domain.decisions import retry
 from domain.definition import Definition, ForkJoinStep, is_aside, step_id_of
@@ -27,7 +28,7 @@ from domain.lifecycle import (
     STEP_ENDED,
 )
 from domain.reopening import was_reached
-from domain.verbs import COMPLETE, FORK, SKIP, allowed_actions, settled_by
+from domain.verbs import COMPLETE, FORK, SIGNAL, SKIP, allowed_actions, settled_by
 
 _STAYS: Final = frozenset({COMPLETED, SKIPPED})
 """How something has ended that a retry does not begin anew."""
@@ -43,12 +44,20 @@ class VerbEffect:
 
 
 def verb_effects(state: ExecutionState, definition: Definition) -> list[VerbEffect]:
-    """Of every verb, allowed now or not."""
+    """Of every verb, allowed now or not; then of each signal that a step waits for."""
     allowed = allowed_actions(state)
     return [
-        VerbEffect(verb, verb in allowed, tell(state, definition, verb in allowed))
-        for verb, tell in _TELL.items()
+        *(
+            VerbEffect(verb, verb in allowed, tell(state, definition, verb in allowed))
+            for verb, tell in _TELL.items()
+        ),
+        *(_signalling(each) for each in waiting_on(state) if each.kind == SIGNAL),
     ]
+
+
+def _signalling(wait: WaitView) -> VerbEffect:
+    effect = f"{step_words(wait.path)} takes the signal {clean(wait.detail)!r} and goes on."
+    return VerbEffect(SIGNAL, True, effect)
 
 
 def _cancelling(state: ExecutionState, definition: Definition, allowed: bool) -> str:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from domain.compensation import UNDOING
 from domain.definition import alternative_path, is_aside, step_id_of
 from domain.execution import START, ErrorInfo, ExecutionState, StepState
-from domain.execution_state import Fan, Lineage, Pause
+from domain.execution_state import Fan, Origin, Parent, Pause
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import (
     AWAITING_ANSWER,
@@ -25,6 +25,7 @@ from domain.lifecycle import (
     STEP_ENDED,
     status_of,
 )
+from domain.signals import awaited_signal
 from domain.verbs import allowed_actions
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -57,8 +58,9 @@ class ErrorView(Struct, frozen=True):
 class WaitView(Struct, frozen=True):
     """One thing it waits for.
 
-    `kind`: start, timer, retry, alternative, question, action, human_task, compensation, and resume
-    first of all while it is paused. `until` None when only others can end it.
+    `kind`: start, timer, retry, alternative, question, action, human_task, signal, child,
+    compensation, and resume first of all while it is paused. `until` None when only others can end
+    it; `detail` of a signal is its name, of a child its execution's id.
     """
 
     kind: str
@@ -73,6 +75,15 @@ class OriginView(Struct, frozen=True):
     execution_id: str
     version: int
     from_step: str
+
+
+class ParentView(Struct, frozen=True):
+    """The execution whose step this one runs for; `path` is that step's, with attempt and try."""
+
+    execution_id: str
+    path: str
+    attempt: int
+    try_no: int
 
 
 class ExecutionView(Struct, frozen=True):
@@ -116,6 +127,7 @@ class ExecutionView(Struct, frozen=True):
     cancelled_at: datetime | None
     cancelled_by: str | None
     duration_ms: int | None
+    parent: ParentView | None
     allowed_actions: Sequence[str]
     steps_recovered: int
     forked_from: OriginView | None = None
@@ -147,6 +159,7 @@ class StepView(Struct, frozen=True):
     started_at: datetime | None
     completed_at: datetime | None
     duration_ms: int | None
+    child_execution_id: str | None
 
 
 def summarise(state: ExecutionState, position: int) -> ExecutionView:
@@ -188,16 +201,23 @@ def summarise(state: ExecutionState, position: int) -> ExecutionView:
         cancelled_at=state.cancelled_at,
         cancelled_by=state.cancelled_by,
         duration_ms=milliseconds_between(state.started_at, state.completed_at),
+        parent=_parent(state.parent),
         allowed_actions=allowed_actions(state),
         steps_recovered=state.steps_recovered,
         forked_from=_origin(state.forked_from),
     )
 
 
-def _origin(lineage: Lineage | None) -> OriginView | None:
-    if lineage is None:
+def _origin(origin: Origin | None) -> OriginView | None:
+    if origin is None:
         return None
-    return OriginView(str(lineage.execution_id), lineage.version, lineage.from_step)
+    return OriginView(str(origin.execution_id), origin.version, origin.from_step)
+
+
+def _parent(parent: Parent | None) -> ParentView | None:
+    if parent is None:
+        return None
+    return ParentView(str(parent.execution_id), parent.path, parent.attempt, parent.try_no)
 
 
 def sub_status_of(state: ExecutionState) -> str | None:
@@ -245,6 +265,11 @@ def _wait(path: str, step: StepState) -> WaitView:
         return WaitView("question", path, step.due_at, step.question_id)
     if step.state == RETRYING:
         return WaitView("retry", path, step.due_at, step.error.message if step.error else None)
+    signal = awaited_signal(step)
+    if signal is not None:
+        return WaitView("signal", path, step.deadline_at, signal)
+    if step.child_id is not None:
+        return WaitView("child", path, step.deadline_at, str(step.child_id))
     if step.due_at is not None:
         return WaitView("timer", path, step.due_at, None)
     if step.task_id is not None:
@@ -279,6 +304,7 @@ def step_view(execution_id: str, path: str, step: StepState, name: str | None = 
         started_at=step.started_at,
         completed_at=step.ended_at,
         duration_ms=milliseconds_between(step.started_at, step.ended_at),
+        child_execution_id=None if step.child_id is None else str(step.child_id),
     )
 
 

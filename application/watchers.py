@@ -41,8 +41,12 @@ class Watchers:
         self._end: Callable[[], None] = feed.subscribe(self._changed)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and wake everybody: nothing is seen any more."""
         self._end()
+        for waiting in self._waiting.values():
+            for waiter in waiting:
+                if not waiter.future.done():
+                    waiter.future.set_result(False)
 
     def expect(self, execution_id: UUID, enough: Enough) -> Waiter:
         """Somebody to wake: register before the last look, so that no change falls between."""

@@ -15,9 +15,11 @@ from heapq import heappop, heappush
 from typing import Any, Final
 from uuid import UUID
 
+from application.children import Children
 from application.driver import BACK_OFF_SECONDS, Driver, WorkerFigures
 from application.ledger import Entry, Ledger
 from application.ports import ChangeFeed, Claim, Clock, StoreUnavailable, WorkQueue
+from application.requests import InputSchemas
 from application.run import Run
 from application.steps import Actions
 from application.workflows import Workflows
@@ -57,7 +59,9 @@ class Worker:
         options: WorkerOptions,
         report: Callable[[str, dict[str, object]], None],
         rules: RecoveryRules = DEFAULT_RULES,
+        schemas: InputSchemas | None = None,
     ) -> None:
+        """`schemas` None: the input of child executions is not held to their input_schema."""
         self._ledger = ledger
         self._queue = queue
         self._clock = clock
@@ -75,7 +79,10 @@ class Worker:
         self._renewed_at: datetime | None = None
         self._idle: frozenset[tuple[UUID, int]] = frozenset()
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._driver = Driver(ledger, queue, clock, workflows, actions, report, self, rules)
+        children = Children(ledger, workflows, self, schemas)
+        self._driver = Driver(
+            ledger, queue, clock, workflows, actions, report, self, children, rules
+        )
 
     # --- life of the worker ---
 
@@ -224,9 +231,9 @@ class Worker:
             try:
                 claims = await self._queue.renew()
             except StoreUnavailable:
-                self._fence()
                 continue
-            self._renewed_at = self._clock.now()
+            self._renewed_at = started  # the lease counts from a moment after it
+            self._driver.figures.renewals += 1
             self._compare(claims, started)
             self._take_up(claims)
 
@@ -239,7 +246,7 @@ class Worker:
             claim = mine.get(run.execution_id)
             if claim is None or claim.epoch != run.epoch:
                 self.spawn(run, self._driver.check_lease(run))
-            elif claim.version > run.expected:
+            elif claim.version > run.expected or claim.woken:
                 self.spawn(run, self._driver.refresh(run))
 
     def _take_up(self, claims: Sequence[Claim]) -> None:
@@ -268,9 +275,10 @@ class Worker:
                     self._driver.lose(run)
 
     async def _ticking(self) -> None:
-        """Time-outs of tries that run here; everything else that is timed lies in the queue."""
+        """Time-outs of tries and leases held here; all else that is timed lies in the queue."""
         while True:
             await self._clock.sleep(TICK_SECONDS)
+            self._fence()
             now = self._clock.now()
             for run in list(self._runs.values()):
                 if run.due is not None and run.due <= now and run.assigned:
@@ -278,6 +286,9 @@ class Worker:
                     self.spawn(run, self._driver.refresh(run))
 
     def _changed(self, execution_id: UUID, version: int) -> None:
+        parent = self._driver.parents.get(execution_id)
+        if parent is not None:
+            self.spawn(parent, self._driver.child_changed(parent, execution_id))
         run = self._runs.get(execution_id)
         if run is None:
             if not self._known_to_have_ended(execution_id, version):
@@ -292,7 +303,10 @@ class Worker:
         Asked for each of them, so that a worker with room does not ask the queue after every end.
         """
         entry = self._ledger.cache.get(execution_id)
-        return entry is not None and entry.state.version >= version and entry.state.terminal
+        if entry is None or entry.state.version < version or not entry.state.terminal:
+            return False
+        # Its parent may be ready, or children of its own are owed something.
+        return entry.state.parent is None and not entry.state.children
 
     def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the others; a failure is reported."""
@@ -317,6 +331,8 @@ class Worker:
     def forget(self, run: Run) -> None:
         """The run is over for this worker; its slot is free."""
         run.over = True
+        if run.attended:
+            self._driver.forget_children(run)
         if self._runs.get(run.execution_id) is run:
             del self._runs[run.execution_id]
             self._begin_next()

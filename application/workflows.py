@@ -3,15 +3,16 @@ a version.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import structs
 
+from application.call_cycles import CallCheck
 from application.callers import Caller
-from application.ledger import TRIES, given_up, not_ready
+from application.ledger import TRIES, not_ready, outcome_unknown
 from application.ports import (
     Append,
     Clock,
@@ -24,7 +25,7 @@ from application.ports import (
 from domain import workflow as wf
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import ActionCatalog, Mistake
-from domain.errors import Invalid, InvalidDefinition, KeyReused, NotFound
+from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReused, NotFound
 from domain.events import Event, Meta, Payload, Recorded, WorkflowPublished
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject
@@ -73,9 +74,26 @@ class Workflows:
         """All mistakes of a definition; nothing is stored."""
         return validate(definition, self._actions, self._check_schema)
 
-    def accepted(self, definition: Json) -> tuple[JsonObject, tuple[Mistake, ...]]:
-        """The normalised form and the warnings, or InvalidDefinition with every mistake."""
+    async def verdict(self, workspace_id: str, definition: Json) -> Verdict:
+        """What publishing would say: also whether the workflows that it runs lead back to it."""
         verdict = self.validate(definition)
+        if not verdict.calls or verdict.normalised is None:
+            return verdict
+        name = str(verdict.normalised["name"])
+        check = CallCheck(workspace_id, name, _named, self.load)
+        mistakes, warnings = await check.remarks(verdict.calls)
+        return verdict._replace(
+            mistakes=(*verdict.mistakes, *mistakes), warnings=(*verdict.warnings, *warnings)
+        )
+
+    def accepted(self, definition: Json) -> tuple[JsonObject, tuple[Mistake, ...]]:
+        """The normalised form and the warnings, or InvalidDefinition with every mistake.
+
+        Of a definition that is published nowhere: it cannot lead back to itself.
+        """
+        return self._accepted(self.validate(definition))
+
+    def _accepted(self, verdict: Verdict) -> tuple[JsonObject, tuple[Mistake, ...]]:
         if verdict.mistakes or verdict.normalised is None:
             count = len(verdict.mistakes)
             raise InvalidDefinition(
@@ -86,13 +104,15 @@ class Workflows:
 
     async def publish(self, caller: Caller, definition: Json) -> Published:
         """The next version of the workflow with this name."""
-        normalised, warnings = self.accepted(definition)
+        normalised, warnings = self._accepted(await self.verdict(caller.workspace_id, definition))
         name = str(normalised["name"])
         source = definition if isinstance(definition, dict) else {}
         stream = workflow_uuid(caller.workspace_id, name)
-        state, number, replayed = await self._command(
-            caller, stream, lambda state: wf.decide_publish(state, name, normalised, source)
-        )
+
+        async def decide(state: WorkflowState | None) -> Sequence[Payload]:
+            return wf.decide_publish(state, name, normalised, source)
+
+        state, number, replayed = await self._command(caller, stream, decide)
         return Published(state, number, warnings, replayed)
 
     async def revise(self, caller: Caller, ref: str, changes: JsonObject) -> Published:
@@ -109,14 +129,15 @@ class Workflows:
         found, _ = await self.find(caller.workspace_id, ref)
         warnings: tuple[Mistake, ...] = ()
 
-        def decide(newest: WorkflowState | None) -> Sequence[Payload]:
+        async def decide(newest: WorkflowState | None) -> Sequence[Payload]:
             nonlocal warnings
             state = newest or found
             caller.check_version(state.version)
             facts: list[Payload] = []
             if fields:
                 source = _renewed(state, fields)
-                normalised, warnings = self.accepted(source)
+                verdict = await self.verdict(caller.workspace_id, source)
+                normalised, warnings = self._accepted(verdict)
                 facts += wf.decide_publish(state, state.name, normalised, source)
                 state = structs.replace(state, status="active")
             if isinstance(status, str):
@@ -129,9 +150,11 @@ class Workflows:
     async def set_status(self, caller: Caller, ref: str, status: str) -> WorkflowState:
         """active, inactive or deleted."""
         found, _ = await self.find(caller.workspace_id, ref)
-        state, _, _ = await self._command(
-            caller, found.id, lambda state: wf.decide_status(state or found, status)
-        )
+
+        async def decide(state: WorkflowState | None) -> Sequence[Payload]:
+            return wf.decide_status(state or found, status)
+
+        state, _, _ = await self._command(caller, found.id, decide)
         return state
 
     async def find(
@@ -222,16 +245,16 @@ class Workflows:
         self,
         caller: Caller,
         stream: UUID,
-        decide: Callable[[WorkflowState | None], Sequence[Payload]],
+        decide: Callable[[WorkflowState | None], Awaitable[Sequence[Payload]]],
     ) -> tuple[WorkflowState, int, bool]:
         command_id = caller.identity(self._new_id())
-        last: Exception | None = None
+        lost = False
         for _ in range(TRIES):
             repeated = await self._repeated(caller, stream, command_id)
             state = await self.load(stream, trusted=False)
             if repeated is not None and state is not None:
-                return state, repeated, True
-            facts = decide(state)
+                return state, repeated, not lost
+            facts = await decide(state)
             if not facts and state is not None:
                 return state, len(state.versions), False
             meta = caller.meta(self._clock.now(), command_id)
@@ -240,7 +263,7 @@ class Workflows:
                 await self._log.append(Append(stream, events))
             except (VersionConflict, UnknownOutcome) as error:
                 self._cache.pop(stream, None)
-                last = error
+                lost = lost or isinstance(error, UnknownOutcome)
                 continue
             except (Overloaded, StoreUnavailable) as error:
                 raise not_ready(error) from error
@@ -249,14 +272,16 @@ class Workflows:
             if state is not None:
                 self._remember(state, self._clock.now())
                 return state, len(state.versions), False
-        raise given_up(
-            last, "Others published this workflow three times meanwhile; read it and try again."
+        if lost:
+            raise outcome_unknown()
+        raise ConcurrentUpdate(
+            "Others published this workflow three times meanwhile; read it and try again."
         )
 
     async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:
         try:
             return await self._log.read_stream(stream, after_version=after_version)
-        except StoreUnavailable as error:
+        except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
 
     async def _repeated(self, caller: Caller, stream: UUID, command_id: UUID) -> int | None:

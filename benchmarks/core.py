@@ -14,10 +14,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -29,6 +28,15 @@ from application.callers import Caller
 from application.ledger import Entry, Ledger
 from application.ports import Append, Enqueue, Progress
 from benchmarks.harness import Figures, Report, databases, read_options
+from benchmarks.raw_appends import (
+    RAW_WORKER,
+    RawBatch,
+    append_by_libpq,
+    append_by_psycopg,
+    pending,
+    raw_batch,
+    raw_writer,
+)
 from domain import decisions
 from domain.decisions import Outcome, Request
 from domain.definition import Definition, compile_definition
@@ -38,24 +46,8 @@ from domain.events import Meta
 from domain.json_values import JsonObject
 from infrastructure.database import StoreOptions, open_store
 from infrastructure.event_store.codec import Codec
-from infrastructure.event_store.group_commit import Pending
-from infrastructure.event_store.postgres import APPEND, PostgresWriter
-from infrastructure.event_store.queue_writes import queue_columns
 from infrastructure.migrations import migrate
 
-TYPES = (
-    *("uuid[]", "bigint[]", "text[]", "bytea[]", "text", "bigint"),
-    *("uuid[]", "bigint[]", "text[]", "bigint[]", "bigint[]", "boolean[]"),
-    *("uuid[]", "bigint[]", "bigint[]"),
-    *("uuid[]", "bigint[]", "bigint[]", "bigint[]", "boolean[]"),
-    *("uuid[]", "bigint[]", "uuid[]"),
-)
-RAW_STATEMENT = (
-    "SELECT positions, epochs FROM flowledger_append_v1("
-    + ", ".join(f"%b::{kind}" for kind in TYPES)
-    + ")"
-).encode()
-BINARY = [1] * 4 + [0] + [1] * 18
 IN_FLIGHT = 64
 LIBRARY_THREADS = 8
 STEPS = 400
@@ -214,43 +206,25 @@ def raw_psycopg(url: str, commands: int, per_batch: int) -> tuple[Figures, Figur
     batches = list(_raw_batches(url, commands, per_batch))
     half = len(batches) // 2
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.cursor(binary=True)
-        started = time.perf_counter()
-        for appends in batches[:half]:
-            cursor.execute(RAW_STATEMENT, appends.lists, prepare=True)
-            cursor.fetchall()
-        by_psycopg = half * per_batch / (time.perf_counter() - started)
-        call = connection.pgconn
-        call.prepare(b"raw", APPEND.encode())
-        started = time.perf_counter()
-        for appends in batches[half:]:
-            result = call.exec_prepared(b"raw", appends.encoded, BINARY, 1)
-            if result.error_message:
-                raise RuntimeError(result.error_message.decode())
-        by_libpq = (len(batches) - half) * per_batch / (time.perf_counter() - started)
+        by_psycopg = half * per_batch / sum(append_by_psycopg(connection, batches[:half]))
+        rest = batches[half:]
+        by_libpq = len(rest) * per_batch / sum(append_by_libpq(connection, rest))
     return {"commands_per_second": by_psycopg}, {"commands_per_second": by_libpq}
-
-
-class RawBatch(NamedTuple):
-    """One call's parameters, as Python lists and as the bytes that travel."""
-
-    lists: list[Any]
-    encoded: list[bytes]
 
 
 def _raw_batches(url: str, commands: int, per_batch: int) -> Iterator[RawBatch]:
     """Batches of one command for each of `per_batch` executions, one step further each time."""
     definition, codec, now = chain(), Codec(), datetime.now(UTC)
-    writer = PostgresWriter(url, worker="raw", lease_seconds=60, lock_seconds=1, answer_seconds=5)
+    writer = raw_writer(url)
     drafts = [requested(definition, uuid4(), now) for _ in range(per_batch)]
     drafts.sort(key=lambda pair: pair[0].id)
     lease = Enqueue("default", 5, now, lease=True)
-    opened = writer.write([_pending(Append(s.id, (first,), lease), codec) for s, first in drafts])
+    opened = writer.write([pending(Append(s.id, (first,), lease), codec) for s, first in drafts])
     states, epochs = [state for state, _ in drafts], list(opened.epochs)
     for _ in range(min(STEPS - 2, max(2, commands // per_batch))):
-        pending = []
+        batch = []
         for index, state in enumerate(states):
-            draft = Draft(state, Meta(now, "raw", "bench"))
+            draft = Draft(state, Meta(now, RAW_WORKER, "bench"))
             if state.state == "PENDING":
                 decisions.resume(draft, definition, (), epochs[index], now)
             else:
@@ -258,29 +232,9 @@ def _raw_batches(url: str, commands: int, per_batch: int) -> Iterator[RawBatch]:
                 decisions.settle(draft, definition, Outcome(path, 1, 1, 1, OUTPUT), now)
             states[index] = draft.state
             queue = Progress(epochs[index], now + timedelta(hours=1), release=False)
-            pending.append(_pending(Append(state.id, draft.events, queue), codec))
-        encoded = writer._parameters(pending)
-        yield RawBatch(_lists(pending), encoded)
+            batch.append(pending(Append(state.id, draft.events, queue), codec))
+        yield raw_batch(batch, writer)
     writer.close()
-
-
-def _lists(pending: Sequence[Pending]) -> list[Any]:
-    events = [event for each in pending for event in each.append.events]
-    columns = queue_columns([each.append for each in pending])
-    queue = [getattr(columns, field.name) for field in fields(columns)]
-    return [
-        [event.execution_id for event in events],
-        [event.version for event in events],
-        [event.data.TOPIC for event in events],
-        [state for each in pending for state in each.states],
-        "raw",
-        60_000_000,
-        *queue,
-    ]
-
-
-def _pending(append: Append, codec: Codec) -> Pending:
-    return Pending(append, codec.encode(append.events), None, None, 0.0)  # type: ignore[arg-type]  # nobody waits
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:

@@ -7,7 +7,6 @@ up.
 """
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import uvloop
 from application.callers import Caller
 from application.requests import ExecuteOptions
 from benchmarks.harness import Figures, Report, databases, percentile, read_options
+from benchmarks.http_load import cpu_seconds, memory_peak_mb, post
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services, tune_process
@@ -38,6 +38,7 @@ DEFINITION: JsonObject = {
     },
 }
 INPUT: JsonObject = {"source": "s3://bucket/data.csv", "rows": 1000, "flags": ["a", "b"]}
+COMPLETED = b'"status":"COMPLETED"'
 ACTIONS = '''
 async def noop(config, context):
     """Does nothing, at once."""
@@ -96,18 +97,19 @@ async def _watch_lag(services: Services, lags: list[float]) -> None:
 async def over_http(url: str, actions: Path, executions: int, in_flight: int) -> Figures:
     """The same through a server of its own process; this process is the client."""
     async with _server(url, actions) as (host, port, process):
-        await _post(host, port, "/api/v1/workflows", DEFINITION, 1, 1)
+        await post(host, port, "/api/v1/workflows", DEFINITION, 1, 1)
         path = "/api/v1/workflows/bench/execute"
         body: JsonObject = {"input_data": INPUT}
-        await _post(host, port, path, body, 20, 1)
-        before, started = _cpu_seconds(process), time.perf_counter()
-        latencies = await _post(host, port, path, body, executions, in_flight)
+        await post(host, port, path, body, 20, 1, wanted=COMPLETED)
+        before, started = cpu_seconds(process), time.perf_counter()
+        latencies = await post(host, port, path, body, executions, in_flight, wanted=COMPLETED)
         took = time.perf_counter() - started
         return {
             "executions_per_second": len(latencies) / took,
             "p50_ms": percentile(latencies, 0.5),
             "p99_ms": percentile(latencies, 0.99),
-            "server_cpu_us_per_execution": (_cpu_seconds(process) - before) / len(latencies) * 1e6,
+            "server_cpu_us_per_execution": (cpu_seconds(process) - before) / len(latencies) * 1e6,
+            "server_memory_peak_mb": memory_peak_mb(process),
         }
 
 
@@ -134,53 +136,6 @@ async def _server(url: str, actions: Path) -> AsyncIterator[tuple[str, int, int]
     finally:
         process.terminate()
         await process.wait()
-
-
-async def _post(
-    host: str, port: int, path: str, body: JsonObject, count: int, in_flight: int
-) -> list[float]:
-    """Latencies in ms of `count` POSTs over `in_flight` kept-alive connections."""
-    payload = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-        f"Prefer: wait=10\r\nContent-Length: {len(payload)}\r\n\r\n"
-    ).encode()
-    latencies: list[float] = []
-
-    async def client(share: int) -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        for _ in range(share):
-            started = time.perf_counter()
-            writer.write(head + payload)
-            answer = await _answer(reader)
-            latencies.append((time.perf_counter() - started) * 1000)
-            if path.endswith("execute") and b'"status":"COMPLETED"' not in answer.replace(
-                b" ", b""
-            ):
-                raise RuntimeError(f"not completed: {answer[:300]!r}")
-        writer.close()
-
-    await asyncio.gather(*(client(count // in_flight) for _ in range(in_flight)))
-    return latencies
-
-
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    status = int(head.split(b" ", 2)[1])
-    length = next(
-        int(line.split(b":")[1])
-        for line in head.lower().split(b"\r\n")
-        if line.startswith(b"content-length")
-    )
-    body = await reader.readexactly(length)
-    if status >= 300:
-        raise RuntimeError(f"{status}: {body[:500]!r}")
-    return body
-
-
-def _cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:

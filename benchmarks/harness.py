@@ -27,18 +27,29 @@ class Options:
     repetitions: int
 
 
-def read_options(description: str, arguments: Sequence[str] | None = None) -> Options:
-    """The command line that all benchmarks understand."""
-    parser = argparse.ArgumentParser(description=description)
+def option_parser(description: str) -> argparse.ArgumentParser:
+    """The command line that all benchmarks understand, for those which add to it."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="small counts; ends within a minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     parser.add_argument("--backend", choices=("sqlite", "postgresql"), action="append")
     parser.add_argument("--repetitions", type=int, default=None)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """What was asked for on that command line."""
     backends = tuple(given.backend or ("sqlite", "postgresql"))
     return Options(
         given.quick, given.json, backends, given.repetitions or (1 if given.quick else 3)
     )
+
+
+def read_options(description: str, arguments: Sequence[str] | None = None) -> Options:
+    """Options of a benchmark that adds none."""
+    return options_of(option_parser(description).parse_args(arguments))
 
 
 class Databases:
@@ -85,10 +96,21 @@ class Report:
         """The median of a figure over the repetitions."""
         return statistics.median(self.rows[row][figure])
 
-    def judge(self, name: str, value: float, most: float) -> None:
-        """Note whether a goal, at most `most`, is reached."""
-        verdict = "reached" if value <= most else "missed"
-        self.notes[name] = f"{value:.2f}, goal {most:g}: {verdict}"
+    def judge(
+        self, name: str, value: float, most: float | None = None, *, least: float | None = None
+    ) -> None:
+        """Note whether a goal, at most `most` or at least `least`, is reached."""
+        if most is not None:
+            reached, goal = value <= most, f"at most {most:g}"
+        elif least is not None:
+            reached, goal = value >= least, f"at least {least:g}"
+        else:
+            raise TypeError("a goal has a bound")
+        self.notes[name] = f"{value:.2f}, goal {goal}: {'reached' if reached else 'missed'}"
+
+    def ratio(self, ours: tuple[str, str], theirs: tuple[str, str]) -> float:
+        """The median of a row's figure over that of another."""
+        return self.median(*ours) / self.median(*theirs)
 
     def show(self) -> None:
         """Print the table and, if asked for, the JSON object as the last line."""
@@ -131,6 +153,12 @@ class Report:
             "figures": measured,
             **self.notes,
         }
+
+
+def progress(text: str) -> None:
+    """One line for who waits."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -8,6 +8,7 @@ from domain import events as ev
 from domain.definition import (
     ITEMS_MAX,
     PRIORITIES,
+    SUB_WORKFLOW,
     ActionStep,
     ConditionalStep,
     Definition,
@@ -16,7 +17,9 @@ from domain.definition import (
     LoopStep,
     ParallelStep,
     Step,
+    SubWorkflowStep,
     ValidateStep,
+    WaitForEventStep,
     WaitStep,
     alternative_path,
     declared_at,
@@ -26,8 +29,9 @@ from domain.input_changes import changed_input
 from domain.json_values import PAYLOAD_BYTES_MAX, Json, JsonObject, NotStorable
 from domain.mistakes import SECONDS_MAX, is_number
 from domain.outcomes import bytes_of, deadline_of
-from domain.recovery import time_left
+from domain.recovery import other_action, time_left
 from domain.recovery_rules import RecoveryRules, strategies_of
+from domain.recovery_stages import Alternative
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
 
@@ -72,6 +76,8 @@ def begin_step(
     yield started
     if isinstance(declared, HumanTaskStep):
         yield from _ask_person(state, started)
+    elif isinstance(declared, WaitForEventStep) and state.simulate:
+        yield _done(started, _simulated(started))
 
 
 def try_again(
@@ -108,7 +114,7 @@ def begin_alternative(
     try:
         if chosen is None:
             raise ValueError(f"the server has no alternative {chosen_id!r} any more.")
-        given = _bounded(changed_input(step.input, chosen.changes))
+        given = _bounded(_other_input(step, chosen))
     except ValueError as error:
         problem = str(error)
     before = state.steps.get(path)
@@ -116,7 +122,7 @@ def begin_alternative(
         path=path,
         attempt=state.attempt,
         try_no=1 if before is None else before.try_no + 1,
-        action=step.action if chosen is None or chosen.action is None else chosen.action,
+        action=step.action if chosen is None else other_action(step, chosen),
         after=owner,
         due_at=None,
         deadline_at=deadline_of(declared_at(definition, path), now, time_left(state, path, now)),
@@ -125,6 +131,22 @@ def begin_alternative(
     yield started
     if problem is not None:
         yield _bad_input(started, problem)
+
+
+def _other_input(step: StepState, chosen: Alternative) -> Json:
+    """The step's input with the changes; of a sub_workflow step, what it gives to the other."""
+    call = step.input if step.action == SUB_WORKFLOW and isinstance(step.input, dict) else None
+    given = changed_input(step.input if call is None else call["input"], chosen.changes)
+    if chosen.workflow is not None:
+        return call_of(chosen.workflow, None, True, given)
+    if call is None or chosen.action is not None:
+        return given
+    return {**call, "input": given}
+
+
+def call_of(workflow: str, version: int | None, wait: bool, given: Json) -> JsonObject:
+    """The input of a step that runs another workflow."""
+    return {"workflow_id": workflow, "version": version, "wait": wait, "input": given}
 
 
 def _bad_input(started: ev.StepStarted, problem: str) -> ev.StepFailed:
@@ -142,23 +164,7 @@ def _bad_input(started: ev.StepStarted, problem: str) -> ev.StepFailed:
 
 
 def _action_name(declared: Step) -> str:
-    match declared:
-        case ActionStep():
-            return declared.action
-        case HumanTaskStep():
-            return "create_task"
-        case WaitStep():
-            return "wait"
-        case ConditionalStep():
-            return "conditional"
-        case ValidateStep():
-            return "validate"
-        case ParallelStep():
-            return "parallel"
-        case LoopStep():
-            return "loop"
-        case ForkJoinStep():
-            return "fork_join"
+    return declared.action if isinstance(declared, ActionStep) else declared.ACTION
 
 
 def _input(declared: Step, state: ExecutionState, scope: StepScope) -> Json:
@@ -172,6 +178,12 @@ def _input(declared: Step, state: ExecutionState, scope: StepScope) -> Json:
             return {"duration_ms": _milliseconds(duration)}
         case ValidateStep():
             return _bounded(_to_validate(declared, scope))
+        case SubWorkflowStep():
+            given = declared.input.resolve(scope)
+            return _bounded(call_of(declared.workflow, declared.version, declared.wait, given))
+        case WaitForEventStep():
+            wanted = declared.filter.resolve(scope)
+            return _bounded({"signal": declared.signal, "filter": wanted})
         case LoopStep():
             return _bounded({"collection": _items(declared, scope)})
         case ConditionalStep() | ParallelStep() | ForkJoinStep():
@@ -251,12 +263,7 @@ def _ask_person(state: ExecutionState, started: ev.StepStarted) -> Iterator[ev.P
     given = started.input if isinstance(started.input, dict) else {}
     title, task_id = str(given["title"]), f"ht-{state.id.hex}-{len(state.tasks) + 1}"
     if state.simulate:
-        output: JsonObject = {
-            "simulated": True,
-            "wouldExecute": "create_task",
-            "config": given,
-        }
-        yield _done(started, output)
+        yield _done(started, _simulated(started))
         return
     wait = given.get("wait") is True
     yield ev.HumanTaskCreated(
@@ -271,6 +278,10 @@ def _ask_person(state: ExecutionState, started: ev.StepStarted) -> Iterator[ev.P
     )
     if not wait:
         yield _done(started, {"taskId": task_id, "title": title, "status": "TODO"})
+
+
+def _simulated(started: ev.StepStarted) -> JsonObject:
+    return {"simulated": True, "wouldExecute": started.action, "config": started.input}
 
 
 def _done(started: ev.StepStarted, output: Json) -> ev.StepCompleted:

@@ -78,8 +78,8 @@ def _problem(graph: Graph, undo: str, owner: str) -> tuple[str, str] | None:
 
 def _of_compensation(graph: Graph, undo: str) -> Iterator[Mistake]:
     step = graph.steps[undo]
-    if step["type"] not in ("action", "wait"):
-        message = "A step that undoes another one performs one action."
+    if step["type"] not in ("action", "wait", "sub_workflow"):
+        message = "A step that undoes another one performs one action, or runs one workflow."
         yield Mistake(graph.pointer(undo, "type"), "contradiction", message)
     for field in ("next_step", "compensate_with"):
         if step.get(field) is not None:

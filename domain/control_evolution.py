@@ -20,7 +20,7 @@ from domain.execution_state import (
     ExecutionState,
     Fan,
     Lane,
-    Lineage,
+    Origin,
     Pause,
     StepState,
 )
@@ -145,7 +145,7 @@ def _step_settled(state: ExecutionState, data: ev.StepSettled, meta: ev.Meta) ->
 
 
 def _forked_from(state: ExecutionState, data: ev.ForkedFrom, meta: ev.Meta) -> Changes:
-    return {"forked_from": Lineage(data.execution_id, data.version, data.from_step)}
+    return {"forked_from": Origin(data.execution_id, data.version, data.from_step)}
 
 
 def _step_kept(state: ExecutionState, data: ev.StepKept, meta: ev.Meta) -> Changes:

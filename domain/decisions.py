@@ -10,16 +10,17 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from domain import events as ev
 from domain.answering import question_for, require_open
-from domain.compensation import cancel_first
+from domain.compensation import UNDOING, cancel_first
 from domain.definition import Definition, owner_of, step_id_of
 from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
-from domain.errors import Invalid, NotFound, StateConflict
+from domain.errors import Invalid, NotFound, StateConflict, TooManySignals
 from domain.execution import ExecutionState, evolve
+from domain.execution_state import Parent
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import top_of
 from domain.lifecycle import (
@@ -36,6 +37,7 @@ from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules, strategies_of
 from domain.reopening import main_line_step, require_reached, undone_by_retry
+from domain.signals import SIGNALS_KEPT_MAX
 from domain.verbs import allowed_actions, require
 
 
@@ -56,6 +58,7 @@ class Request(Struct, frozen=True, kw_only=True):
     simulate: bool = False
     definition: JsonObject | None = None
     recovery: RecoveryConfig | None = None
+    parent: Parent | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -89,6 +92,7 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
         definition=wanted.definition,
         input=wanted.input,
         recovery=None if wanted.recovery is None else config_as_json(wanted.recovery),
+        parent=None if wanted.parent is None else to_builtins(wanted.parent),
     )
     event = ev.Event(execution_id, 1, meta, data)
     return evolve(None, event), event
@@ -209,8 +213,8 @@ def _failure(state: ExecutionState, outcome: Outcome, lists: ErrorLists) -> ev.S
 def late(outcome: Outcome) -> ev.LateResultIgnored:
     """The note that a result came too late."""
     ended = "failed" if outcome.error_class else "completed"
-    if outcome.code == "interrupted":
-        ended = "interrupted"
+    if outcome.code in ("interrupted", "child_cancelled"):
+        ended = outcome.code.removeprefix("child_")
     return ev.LateResultIgnored(
         outcome.path, outcome.attempt, outcome.try_no, outcome.epoch, ended, outcome.message or None
     )
@@ -267,6 +271,28 @@ def answer(
     )
     follows = after_answer(definition, draft.state, question.path, understood, now, rules)
     draft.record(follows)
+
+
+def signal(draft: Draft, name: str, payload: Json) -> None:
+    """Somebody sends a signal; it is kept until a step takes it.
+
+    Raises StateConflict once nothing can take it any more, TooManySignals.
+    """
+    state = draft.state
+    if state.terminal or state.state in UNDOING:
+        allowed = allowed_actions(state)
+        raise StateConflict(
+            f"An execution that is {state.status}"
+            f"{'' if state.terminal else ' and undoes what it has done'} takes no signals.",
+            current_status=state.status,
+            allowed_actions=allowed,
+        )
+    if len(state.signals) >= SIGNALS_KEPT_MAX:
+        raise TooManySignals(
+            f"The execution keeps {len(state.signals)} signals that no step has taken, which is "
+            "all it may."
+        )
+    draft.record(ev.SignalReceived(state.signals_received + 1, name, payload))
 
 
 def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:

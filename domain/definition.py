@@ -6,7 +6,7 @@ values. They are made once per definition and shared by all its executions.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Final, TypedDict
+from typing import ClassVar, Final, TypedDict
 
 from msgspec import Struct
 
@@ -24,6 +24,8 @@ LANES_MAX: Final = 100
 """Children of a parallel, branches of a fork_join; also what one composite runs at a time."""
 ITEMS_MAX: Final = 10_000
 """Iterations of a loop."""
+SUB_WORKFLOW: Final = "sub_workflow"
+WAIT_FOR_EVENT: Final = "wait_for_event"
 PRIORITIES: Final = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
 """Of a human task."""
 
@@ -42,6 +44,8 @@ class StepBase(Struct, frozen=True, kw_only=True):
     than its execution, `compensate_with` is the step that undoes it.
     """
 
+    ACTION: ClassVar[str] = ""
+    """What its tries are recorded as; a step of kind action has its own."""
     id: str
     next_step: str | None
     critical: bool
@@ -67,18 +71,21 @@ class ActionStep(StepBase, frozen=True, kw_only=True):
 class HumanTaskStep(StepBase, frozen=True, kw_only=True):
     """`create_task`: a person is asked; with `wait` the step ends when the person is done."""
 
+    ACTION: ClassVar[str] = "create_task"
     input: Template
 
 
 class WaitStep(StepBase, frozen=True, kw_only=True):
     """A pause of `duration_ms` (a number, or one reference to a number)."""
 
+    ACTION: ClassVar[str] = "wait"
     duration_ms: Template
 
 
 class ConditionalStep(StepBase, frozen=True, kw_only=True):
     """Runs one of two children, or none, and then goes on with `next_step`."""
 
+    ACTION: ClassVar[str] = "conditional"
     gate: Gate
     then_step: str | None
     else_step: str | None
@@ -90,15 +97,43 @@ class ValidateStep(StepBase, frozen=True, kw_only=True):
     `mode` strict fails the step when something is wrong, warn only tells.
     """
 
+    ACTION: ClassVar[str] = "validate"
     data: Template
     schema: Json
     assertions: tuple[Gate, ...]
     mode: str
 
 
+class SubWorkflowStep(StepBase, frozen=True, kw_only=True):
+    """Another workflow runs as an execution of its own, with `input` as its input.
+
+    `workflow` is a name, an id or `wf-{name}-{n}`; `version` None is the newest when it starts.
+    With `wait` the step ends when that execution does, with its output.
+    """
+
+    ACTION: ClassVar[str] = SUB_WORKFLOW
+    workflow: str
+    version: int | None
+    input: Template
+    wait: bool
+
+
+class WaitForEventStep(StepBase, frozen=True, kw_only=True):
+    """Waits for a signal called `signal` whose payload has the members of `filter`.
+
+    `on_timeout`: fail, continue (with null as output) or skip.
+    """
+
+    ACTION: ClassVar[str] = WAIT_FOR_EVENT
+    signal: str
+    filter: Template
+    on_timeout: str
+
+
 class ParallelStep(StepBase, frozen=True, kw_only=True):
     """Runs its children, at most `parallelism` at a time, and waits for all."""
 
+    ACTION: ClassVar[str] = "parallel"
     children: tuple[str, ...]
     parallelism: int
 
@@ -110,6 +145,7 @@ class LoopStep(StepBase, frozen=True, kw_only=True):
     one failed and then fails, collect runs all and then fails, continue runs all and completes.
     """
 
+    ACTION: ClassVar[str] = "loop"
     collection: Template
     body: tuple[str, ...]
     parallelism: int
@@ -128,6 +164,7 @@ class Branch(Struct, frozen=True):
 class ForkJoinStep(StepBase, frozen=True, kw_only=True):
     """Runs its branches side by side until `needed` of them have completed."""
 
+    ACTION: ClassVar[str] = "fork_join"
     branches: tuple[Branch, ...]
     policy: str
     needed: int
@@ -139,6 +176,8 @@ Step = (
     | WaitStep
     | ConditionalStep
     | ValidateStep
+    | SubWorkflowStep
+    | WaitForEventStep
     | ParallelStep
     | LoopStep
     | ForkJoinStep
@@ -214,7 +253,9 @@ def declared_at(definition: "Definition", path: str) -> Step:
         return declared
     if aside == "undo":
         return definition.steps[declared.compensate_with or ""]
-    input_template = declared.input if isinstance(declared, ActionStep | HumanTaskStep) else None
+    input_template = None
+    if isinstance(declared, ActionStep | HumanTaskStep | SubWorkflowStep):
+        input_template = declared.input
     return ActionStep(
         id=declared.id,
         next_step=None,
@@ -350,6 +391,21 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
                 ),
                 mode=str(raw["validation_mode"]),
             )
+        case "sub_workflow":
+            return SubWorkflowStep(
+                **common,
+                workflow=str(raw["workflow_id"]),
+                version=_whole(raw["version"]),
+                input=compile_template(raw["input_mapping"]),
+                wait=bool(raw["wait"]),
+            )
+        case "wait_for_event":
+            return WaitForEventStep(
+                **common,
+                signal=str(_object(raw["event_source"])["name"]),
+                filter=compile_template(raw["event_filter"]),
+                on_timeout=str(raw["on_timeout"]),
+            )
         case "parallel" | "loop" | "fork_join":
             return _fan_out(raw, common)
     given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
@@ -411,6 +467,10 @@ class _Common(TypedDict):
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: Json) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _text(value: Json) -> str | None:

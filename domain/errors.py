@@ -52,6 +52,12 @@ class StepNotReached(FlowledgerError):
         self.field = field
 
 
+class TooManySignals(FlowledgerError):
+    """The execution keeps as many signals as it may that no step has taken."""
+
+    code: ClassVar[str] = "too_many_signals"
+
+
 class WorkflowInactive(FlowledgerError):
     """The workflow takes no new executions."""
 

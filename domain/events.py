@@ -12,6 +12,21 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+from domain.child_events import (
+    CHILD_PAYLOADS,
+    ChildEnded,
+    ChildStarted,
+    SignalConsumed,
+    SignalReceived,
+)
+from domain.composite_events import (
+    BranchFinished,
+    BranchStarted,
+    BranchTaken,
+    IterationFinished,
+    IterationStarted,
+    Joined,
+)
 from domain.control_events import ForkedFrom, Paused, Resumed, StepKept, StepSettled
 from domain.event_envelope import Event, Meta, Payload, Recorded
 from domain.json_values import Json, JsonObject
@@ -32,9 +47,13 @@ __all__ = [
     "PAYLOADS",
     "WORKFLOW_PAYLOADS",
     "AlternativeSelected",
+    "BranchFinished",
+    "BranchStarted",
     "BranchTaken",
     "CancelRequested",
     "Cancelled",
+    "ChildEnded",
+    "ChildStarted",
     "CompensationFinished",
     "CompensationStarted",
     "Completed",
@@ -43,6 +62,9 @@ __all__ = [
     "ForkedFrom",
     "HumanTaskCompleted",
     "HumanTaskCreated",
+    "IterationFinished",
+    "IterationStarted",
+    "Joined",
     "LateResultIgnored",
     "Meta",
     "Paused",
@@ -57,6 +79,8 @@ __all__ = [
     "Resumed",
     "Retried",
     "RetryScheduled",
+    "SignalConsumed",
+    "SignalReceived",
     "Started",
     "StepCompleted",
     "StepFailed",
@@ -99,6 +123,8 @@ class Requested(Payload, frozen=True):
     input: JsonObject
     recovery: JsonObject | None = None
     """RecoveryConfig, complete; None when neither the request nor the server has one."""
+    parent: JsonObject | None = None
+    """`execution_id, path, attempt, try_no, depth, wait`: whose sub_workflow step this runs for."""
 
 
 class Started(Payload, frozen=True):
@@ -192,7 +218,10 @@ class StepFailed(Payload, frozen=True):
 
 
 class StepSkipped(Payload, frozen=True):
-    """The step will not run in this attempt. `why` is `condition` or `branch_not_taken`."""
+    """The step will not run in this attempt.
+
+    `why` is `condition` or `branch_not_taken`, or `event_timeout`: what it waited for did not come.
+    """
 
     TOPIC: ClassVar[str] = "execution.step_skipped.v1"
     PRIVATE: ClassVar[tuple[str, ...]] = ("detail",)
@@ -201,99 +230,6 @@ class StepSkipped(Payload, frozen=True):
     after: str
     why: str
     detail: str | None
-
-
-class BranchTaken(Payload, frozen=True):
-    """A condition was evaluated.
-
-    `branch` is `then` or `else`; `child` the path that runs, or None when there is none.
-
-    An expression that could not be evaluated counts as false and leaves its reason in `error`.
-    """
-
-    TOPIC: ClassVar[str] = "execution.branch_taken.v1"
-    PRIVATE: ClassVar[tuple[str, ...]] = ("error", "actual")
-    path: str
-    attempt: int
-    branch: str
-    child: str | None
-    error: str | None
-    actual: Json
-
-
-class IterationStarted(Payload, frozen=True):
-    """A loop begins with item `index`, counted from 0."""
-
-    TOPIC: ClassVar[str] = "execution.iteration_started.v1"
-    path: str
-    attempt: int
-    index: int
-
-
-class IterationFinished(Payload, frozen=True):
-    """An iteration ended as `state`, COMPLETED or FAILED.
-
-    `last` is the path of the step whose output is the iteration's, or whose failure is; None when
-    no step of it ran. `code` and `error_class` are None unless it failed.
-    """
-
-    TOPIC: ClassVar[str] = "execution.iteration_finished.v1"
-    PRIVATE: ClassVar[tuple[str, ...]] = ("message",)
-    path: str
-    attempt: int
-    index: int
-    state: str
-    last: str | None
-    error_class: str | None
-    code: str | None
-    message: str | None
-
-
-class BranchStarted(Payload, frozen=True):
-    """A fork_join begins with a branch; `deadline_at` is when the branch times out."""
-
-    TOPIC: ClassVar[str] = "execution.branch_started.v1"
-    path: str
-    attempt: int
-    branch: str
-    deadline_at: datetime | None
-
-
-class BranchFinished(Payload, frozen=True):
-    """A branch ended as `state`, COMPLETED or FAILED; what still ran in it is cancelled.
-
-    The other fields are those of `execution.iteration_finished.v1`.
-    """
-
-    TOPIC: ClassVar[str] = "execution.branch_finished.v1"
-    PRIVATE: ClassVar[tuple[str, ...]] = ("message",)
-    path: str
-    attempt: int
-    branch: str
-    state: str
-    last: str | None
-    error_class: str | None
-    code: str | None
-    message: str | None
-
-
-class Joined(Payload, frozen=True):
-    """All that a composite waits for has ended; its end follows and carries no output of its own.
-
-    Its output is put together here from what is inside. `kind` says how: `parallel` and `fork_join`
-    by the names in `parts`, in that order; `loop` by number, with `total` iterations; `conditional`
-    is `frame` with the branch's output. `cancelled` names the branches that nobody needs any more.
-    """
-
-    TOPIC: ClassVar[str] = "execution.joined.v1"
-    PRIVATE: ClassVar[tuple[str, ...]] = ("frame",)
-    path: str
-    attempt: int
-    kind: str
-    total: int
-    parts: tuple[str, ...]
-    cancelled: tuple[str, ...]
-    frame: JsonObject | None
 
 
 class HumanTaskCreated(Payload, frozen=True):
@@ -476,6 +412,7 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     StepSettled,
     ForkedFrom,
     StepKept,
+    *CHILD_PAYLOADS,
 )
 WORKFLOW_PAYLOADS: tuple[type[Payload], ...] = (
     WorkflowPublished,

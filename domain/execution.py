@@ -7,10 +7,11 @@ yesterday's path.
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
 from immutables import Map
 from msgspec import structs
 
-from domain import control_evolution, lanes, recovery_evolution
+from domain import child_evolution, control_evolution, lanes, recovery_evolution
 from domain import events as ev
 from domain.definition import is_aside
 from domain.execution_state import (
@@ -19,6 +20,7 @@ from domain.execution_state import (
     ErrorInfo,
     ExecutionState,
     HumanTask,
+    Parent,
     StepState,
 )
 from domain.lane_paths import counts, under
@@ -98,6 +100,7 @@ def _requested(event: ev.Event, data: ev.Requested) -> ExecutionState:
         state=PENDING,
         attempt=1,
         recovery=None if data.recovery is None else config_of_json(data.recovery),
+        parent=None if data.parent is None else msgspec.convert(data.parent, Parent),
         commands=() if meta.fingerprint is None else _remember((), meta, event.version),
     )
 
@@ -253,6 +256,15 @@ def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> C
 
 
 def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) -> Changes:
+    before = state.steps.get(data.path)
+    if before is not None and before.state == RUNNING:  # it waited in vain
+        ended = structs.replace(
+            before, state=SKIPPED, ended_at=meta.at, due_at=None, deadline_at=None, why=data.why
+        )
+        return {
+            "steps": state.steps.set(data.path, ended),
+            "steps_skipped": state.steps_skipped + counts(data.path),
+        }
     step = StepState(
         state=SKIPPED,
         attempt=data.attempt,
@@ -446,4 +458,5 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     ev.LateResultIgnored: _unchanged,
     **recovery_evolution.APPLY,
     **control_evolution.APPLY,
+    **child_evolution.APPLY,
 }

@@ -140,6 +140,8 @@ class StepState(Struct, frozen=True):
     via: str | None = None
     recovered: bool = False
     compensate_with: str | None = None
+    child_id: UUID | None = None
+    """The execution that a sub_workflow step runs."""
 
     @property
     def is_around(self) -> bool:
@@ -184,7 +186,7 @@ class Question(Struct, frozen=True):
     answered_by: str | None = None
 
 
-class Lineage(Struct, frozen=True):
+class Origin(Struct, frozen=True):
     """The execution that another one was forked from: as it was at `version`, at `from_step`."""
 
     execution_id: UUID
@@ -199,6 +201,48 @@ class Pause(Struct, frozen=True):
     by: str
     reason: str | None
     due_at: datetime | None
+
+
+class Parent(Struct, frozen=True):
+    """Whose child an execution is: the try of a step of another one.
+
+    `depth` counts the executions above; with `wait` the parent waits for its end.
+    """
+
+    execution_id: UUID
+    path: str
+    attempt: int
+    try_no: int
+    depth: int
+    wait: bool
+
+
+class Child(Struct, frozen=True):
+    """An execution that a sub_workflow step runs, as it was pinned, until this one is done with it.
+
+    That is when its end is known here, also where nobody waits for it any more.
+    """
+
+    id: UUID
+    path: str
+    attempt: int
+    try_no: int
+    workflow_id: str
+    workflow_name: str
+    workflow_version: int
+    definition_id: UUID
+    sha256: str
+    steps_total: int
+    wait: bool
+
+
+class Signal(Struct, frozen=True):
+    """A signal that no step has taken yet."""
+
+    number: int
+    name: str
+    payload: Json
+    received_at: datetime
 
 
 class Command(Struct, frozen=True):
@@ -266,10 +310,16 @@ class ExecutionState(Struct, frozen=True):
     recovery_spent_ms: int = 0
     to_undo: tuple[str, ...] = ()
     """Finished steps that a step undoes when the execution is aborted, in order of completion."""
+    parent: Parent | None = None
+    children: Map[UUID, Child] = Map()
+    """Those it is not done with, also such as nobody waits for any more."""
+    signals: tuple[Signal, ...] = ()
+    """In order of arrival."""
+    signals_received: int = 0
     abort_reason: str | None = None
     """Why it is being undone: the reason of the failure it will end with, or `cancelled`."""
     pause: Pause | None = None
-    forked_from: Lineage | None = None
+    forked_from: Origin | None = None
 
     @property
     def status(self) -> str:

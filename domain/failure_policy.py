@@ -52,8 +52,8 @@ def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -
     for index, (stage, written) in enumerate(stages):
         where = pointer_join(step.pointer, "recovery", index)
         places.note(where, pointer_join(step.pointer, *written))
-        if stage["kind"] == "alternative" and kind != "action":
-            message = "Only a step that performs an action has alternatives."
+        if stage["kind"] == "alternative" and kind not in ("action", "sub_workflow"):
+            message = "Only a step that performs an action, or runs a workflow, has alternatives."
             step.refuse("contradiction", message, *written)
     return {
         "critical": mode != "continue" if critical is None else critical,

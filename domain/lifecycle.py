@@ -108,7 +108,7 @@ _STEP_STATES: Final[_Declaration] = [
 ]
 _STEP_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "start", "source": [PENDING, "RECOVERING"], "dest": RUNNING},
-    {"trigger": "skip", "source": PENDING, "dest": SKIPPED},
+    {"trigger": "skip", "source": [PENDING, RUNNING], "dest": SKIPPED},
     {"trigger": "complete", "source": RUNNING, "dest": COMPLETED},
     {"trigger": "fail", "source": RUNNING, "dest": FAILED},
     {"trigger": "complete", "source": REROUTED, "dest": COMPLETED},

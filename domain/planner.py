@@ -16,6 +16,7 @@ from domain import events as ev
 from domain.beginnings import begin_step
 from domain.compensation import UNDOING, compensation_first, plan_undoing
 from domain.definition import (
+    WAIT_FOR_EVENT,
     ActionStep,
     ConditionalStep,
     Definition,
@@ -24,7 +25,9 @@ from domain.definition import (
     LoopStep,
     ParallelStep,
     Step,
+    SubWorkflowStep,
     ValidateStep,
+    WaitForEventStep,
     WaitStep,
     child_path,
     declared_at,
@@ -61,6 +64,7 @@ from domain.recovery import USER_ABORT, Plan, record_all, with_recovery
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
+from domain.signals import plan_wait_for_event
 
 PAUSE_TIMEOUT: Final = "pause_timeout"
 """Why an execution fails whose pause has lasted too long."""
@@ -149,7 +153,7 @@ def _plan_some(
     A step that a person aborted comes before what is around it: the whole execution ends with it.
     """
     steps = state.steps
-    moving = (path for path in paths & state.live if not _rests(steps.get(path), now))
+    moving = (path for path in paths & state.live if not _rests(state, steps.get(path), now))
     for path in sorted(moving, key=lambda each: (not _is_aborted(steps.get(each)), each)):
         facts = _plan_path(definition, state, path, now, rules)
         if facts:
@@ -157,13 +161,14 @@ def _plan_some(
     return ()
 
 
-def _rests(step: StepState | None, now: datetime) -> bool:
+def _rests(state: ExecutionState, step: StepState | None, now: datetime) -> bool:
     """Whether a live step only waits for its effect, a person or a later time."""
     return (
         step is not None
         and step.state == RUNNING
         and not step.is_around
         and step.action != "conditional"
+        and (not state.signals or step.action != WAIT_FOR_EVENT)
         and (step.due_at is None or step.due_at > now)
         and (step.deadline_at is None or step.deadline_at > now)
     )
@@ -204,7 +209,10 @@ def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
         step = state.steps.get(path)
         if step is None or step.state != RUNNING:
             continue
-        if isinstance(declared_at(definition, path), ActionStep | ValidateStep):
+        if step.child_id is not None:
+            continue  # the execution that it runs is claimed for itself
+        declared = declared_at(definition, path)
+        if isinstance(declared, ActionStep | ValidateStep | SubWorkflowStep):
             found.append(path)
     return found
 
@@ -227,6 +235,8 @@ def _plan_path(
         return _after(definition, state, path, step, now)
     if step.state != RUNNING:
         return plan_recovering(definition, state, path, now, rules)
+    if isinstance(declared, WaitForEventStep):
+        return plan_wait_for_event(definition, state, path, declared, now, rules)
     if step.deadline_at is not None and step.deadline_at <= now and not _waited(step):
         failed = fail_step(
             state, path, "step_timeout", "timeout", _too_slow(declared, step), retryable=True
@@ -254,7 +264,9 @@ def _plan_running(
             return plan_loop(definition, state, path, declared, now, rules)
         case ForkJoinStep():
             return plan_fork(definition, state, path, declared, now, rules)
-        case HumanTaskStep() | ActionStep() | ValidateStep():
+        case (
+            HumanTaskStep() | ActionStep() | ValidateStep() | SubWorkflowStep() | WaitForEventStep()
+        ):
             return ()
 
 

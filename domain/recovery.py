@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from domain import events as ev
-from domain.definition import Definition, owner_of, step_id_of
+from domain.definition import SUB_WORKFLOW, Definition, owner_of, step_id_of
 from domain.draft import Draft
 from domain.error_classes import Failure, status_of_failure
 from domain.execution_state import Episode, ExecutionState, StepState
@@ -345,4 +345,9 @@ def _retry_after(step: StepState, path: str, delay_ms: int, now: datetime) -> ev
 
 
 def _selected(step: StepState, path: str, chosen: Alternative) -> ev.AlternativeSelected:
-    return ev.AlternativeSelected(path, step.attempt, chosen.id, chosen.action or step.action)
+    return ev.AlternativeSelected(path, step.attempt, chosen.id, other_action(step, chosen))
+
+
+def other_action(step: StepState, chosen: Alternative) -> str:
+    """What an alternative does: its own action, another workflow, or what the step does."""
+    return SUB_WORKFLOW if chosen.workflow is not None else chosen.action or step.action

@@ -10,6 +10,7 @@ from domain.definition import (
     Definition,
     HumanTaskStep,
     Step,
+    SubWorkflowStep,
     declared_at,
     is_aside,
 )
@@ -130,8 +131,8 @@ def _place_rules(
 ) -> None:
     named = definition.alternatives + (() if config is None else rules.alternatives)
     if isinstance(declared, HumanTaskStep):  # the same again is a retry, which asks the person anew
-        named = tuple(each for each in named if each.action is not None)
-    if not named or not isinstance(declared, ActionStep | HumanTaskStep):
+        named = tuple(each for each in named if each.action or each.workflow)
+    if not named or not isinstance(declared, ActionStep | HumanTaskStep | SubWorkflowStep):
         return
     own = [n for n, each in enumerate(stages) if isinstance(each, Alternative | NamedAlternative)]
     asks = [n for n, each in enumerate(stages) if isinstance(each, AskPolicy)]

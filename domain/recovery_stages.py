@@ -53,7 +53,9 @@ class InputChange(Struct, frozen=True):
 
 
 class Alternative(Struct, frozen=True):
-    """Other work for a failed step. `action` None is the step's own one, with a changed input.
+    """Other work for a failed step: an action, or `workflow`, by name or id.
+
+    With neither it is the step's own work, with a changed input.
 
     It fits a failure that says one of `error_contains`, has `error_class` and `code`, each where
     given.
@@ -65,6 +67,7 @@ class Alternative(Struct, frozen=True):
     error_contains: tuple[str, ...] = ()
     error_class: str | None = None
     code: str | None = None
+    workflow: str | None = None
 
     def fits(self, failure: Failure) -> bool:
         """Whether it is meant for this failure."""
@@ -122,6 +125,7 @@ def compile_alternative(raw: JsonObject) -> Alternative:
         error_contains=_texts(when["error_contains"]),
         error_class=_text(when["class"]),
         code=_text(when["code"]),
+        workflow=_text(work.get("workflow")),
     )
 
 

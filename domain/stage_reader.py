@@ -16,6 +16,7 @@ from domain.recovery_stages import EXPONENTIAL, ON_TIMEOUT, RETRY_STRATEGIES
 from domain.references import BadReferences, compile_template
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+WORKFLOW_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,160}\Z")
 Place = tuple[str | int, ...]
 ALTERNATIVES_MAX: Final = 100
 FACTOR_MAX: Final = 1_000_000
@@ -90,11 +91,12 @@ def read_alternative(
         if raw.keys() - {"kind", "rule"}:
             fields.refuse("contradiction", "Give rule, or id, when, do and input.", "rule")
         return {"kind": "alternative", "rule": _id(fields, "rule")}
-    action, changes = _work(fields), _changes(fields)
-    if own_action == "create_task" and action in (None, own_action):
+    (action, workflow), changes = _work(fields), _changes(fields)
+    is_own = workflow is None and action in (None, own_action)
+    if is_own and own_action == "create_task":
         message = "A person is not asked twice at once: name an action in do, or use a retry."
         fields.refuse("contradiction", message, *(["do"] if "do" in raw else []))
-    elif not changes and action in (None, own_action):
+    elif is_own and not changes:
         message = (
             "This alternative is the step itself: name another action in do, or change the input. "
             "To do the same again, use a retry."
@@ -104,7 +106,7 @@ def read_alternative(
         "kind": "alternative",
         "id": _id(fields, "id"),
         "when": _when(fields),
-        "do": {"action": action},
+        "do": {"action": action} if workflow is None else {"action": None, "workflow": workflow},
         "input": changes,
     }
 
@@ -207,21 +209,33 @@ def _when(fields: Fields) -> JsonObject:
     }
 
 
-def _work(fields: Fields) -> str | None:
-    """The action to perform instead; None is the step's own one."""
+def _work(fields: Fields) -> tuple[str | None, str | None]:
+    """The action to perform, or the workflow to run, instead; neither: the step's own work."""
     raw = fields.raw.get("do")
     if raw is None:
-        return None
+        return None, None
     if not isinstance(raw, dict):
-        fields.refuse("bad_value", 'do is {"action": name}.', "do")
-        return "invalid"
+        fields.refuse("bad_value", 'do is {"action": name} or {"workflow": name}.', "do")
+        return "invalid", None
     work = _inside(fields, raw, "do")
-    work.refuse_others(frozenset({"action"}), frozenset({"agent", "workflow"}))
-    action = raw.get("action")
+    work.refuse_others(frozenset({"action", "workflow"}), frozenset({"agent"}))
+    action, workflow = raw.get("action"), read_workflow_id(work, "workflow")
+    if action is not None and workflow is not None:
+        work.refuse("contradiction", "Give action or workflow, not both.", "workflow")
     if action is None or (isinstance(action, str) and action):
-        return action
+        return action, workflow
     work.refuse("unknown_action", "action names what is done instead.", "action")
-    return "invalid"
+    return "invalid", None
+
+
+def read_workflow_id(fields: Fields, name: str) -> str | None:
+    """The name of a workflow, its UUID, or `wf-{name}-{n}`; None where it is left out."""
+    value = fields.raw.get(name)
+    if value is None or (isinstance(value, str) and WORKFLOW_ID.match(value)):
+        return value
+    message = f"{name} is a workflow's name, id or wf-name-version; a reference is not possible."
+    fields.refuse("bad_identifier", message, name)
+    return None
 
 
 def _changes(fields: Fields) -> list[Json]:

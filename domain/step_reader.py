@@ -2,6 +2,12 @@
 
 from typing import Final
 
+from domain.child_reader import (
+    EVENT_FIELDS,
+    SUB_WORKFLOW_FIELDS,
+    read_sub_workflow,
+    read_wait_for_event,
+)
 from domain.composite_reader import (
     FORK_FIELDS,
     LOOP_FIELDS,
@@ -18,7 +24,7 @@ from domain.mistakes import SECONDS_MAX, Fields, Mistake, Places, is_number
 
 GATES_MAX: Final = 100
 TIMEOUT_SECONDS_DEFAULT: Final = 300
-KINDS_LATER: Final = frozenset(["agent", "sub_workflow", "wait_for_event"])
+KINDS_LATER: Final = frozenset(["agent"])
 STEP_FIELDS_LATER: Final = frozenset(
     [
         "agent_name",
@@ -37,6 +43,8 @@ KIND_FIELDS: Final = {
     "parallel": frozenset(["parallel_steps", "max_parallelism"]),
     "loop": frozenset({"loop_config"}),
     "fork_join": frozenset({"fork_join_config"}),
+    "sub_workflow": SUB_WORKFLOW_FIELDS,
+    "wait_for_event": EVENT_FIELDS,
     "validate": frozenset(["data_source", "validation_schema", "assertions", "validation_mode"]),
 }
 _KIND_SPELLINGS: Final = {"fork-join": "fork_join"}
@@ -77,6 +85,10 @@ def _settings(step: Fields, kind: str, places: Places) -> JsonObject:
             return read_loop(step)
         case "fork_join":
             return read_fork(step)
+        case "sub_workflow":
+            return read_sub_workflow(step, places)
+        case "wait_for_event":
+            return read_wait_for_event(step)
         case "validate":
             return read_validation(step, lambda gate, *place: _gate(step, places, gate, *place))
     return {

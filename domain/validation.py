@@ -23,6 +23,7 @@ from domain.json_values import (
 from domain.references import BadReferences, Reference, compile_template
 from domain.stage_reader import unknown_actions
 from domain.step_graph import StepGraph
+from domain.workflow_calls import Call, calls_of
 
 _HUMAN_TASK_FIELDS: Final = frozenset(
     {"title", "description", "priority", "assignedTo", "assigned_to", "orchestratorId", "wait"}
@@ -35,6 +36,8 @@ class Verdict(NamedTuple):
     normalised: JsonObject | None
     mistakes: tuple[Mistake, ...]
     warnings: tuple[Mistake, ...]
+    calls: tuple[Call, ...] = ()
+    """The workflows that it runs; whether that is possible, only who knows the others can say."""
 
 
 def validate(
@@ -63,7 +66,13 @@ def validate(
             found += _validations(graph, check_schema)
         found += _schema(normalised["input_schema"], check_schema)
     written = _as_written(found, reader) + tuple(_storable(raw))
-    return Verdict(normalised, tuple(dict.fromkeys(written)), _as_written(warnings, reader))
+    calls = () if normalised is None else tuple(calls_of(normalised))
+    return Verdict(
+        normalised,
+        tuple(dict.fromkeys(written)),
+        _as_written(warnings, reader),
+        tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in calls),
+    )
 
 
 def _as_written(found: list[Mistake], reader: DefinitionReader) -> tuple[Mistake, ...]:
@@ -95,7 +104,7 @@ def _storable(raw: Json) -> Iterator[Mistake]:
 def _expressions(graph: StepGraph, normalised: JsonObject) -> Iterator[Mistake]:
     order = tuple(graph.order)
     for step_id, step in graph.steps.items():
-        for field in ("config", "input_mapping", "duration_ms", "data_source"):
+        for field in ("config", "input_mapping", "duration_ms", "data_source", "event_filter"):
             if field in step:
                 yield from _template(step[field], graph.pointer(step_id, field), graph, step_id)
         loop = step.get("loop_config")
@@ -154,6 +163,8 @@ def _reference(
         message = f"{text} is used outside of a step that undoes another one."
     elif reference.root == "loop" and (at is None or not graph.is_in_loop(at)):
         message = f"{text} is used outside of a loop."
+    elif reference.root == "secret" and at is not None and graph.steps[at]["type"] != "action":
+        message = f"{text}: secrets are resolved inside an action only."
     elif reference.root == "secret" and at is None:
         message = "Secrets are resolved inside an action only, never in an output."
     elif reference.root == "step" and used is not None:

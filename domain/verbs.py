@@ -14,24 +14,34 @@ from domain.lifecycle import (
     status_of,
     verbs_from,
 )
+from domain.signals import awaited_signal
 
 TRIGGERS: Final = ("cancel", "pause", "resume", "retry")
 """Triggers of the execution machine that callers may pull."""
 FORK: Final = "fork"
 SKIP: Final = "skip"
 COMPLETE: Final = "complete"
+SIGNAL: Final = "signal"
 VERBS: Final = (*TRIGGERS, FORK, SKIP, COMPLETE)
 """All verbs, in the order in which they are shown."""
 _BY_HAND: Final = {SKIP: "skip_by_hand", COMPLETE: "complete_by_hand"}
 
 
 def allowed_actions(state: ExecutionState) -> tuple[str, ...]:
-    """The verbs that are legal now."""
+    """The verbs that are legal now.
+
+    `signal` while a step waits for one; it is taken earlier too, and kept.
+    """
     found = verbs_from(state.state, TRIGGERS)
     if may_fork(state):
         found = (*found, FORK)
     if any(settled_by(state, path, SKIP) is not None for path in state.live):
         found = (*found, SKIP, COMPLETE)
+    if any(
+        (step := state.steps.get(path)) is not None and awaited_signal(step) is not None
+        for path in state.live
+    ):
+        found = (*found, SIGNAL)
     return found
 
 

@@ -7,8 +7,8 @@ second, and on PostgreSQL as soon as one of them says that it stored something.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -17,6 +17,8 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
 from application.ports import Changed, StoreUnavailable
+from infrastructure.postgres_sessions import CONNECTING
+from infrastructure.store_health import StoreThreads
 
 CHANNEL: Final = "flowledger"
 NOTIFY_PAUSE_SECONDS: Final = 0.02
@@ -43,7 +45,7 @@ class LogChangeFeed:
     def __init__(
         self,
         tail: LogTail,
-        threads: Executor,
+        threads: StoreThreads,
         *,
         poll_seconds: float,
         announce: Callable[[], None] = lambda: None,
@@ -79,8 +81,7 @@ class LogChangeFeed:
 
     async def begin(self) -> None:
         """Take the present end of the log as the start: every later change is told."""
-        loop = asyncio.get_running_loop()
-        self._seen = await loop.run_in_executor(self._threads, self._tail.head)
+        self._seen = await self._threads.run(self._tail.head)
 
     async def run(self) -> None:
         """Watch the log until cancelled; after `begin`."""
@@ -97,16 +98,15 @@ class LogChangeFeed:
 
     async def _catch_up(self) -> None:
         """Read what lies between the positions that this process stored itself."""
-        loop = asyncio.get_running_loop()
-        head = await loop.run_in_executor(self._threads, self._tail.head)
+        head = await self._threads.run(self._tail.head)
         while True:
             while self._own and self._own[0][0] <= self._seen + 1:
                 self._seen = max(self._seen, self._own.popleft()[1])
             if self._seen >= head:
                 return
             upto = min(head, self._own[0][0] - 1) if self._own else head
-            rows = await loop.run_in_executor(
-                self._threads, self._tail.versions_between, self._seen, upto, ROWS_PER_LOOK
+            rows = await self._threads.run(
+                partial(self._tail.versions_between, self._seen, upto, ROWS_PER_LOOK)
             )
             self._seen = rows[-1][2] if len(rows) == ROWS_PER_LOOK else upto
             self._tell((stream_id, version) for stream_id, version, _ in rows)
@@ -154,7 +154,7 @@ class PostgresSignals:
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, connect_timeout=2
+                    self._dsn, autocommit=True, **CONNECTING
                 ) as connection:
                     # A hint may be lost, so that its commit need not wait for the disk.
                     await connection.execute("SET synchronous_commit = off")

@@ -5,9 +5,9 @@ import os
 import socket
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import QueuePool
 
-from application.ports import StoreUnavailable, WorkQueue
+from application.ports import Overloaded, StoreUnavailable, WorkQueue
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.change_feed import LogChangeFeed, PostgresSignals
 from infrastructure.clock import DatabaseClock, system_microseconds
@@ -28,15 +28,22 @@ from infrastructure.event_store.postgres import (
     LedgerDatastore,
     PostgresLedger,
     PostgresWriter,
-    connect,
-    session_settings,
 )
 from infrastructure.event_store.sqlite import SQLiteJobs, SQLiteLedger, SQLiteWriter, open_writer
+from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 from infrastructure.start_gate import check_store
+from infrastructure.store_health import (
+    CALLS_WAITING_MAX,
+    StoreHealth,
+    StoreThreads,
+)
+from infrastructure.store_watch import PostgresWatch
 from infrastructure.work_queue import PostgresWorkQueue, SQLiteWorkQueue
 
 CLOCK_REFRESH_SECONDS = 10.0
-QUEUE_CONNECTIONS = 2
+LEASE_THREADS = 2
+LOOKING_THREADS = 1
+FEED_THREADS = 1
 QUERY_SECONDS_MAX = 30.0
 
 
@@ -49,18 +56,47 @@ class StoreOptions:
     """How the store is used; the defaults are those of production.
 
     `worker` names the holder of leases and is unique among the processes that share a database.
-    `answer_seconds` bounds how long a caller waits while the database does not answer.
+    `answer_seconds` bounds how long a caller waits while the database does not answer. Threads have
+    a connection each; commands, queries, leases and the feed do not share theirs.
     """
 
     worker: str = field(default_factory=_worker_name)
     lease_seconds: float = 15.0
     appends_max: int = 10_000
     lock_seconds: float = 1.0
-    answer_seconds: float = 2.0
+    answer_seconds: float = 1.5
     poll_seconds: float = 1.0
-    reader_threads: int = 4
+    command_threads: int = 2
+    query_threads: int = 4
     sqlite_synchronous: str = "FULL"
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+
+class Upkeep:
+    """What runs in the background of an open store, and what is let go of at its end."""
+
+    def __init__(
+        self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]], resources: ExitStack
+    ) -> None:
+        self._work = work
+        self._resources = resources
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, in the event loop."""
+        self._tasks = [asyncio.create_task(work()) for work in self._work]
+        for task in self._tasks:
+            task.add_done_callback(_report_failure)
+
+    async def close(self) -> None:
+        """End all of it. Safe to call twice and without a start."""
+        waiting = set(self._tasks)
+        while waiting:
+            for task in waiting:
+                task.cancel()
+            # The driver may lose a cancellation that comes together with an answer: ask again.
+            _, waiting = await asyncio.wait(waiting, timeout=1.0)
+        await asyncio.to_thread(self._resources.close)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,17 +104,31 @@ class Store:
     """The open store of one process. `start` it in the event loop, `close` it there at the end."""
 
     log: LedgerLog
+    """For commands and workers."""
+    queries: LedgerLog
+    """The same for those who only look, however many they are."""
+    query_threads: StoreThreads
+    health: StoreHealth
     queue: WorkQueue
     feed: LogChangeFeed
     clock: DatabaseClock
-    engine: Engine
-    """SQLAlchemy engine for reads; its connections cannot write."""
+    open_engine: Callable[[], Engine]
     writes: SQLiteJobs | PostgresAddress
     """How others write: as jobs of the one writing connection, or on connections of their own."""
     committer: GroupCommitter
-    background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
-    resources: ExitStack
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    watch: PostgresWatch | None
+    upkeep: Upkeep
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy engine for reads, made when first asked for; its connections cannot write."""
+        return self.open_engine()
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when the store does not answer; on PostgreSQL that is known."""
+        if self.watch is None:
+            await self.log.head()
+        self.health.require()
 
     @property
     def counters(self) -> CommitCounters:
@@ -91,20 +141,14 @@ class Store:
 
     async def start(self) -> None:
         """Watch from now on for changes of other processes, and keep the clock right."""
+        if self.watch is not None:
+            self.watch.start()
         await self.feed.begin()
-        self._tasks = [asyncio.create_task(work()) for work in self.background]
-        for task in self._tasks:
-            task.add_done_callback(_report_failure)
+        self.upkeep.start()
 
     async def close(self) -> None:
         """Store what was handed over, then let go of the database. Safe to call twice."""
-        waiting = set(self._tasks)
-        while waiting:
-            for task in waiting:
-                task.cancel()
-            # The driver may lose a cancellation that comes together with an answer: ask again.
-            _, waiting = await asyncio.wait(waiting, timeout=1.0)
-        await asyncio.to_thread(self.resources.close)
+        await self.upkeep.close()
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:
@@ -151,8 +195,8 @@ def _open_sqlite(address: SQLiteAddress, options: StoreOptions, resources: ExitS
     datastore = SQLiteDatastore(address.read_only_uri)
     resources.callback(datastore.close)
     reader = SQLiteLedger(datastore)
-    threads = _threads("ledger-reader", options.reader_threads, resources)
-    feed = LogChangeFeed(reader, threads, poll_seconds=options.poll_seconds)
+    threads = _Threads(StoreHealth(), options, resources)
+    feed = LogChangeFeed(reader, threads.feed, poll_seconds=options.poll_seconds)
     clock = DatabaseClock(system_microseconds())
     writer = SQLiteWriter(
         connection,
@@ -169,80 +213,118 @@ def _open_sqlite(address: SQLiteAddress, options: StoreOptions, resources: ExitS
         now=system_microseconds,
         on_time=clock.synchronise,
     )
-    engine = _read_engine(
-        "sqlite://",
-        lambda: sqlite3.connect(address.read_only_uri, uri=True, check_same_thread=False),
-        options,
-        resources,
-    )
+    codec = Codec()
     return Store(
-        log=LedgerLog(Codec(), committer, reader, threads),
+        log=LedgerLog(codec, committer, reader, threads.commands),
+        queries=LedgerLog(codec, committer, reader, threads.queries),
+        query_threads=threads.queries,
+        health=threads.health,
         queue=queue,
         feed=feed,
         clock=clock,
-        engine=engine,
+        open_engine=_read_engine(
+            "sqlite://",
+            lambda: sqlite3.connect(address.read_only_uri, uri=True, check_same_thread=False),
+            options,
+            resources,
+        ),
         writes=jobs,
         committer=committer,
-        background=[feed.run, lambda: _keep_time(queue)],
-        resources=resources,
+        watch=None,
+        upkeep=Upkeep([feed.run, lambda: keep_time(queue)], resources),
     )
 
 
 def _open_postgres(dsn: str, options: StoreOptions, resources: ExitStack) -> Store:
     datastore = LedgerDatastore(
-        dsn, connections_max=options.reader_threads, answer_seconds=options.answer_seconds
+        dsn,
+        connections_max=options.command_threads + options.query_threads + FEED_THREADS,
+        answer_seconds=options.answer_seconds,
     )
     resources.callback(datastore.close)
     reader = PostgresLedger(datastore)
-    threads = _threads("ledger-reader", options.reader_threads, resources)
+    threads = _Threads(StoreHealth(), options, resources)
+    watch = PostgresWatch(dsn, threads.health)
+    resources.callback(watch.close)
     signals = PostgresSignals(dsn)
     feed = LogChangeFeed(
-        reader, threads, poll_seconds=options.poll_seconds, announce=signals.announce
+        reader, threads.feed, poll_seconds=options.poll_seconds, announce=signals.announce
     )
-    pool = _queue_pool(dsn, options)
-    resources.callback(pool.close)
-    clock = DatabaseClock(_postgres_time(pool))
-    queue = PostgresWorkQueue(
-        pool,
-        _threads("work-queue", QUEUE_CONNECTIONS, resources),
-        worker=options.worker,
-        lease_seconds=options.lease_seconds,
-        on_time=clock.synchronise,
-    )
+    queue, clock = postgres_queue(dsn, options, threads.health, resources)
     writer = PostgresWriter(
         dsn,
         worker=options.worker,
         lease_seconds=options.lease_seconds,
         lock_seconds=options.lock_seconds,
         answer_seconds=options.answer_seconds,
+        require=threads.health.require,
     )
     committer = _committer(writer, feed, options, resources)
-    engine = _read_engine(
-        "postgresql+psycopg://",
-        lambda: connect(
-            dsn,
-            lock_seconds=options.lock_seconds,
-            answer_seconds=QUERY_SECONDS_MAX,
-            statements=["SET default_transaction_read_only = on"],
-        ),
-        options,
-        resources,
-    )
+    codec = Codec()
     return Store(
-        log=LedgerLog(Codec(), committer, reader, threads),
+        log=LedgerLog(codec, committer, reader, threads.commands),
+        queries=LedgerLog(codec, committer, reader, threads.queries),
+        query_threads=threads.queries,
+        health=threads.health,
         queue=queue,
         feed=feed,
         clock=clock,
-        engine=engine,
+        open_engine=_read_engine(
+            "postgresql+psycopg://",
+            lambda: connect(
+                dsn,
+                lock_seconds=options.lock_seconds,
+                answer_seconds=QUERY_SECONDS_MAX,
+                statements=["SET default_transaction_read_only = on"],
+            ),
+            options,
+            resources,
+        ),
         writes=PostgresAddress(dsn),
         committer=committer,
-        background=[
-            feed.run,
-            lambda: signals.exchange(feed.look),
-            lambda: _keep_time(queue),
-        ],
-        resources=resources,
+        watch=watch,
+        upkeep=Upkeep(
+            [feed.run, lambda: signals.exchange(feed.look), lambda: keep_time(queue)], resources
+        ),
     )
+
+
+class _Threads:
+    """The threads of a process, apart from each other so that queries never delay a command."""
+
+    def __init__(self, health: StoreHealth, options: StoreOptions, resources: ExitStack) -> None:
+        self.health = health
+        self.commands = StoreThreads(
+            "commands", options.command_threads, health, waiting_max=CALLS_WAITING_MAX
+        )
+        self.queries = StoreThreads(
+            "queries", options.query_threads, health, waiting_max=CALLS_WAITING_MAX
+        )
+        self.feed = StoreThreads("feed", FEED_THREADS, health)
+        for each in (self.commands, self.queries, self.feed):
+            resources.callback(each.close)
+
+
+def postgres_queue(
+    dsn: str, options: StoreOptions, health: StoreHealth, resources: ExitStack
+) -> tuple[PostgresWorkQueue, DatabaseClock]:
+    """The queue with connections of its own, and the clock that it keeps right."""
+    pool = _queue_pool(dsn, options)
+    resources.callback(pool.close)
+    clock = DatabaseClock(_postgres_time(pool))
+    leasing = StoreThreads("leases", LEASE_THREADS, health)
+    looking = StoreThreads("queue", LOOKING_THREADS, health, waiting_max=CALLS_WAITING_MAX)
+    for each in (leasing, looking):
+        resources.callback(each.close)
+    queue = PostgresWorkQueue(
+        pool,
+        leasing,
+        looking,
+        worker=options.worker,
+        lease_seconds=options.lease_seconds,
+        on_time=clock.synchronise,
+    )
+    return queue, clock
 
 
 def _committer(
@@ -251,12 +333,6 @@ def _committer(
     committer = GroupCommitter(writer, appends_max=options.appends_max, on_committed=feed.publish)
     resources.callback(committer.close)
     return committer
-
-
-def _threads(name: str, count: int, resources: ExitStack) -> ThreadPoolExecutor:
-    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
-    resources.callback(threads.shutdown)
-    return threads
 
 
 def _queue_pool(dsn: str, options: StoreOptions) -> "ConnectionPool[psycopg.Connection]":
@@ -272,9 +348,9 @@ def _queue_pool(dsn: str, options: StoreOptions) -> "ConnectionPool[psycopg.Conn
 
     return ConnectionPool(
         dsn,
-        kwargs={"connect_timeout": 2},
+        kwargs=CONNECTING,
         min_size=1,
-        max_size=QUEUE_CONNECTIONS,
+        max_size=LEASE_THREADS + LOOKING_THREADS,
         configure=configure,
         timeout=options.answer_seconds,
         reconnect_timeout=options.answer_seconds,
@@ -292,21 +368,26 @@ def _postgres_time(pool: "ConnectionPool[psycopg.Connection]") -> int:
 
 def _read_engine(
     dialect: str, creator: Callable[[], Any], options: StoreOptions, resources: ExitStack
-) -> Engine:
-    engine = create_engine(
-        dialect,
-        creator=creator,
-        poolclass=QueuePool,
-        pool_size=options.reader_threads,
-        pool_timeout=options.answer_seconds,
-        pool_pre_ping=True,
-    )
-    resources.callback(engine.dispose)
-    return engine
+) -> Callable[[], Engine]:
+    @cache
+    def make() -> Engine:
+        engine = create_engine(
+            dialect,
+            creator=creator,
+            poolclass=QueuePool,
+            pool_size=options.query_threads,
+            pool_timeout=options.answer_seconds,
+            pool_pre_ping=True,
+        )
+        resources.callback(engine.dispose)
+        return engine
+
+    return make
 
 
-async def _keep_time(queue: SQLiteWorkQueue | PostgresWorkQueue) -> None:
+async def keep_time(queue: SQLiteWorkQueue | PostgresWorkQueue) -> None:
+    """Read the database's time every ten seconds; for ever."""
     while True:
-        with suppress(StoreUnavailable):  # the monotonic clock carries on meanwhile
+        with suppress(StoreUnavailable, Overloaded):  # the monotonic clock carries on meanwhile
             await queue.read_time()
         await asyncio.sleep(CLOCK_REFRESH_SECONDS)

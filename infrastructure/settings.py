@@ -6,13 +6,16 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infrastructure.effects.mail import MailServer
 from infrastructure.effects.outbound_addresses import OutboundAllow
+
+STOP_SECONDS_MAX: Final = 25
+"""For requests and handlers under way; what comes after them ends before 30 s."""
 
 
 class Settings(BaseSettings):
@@ -73,10 +76,36 @@ class Settings(BaseSettings):
         15.0,
         gt=0,
         le=3600,
-        description="How long a claim lasts without renewal; renewed at a third of it.",
+        description="How long a worker that went silent keeps its executions from the others.",
+    )
+    heartbeat_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=1200,
+        description="How often a worker renews its leases; a third of the lease when not set.",
+    )
+    fence_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=2400,
+        description="Without a renewal for so long a worker stops what it runs, as others may take "
+        "it over soon; two thirds of the lease when not set.",
+    )
+    drain_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="How long requests are still taken after SIGTERM, while /readyz says 503.",
     )
     grace_seconds: float = Field(
         20.0, ge=0, le=25, description="How long running handlers may go on after SIGTERM."
+    )
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port where a worker or projector tells its health and figures; 0 chooses a "
+        "free one.",
     )
     blocking_threads: int = Field(
         32, ge=1, le=1000, description="Threads for handlers and effects that block."
@@ -98,6 +127,31 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Log lines for people or for machines."
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.heartbeat < self.fence < self.lease_seconds:
+            raise ValueError(
+                "FLOWLEDGER_HEARTBEAT_SECONDS < FLOWLEDGER_FENCE_SECONDS < "
+                f"FLOWLEDGER_LEASE_SECONDS must hold, not {self.heartbeat:g} < {self.fence:g} < "
+                f"{self.lease_seconds:g}"
+            )
+        if self.drain_seconds + self.grace_seconds > STOP_SECONDS_MAX:
+            raise ValueError(
+                "FLOWLEDGER_DRAIN_SECONDS + FLOWLEDGER_GRACE_SECONDS is at most "
+                f"{STOP_SECONDS_MAX}, so that a stop takes less than 30 s"
+            )
+        return self
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two renewals."""
+        return self.heartbeat_seconds or self.lease_seconds / 3
+
+    @property
+    def fence(self) -> float:
+        """Seconds without a renewal after which a worker stops."""
+        return self.fence_seconds or self.lease_seconds * 2 / 3
 
     @cached_property
     def allow(self) -> OutboundAllow:

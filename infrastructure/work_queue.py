@@ -8,7 +8,6 @@ run out, whether or not anything was due then.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,6 +22,7 @@ from infrastructure.event_store.queue_writes import (
     to_microseconds,
 )
 from infrastructure.event_store.sqlite import SQLiteJobs, draw_epochs
+from infrastructure.store_health import StoreThreads
 
 PRIORITIES = range(10)
 MICROSECONDS = 1_000_000
@@ -34,7 +34,7 @@ ClockReading = Callable[[int], None]
 
 # ---------------------------------------------------------------------------------- PostgreSQL
 
-_PG_CLAIM = "SELECT present, ids, epochs, versions FROM flowledger_claim_v1(%s, %s, %s)"
+_PG_CLAIM = "SELECT present, ids, epochs, versions FROM flowledger_claim_v2(%s, %s, %s)"
 # Rows which an append holds at this moment are passed over: it may be waiting for one of ours. Such
 # an append extends the lease itself, or the next renewal does.
 _PG_RENEW = """
@@ -44,17 +44,19 @@ WITH free AS (
 ), renewed AS (
     UPDATE work_queue q SET lease_until = flowledger_now() + %(lease)s
     FROM free WHERE q.execution_id = free.execution_id
-    RETURNING q.execution_id, q.epoch, q.version
+    RETURNING q.execution_id, q.epoch, q.version, q.woken
 )
-SELECT execution_id, epoch, version, flowledger_now() FROM renewed
+SELECT execution_id, epoch, version, woken, flowledger_now() FROM renewed
 UNION ALL
-SELECT execution_id, epoch, version, flowledger_now() FROM work_queue
+SELECT execution_id, epoch, version, woken, flowledger_now() FROM work_queue
 WHERE lease_owner = %(worker)s AND execution_id NOT IN (SELECT execution_id FROM free)
 ORDER BY execution_id
 """
 _PG_HAND_BACK = """
-UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = %s
-WHERE execution_id = %s AND epoch = %s AND version = %s AND lease_owner = %s
+UPDATE work_queue SET lease_owner = NULL, lease_until = 0,
+    ready_at = CASE WHEN woken THEN least(ready_at, %(due)s) ELSE %(due)s END
+WHERE execution_id = %(id)s AND epoch = %(epoch)s AND version = %(version)s
+    AND lease_owner = %(worker)s
 """
 _PG_RELEASE_ALL = """
 UPDATE work_queue q SET lease_owner = NULL, lease_until = 0,
@@ -82,18 +84,23 @@ _PG_STATISTICS = """
 SELECT count(execution_id),
     count(*) FILTER (WHERE lease_until <= n.now AND (ready_at <= n.now OR lease_owner IS NOT NULL)),
     count(*) FILTER (WHERE lease_owner IS NOT NULL AND lease_until > n.now),
+    count(*) FILTER (WHERE lease_owner IS NOT NULL AND lease_until <= n.now),
+    count(DISTINCT lease_owner) FILTER (WHERE lease_until > n.now),
     coalesce(n.now - min(least(ready_at, n.now)) FILTER (WHERE lease_until <= n.now), 0)
 FROM work_queue RIGHT JOIN (SELECT flowledger_now() AS now) n ON true GROUP BY n.now
 """
 
 
 class PostgresWorkQueue:
-    """The queue on PostgreSQL, with connections of its own so that a renewal never waits."""
+    """The queue on PostgreSQL. The pool has a connection for each of the threads; those that keep
+    leases do nothing else, so that no reader ever delays a renewal.
+    """
 
     def __init__(
         self,
         pool: "ConnectionPool[psycopg.Connection]",
-        threads: Executor,
+        leasing: StoreThreads,
+        looking: StoreThreads,
         *,
         worker: str,
         lease_seconds: float,
@@ -101,7 +108,8 @@ class PostgresWorkQueue:
     ) -> None:
         """`worker` is unique among all processes that ever share the database."""
         self._pool = pool
-        self._threads = threads
+        self._leasing = leasing
+        self._looking = looking
         self._worker = worker
         self._lease = int(lease_seconds * MICROSECONDS)
         self._on_time = on_time
@@ -117,13 +125,19 @@ class PostgresWorkQueue:
         """See `application.ports.WorkQueue.renew`."""
         rows = await self._rows(_PG_RENEW, {"worker": self._worker, "lease": self._lease})
         if rows:
-            self._on_time(rows[0][3])
-        return [Claim(*row[:3]) for row in rows]
+            self._on_time(rows[0][4])
+        return [Claim(*row[:4]) for row in rows]
 
     async def hand_back(self, claim: Claim, ready_at: datetime | None) -> bool:
         """See `application.ports.WorkQueue.hand_back`."""
         due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
-        parameters = (due, claim.execution_id, claim.epoch, claim.version, self._worker)
+        parameters = {
+            "due": due,
+            "id": claim.execution_id,
+            "epoch": claim.epoch,
+            "version": claim.version,
+            "worker": self._worker,
+        }
         return await self._changed(_PG_HAND_BACK, parameters) == 1
 
     async def release_all(self) -> None:
@@ -137,40 +151,42 @@ class PostgresWorkQueue:
 
     async def row(self, execution_id: UUID) -> QueueRow | None:
         """See `application.ports.WorkQueue.row`."""
-        return _row(await self._rows(_PG_ROW, (execution_id,)))
+        return _row(await self._looked(_PG_ROW, (execution_id,)))
 
     async def statistics(self) -> QueueStatistics:
         """See `application.ports.WorkQueue.statistics`."""
-        depth, ready, leased, age = (await self._rows(_PG_STATISTICS, ()))[0]
-        return QueueStatistics(depth, ready, leased, age / MICROSECONDS)
+        depth, ready, leased, lapsed, workers, age = (await self._looked(_PG_STATISTICS, ()))[0]
+        return QueueStatistics(depth, ready, leased, lapsed, workers, age / MICROSECONDS)
 
     async def read_time(self) -> None:
         """Ask the database for its time and pass that on."""
-        self._on_time((await self._rows("SELECT flowledger_now()", ()))[0][0])
+        self._on_time((await self._looked("SELECT flowledger_now()", ()))[0][0])
 
     async def _rows(self, statement: str, parameters: Any) -> list[Any]:
-        def run(connection: psycopg.Connection) -> list[Any]:
-            return connection.execute(statement.encode(), parameters, prepare=True).fetchall()
+        return await self._leasing.run(
+            lambda: self._executed(statement, parameters, lambda cursor: cursor.fetchall())
+        )
 
-        return await self._in_thread(run)
+    async def _looked(self, statement: str, parameters: Any) -> list[Any]:
+        return await self._looking.run(
+            lambda: self._executed(statement, parameters, lambda cursor: cursor.fetchall())
+        )
 
     async def _changed(self, statement: str, parameters: Any) -> int:
-        def run(connection: psycopg.Connection) -> int:
-            return connection.execute(statement.encode(), parameters, prepare=True).rowcount
+        return await self._leasing.run(
+            lambda: self._executed(statement, parameters, lambda cursor: cursor.rowcount)
+        )
 
-        return await self._in_thread(run)
-
-    async def _in_thread(self, work: Callable[[psycopg.Connection], T]) -> T:
-        def run() -> T:
-            try:
-                with self._pool.connection() as connection:
-                    return work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                # Replace connections that went with a restarted server before the next call.
-                self._pool.check()
-                raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+    def _executed(
+        self, statement: str, parameters: Any, result: Callable[["psycopg.Cursor[Any]"], T]
+    ) -> T:
+        try:
+            with self._pool.connection() as connection:
+                return result(connection.execute(statement.encode(), parameters, prepare=True))
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            # Replace connections that went with a restarted server before the next call.
+            self._pool.check()
+            raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
 
 
 # -------------------------------------------------------------------------------------- SQLite
@@ -184,13 +200,16 @@ SELECT execution_id, version, priority, ready_at, 0 FROM work_queue
 WHERE lease_owner IS NULL AND priority = ? AND ready_at <= ? ORDER BY ready_at LIMIT ?
 """
 _LITE_CLAIM = """
-UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = deliveries + ?
+UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = deliveries + ?,
+    woken = 0
 WHERE execution_id = ?
 """
 _LITE_STATISTICS = """
 SELECT count(*),
     coalesce(sum(lease_until <= :now AND (ready_at <= :now OR lease_owner IS NOT NULL)), 0),
     coalesce(sum(lease_owner IS NOT NULL AND lease_until > :now), 0),
+    coalesce(sum(lease_owner IS NOT NULL AND lease_until <= :now), 0),
+    count(DISTINCT CASE WHEN lease_until > :now THEN lease_owner END),
     coalesce(:now - min(CASE WHEN lease_until <= :now THEN min(ready_at, :now) END), 0)
 FROM work_queue
 """
@@ -227,8 +246,9 @@ class SQLiteWorkQueue:
         """See `application.ports.WorkQueue.hand_back`."""
         due = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
         statement = (
-            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0, ready_at = ?"
-            " WHERE execution_id = ? AND epoch = ? AND version = ? AND lease_owner = ?"
+            "UPDATE work_queue SET lease_owner = NULL, lease_until = 0,"
+            " ready_at = CASE WHEN woken THEN min(ready_at, ?1) ELSE ?1 END"
+            " WHERE execution_id = ?2 AND epoch = ?3 AND version = ?4 AND lease_owner = ?5"
         )
         parameters = (due, claim.execution_id.hex, claim.epoch, claim.version, self._worker)
         return await self._run(lambda c: c.execute(statement, parameters).rowcount == 1)
@@ -256,10 +276,10 @@ class SQLiteWorkQueue:
 
     async def statistics(self) -> QueueStatistics:
         """See `application.ports.WorkQueue.statistics`."""
-        depth, ready, leased, age = await self._run(
+        depth, ready, leased, lapsed, workers, age = await self._run(
             lambda c: c.execute(_LITE_STATISTICS, {"now": self._now()}).fetchone()
         )
-        return QueueStatistics(depth, ready, leased, age / MICROSECONDS)
+        return QueueStatistics(depth, ready, leased, lapsed, workers, age / MICROSECONDS)
 
     async def read_time(self) -> None:
         """Read this machine's time and pass that on."""
@@ -298,10 +318,10 @@ class SQLiteWorkQueue:
     def _renew(self, connection: sqlite3.Connection) -> list[Claim]:
         rows = connection.execute(
             "UPDATE work_queue SET lease_until = ? WHERE lease_owner = ?"
-            " RETURNING execution_id, epoch, version",
+            " RETURNING execution_id, epoch, version, woken",
             (self._now() + self._lease, self._worker),
         ).fetchall()
-        return [Claim(UUID(hex=row[0]), row[1], row[2]) for row in sorted(rows)]
+        return [Claim(UUID(hex=row[0]), row[1], row[2], bool(row[3])) for row in sorted(rows)]
 
     def _next_due(self, connection: sqlite3.Connection) -> int | None:
         moments = [

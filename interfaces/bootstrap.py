@@ -1,30 +1,19 @@
-"""Wiring by hand, once: settings in, services out. The only place that imports infrastructure."""
+"""Wiring by hand, once: settings in, a process of some kind out. With `processes.py`, which holds
+what is opened here, the only place that imports infrastructure.
+"""
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
 
-from uuid_utils.compat import uuid7
-
-from application.control import Control
-from application.history import History
-from application.ledger import Ledger
-from application.ports import StoreUnavailable
-from application.reads import Reads
-from application.requests import Requests
 from application.steps import StepHandler
-from application.worker import Worker, WorkerOptions
-from application.workflows import Workflows
 from domain.json_values import Json
-from domain.recovery_rules import RecoveryRules
 from domain.validation import Verdict as DefinitionVerdict
 from domain.validation import validate
-from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
-from infrastructure.database import Store, StoreOptions, open_store
+from infrastructure.addresses import PostgresAddress, parse_address
+from infrastructure.database import Store, open_store
+from infrastructure.distribution import Distribution
 from infrastructure.effects.blocking_calls import BlockingCalls
 from infrastructure.effects.call_api import CallApi
 from infrastructure.effects.custom_actions import load_custom_actions
@@ -34,153 +23,118 @@ from infrastructure.effects.registry import ActionRegistry
 from infrastructure.effects.secrets import Secrets
 from infrastructure.effects.validation import Validate
 from infrastructure.effects.variables import SetVariables
-from infrastructure.graphviz_svg import GraphvizSvg
 from infrastructure.input_schema import JsonSchemas
 from infrastructure.migrations import migrate
 from infrastructure.projections.catalogue import chosen
-from infrastructure.projections.postgres_store import PostgresProjectionStore
-from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.rebuilding import Rebuild
-from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
-from infrastructure.projections.sqlite_store import SQLiteProjectionStore
 from infrastructure.projections.verification import Verdict, verify
 from infrastructure.settings import Settings, environment
+from interfaces.processes import (
+    CheckResult,
+    Observation,
+    Process,
+    ProjectorProcess,
+    Services,
+    WorkerProcess,
+    projection_store,
+    store_options,
+)
 from interfaces.recovery_settings import recovery_rules
 
 __all__ = [
     "CheckResult",
+    "Distribution",
+    "Observation",
+    "Process",
     "Services",
     "Settings",
     "Verdict",
     "definition_check",
     "migrate",
+    "open_api",
+    "open_projector",
     "open_services",
+    "open_worker",
     "rebuild_projection",
     "tune_process",
     "verify_projections",
 ]
 
-LOG: Final = logging.getLogger("flowledger")
 ReportProgress = Callable[[int, int], None]
 """Called with how far a long work is, and of how much."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """One readiness check."""
-
-    ok: bool
-    detail: str
-
-
-class Services:
-    """Everything one process serves. Open it with `open_services`, close it in the same event
-    loop.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        outbound: Outbound,
-        actions: ActionRegistry,
-        rules: RecoveryRules,
-    ) -> None:
-        schemas = JsonSchemas()
-        self.settings = settings
-        self.store = store
-        self.actions = actions
-        projected = _projection_store(settings, store)
-        self.projections = ProjectionRunner(projected, store.clock.now)
-        self._reads = ProjectionReads(
-            store.engine,
-            _projection_store(settings, store),
-            store.clock.now,
-            runner=self.projections,
-        )
-        self.reads: Reads = self._reads
-        self.ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
-        self.workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem)
-        self.worker = Worker(
-            self.ledger,
-            store.queue,
-            store.clock,
-            store.feed,
-            self.workflows,
-            actions,
-            WorkerOptions(
-                slots=settings.worker_slots,
-                renew_seconds=settings.lease_seconds / 3,
-                fence_seconds=settings.lease_seconds * 2 / 3,
-                grace_seconds=settings.grace_seconds,
-            ),
-            _report,
-            rules,
-        )
-        self.requests = Requests(self.ledger, self.workflows, self.worker, schemas, rules)
-        self.control = Control(self.ledger, self.workflows, self.worker, rules)
-        self.history = History(self.ledger, self.workflows, store.feed)
-        self.svg = GraphvizSvg.installed()
-        self._outbound = outbound
-
-    async def start(self) -> None:
-        """Begin to watch, to project and to work."""
-        await self.store.start()
-        self.store.feed.subscribe(self.projections.wake)
-        self.store.refuse_new_work(self._too_far_behind)
-        self.projections.start()
-        if self.settings.worker_slots:
-            self.worker.start()
-
-    async def close(self) -> None:
-        """Let running steps end, hand the rest back, store what is pending, let go of all."""
-        await self.worker.stop()
-        self.history.close()
-        await asyncio.to_thread(self.projections.stop)
-        await asyncio.to_thread(self._reads.close)
-        await self._outbound.aclose()
-        await self.store.close()
-
-    def _too_far_behind(self) -> str | None:
-        """Why no new execution is taken now: readers would wait too long for what they wrote."""
-        seconds = self.projections.lag().seconds
-        if seconds <= self.settings.projection_lag_seconds:
-            return None
-        return f"The tables are {seconds:.0f} seconds behind the log; try again."
-
-    async def checks(self) -> dict[str, CheckResult]:
-        """Readiness: the store answers, the schema is known, leases are renewed."""
-        try:
-            await asyncio.wait_for(self.store.log.head(), 2.0)
-            store = CheckResult(True, "answers")
-        except (StoreUnavailable, TimeoutError):
-            store = CheckResult(False, "does not answer; look at the database")
-        checks = {"store": store}
-        if self.settings.worker_slots:
-            fresh = self.worker.fresh()
-            checks["worker"] = CheckResult(
-                fresh, "leases are renewed" if fresh else "leases were not renewed lately"
-            )
-        return checks
-
-
 async def open_services(settings: Settings) -> Services:
-    """Check the store, migrate an empty one, load the actions, start to work.
+    """All in one process: check the store, migrate an empty one, load the actions, start to work.
 
     Raises UnsafeStore, BadAddress, StoreUnavailable, ActionsNotLoaded, SecretsUnreadable,
     BadRecoverySettings, ValueError; each says what to do.
     """
-    url = settings.database_url
-    if await asyncio.to_thread(migrate.current, url) is None:
-        await asyncio.to_thread(migrate.upgrade, url)
+    return await _open_answering(settings, alone=True)
+
+
+async def open_api(settings: Settings) -> Services:
+    """A process that answers callers, beside workers and projectors. Raises as `open_services`
+    does, and NeedsPostgres.
+    """
+    _shared_address(settings, "api")
+    return await _open_answering(settings, alone=False)
+
+
+async def open_worker(settings: Settings) -> WorkerProcess:
+    """A process that runs executions. Raises as `open_api` does."""
+    _shared_address(settings, "worker")
+    await _migrate_empty(settings)
+    outbound = Outbound(settings.allow)
+    actions = _actions(settings, outbound)
+    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
+    process = WorkerProcess(settings, _open_store(settings), outbound, actions, rules)
+    await process.start()
+    return process
+
+
+async def open_projector(settings: Settings) -> ProjectorProcess:
+    """A process that fills the tables. Raises UnsafeStore, BadAddress, StoreUnavailable,
+    NeedsPostgres.
+    """
+    address = _shared_address(settings, "projector")
+    await _migrate_empty(settings)
+    process = ProjectorProcess(settings, address)
+    await process.start()
+    return process
+
+
+class NeedsPostgres(ValueError):
+    """A kind of process that shares its database with others was asked to use an SQLite file."""
+
+
+def _shared_address(settings: Settings, kind: str) -> PostgresAddress:
+    address = parse_address(settings.database_url)
+    if isinstance(address, PostgresAddress):
+        return address
+    raise NeedsPostgres(
+        f"`flowledger {kind}` shares its database with other processes, and an SQLite file has one "
+        "writer. Run `flowledger serve`, which does everything in one process, or give "
+        "--database postgresql://..."
+    )
+
+
+async def _open_answering(settings: Settings, *, alone: bool) -> Services:
+    await _migrate_empty(settings)
     outbound = Outbound(settings.allow)
     actions = _actions(settings, outbound)
     rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
     store = _open_store(settings)
-    services = Services(settings, store, outbound, actions, rules)
+    services = Services(settings, store, outbound, actions, rules, alone=alone)
     await services.start()
     return services
+
+
+async def _migrate_empty(settings: Settings) -> None:
+    url = settings.database_url
+    if await asyncio.to_thread(migrate.current, url) is None:
+        await asyncio.to_thread(migrate.upgrade, url)
 
 
 def definition_check(settings: Settings) -> Callable[[Json], DefinitionVerdict]:
@@ -223,7 +177,7 @@ async def rebuild_projection(settings: Settings, name: str, report: ReportProgre
 @asynccontextmanager
 async def _projections_only(settings: Settings) -> AsyncIterator[ProjectionStore]:
     store = _open_store(settings)
-    projected = _projection_store(settings, store)
+    projected = projection_store(settings, store)
     try:
         yield projected
     finally:
@@ -232,17 +186,7 @@ async def _projections_only(settings: Settings) -> AsyncIterator[ProjectionStore
 
 
 def _open_store(settings: Settings) -> Store:
-    options = StoreOptions(lease_seconds=settings.lease_seconds, appends_max=settings.append_queue)
-    return open_store(settings.database_url, options)
-
-
-def _projection_store(settings: Settings, store: Store) -> ProjectionStore:
-    address = parse_address(settings.database_url)
-    if isinstance(address, SQLiteAddress) and not isinstance(store.writes, PostgresAddress):
-        return SQLiteProjectionStore(address.path, store.writes)
-    if isinstance(address, PostgresAddress):
-        return PostgresProjectionStore(address.dsn)
-    raise ValueError(f"{settings.database_url} does not name the open store")
+    return open_store(settings.database_url, store_options(settings))
 
 
 def _actions(settings: Settings, outbound: Outbound) -> ActionRegistry:
@@ -259,12 +203,4 @@ def _handlers(settings: Settings, outbound: Outbound) -> Sequence[StepHandler]:
         SetVariables("set_variable"),
         Validate(JsonSchemas()),
         *load_custom_actions(settings.actions.split(","), blocking),
-    )
-
-
-def _report(event: str, facts: dict[str, object]) -> None:
-    """One line per thing an operator should know of."""
-    error = facts.pop("exception", None)
-    LOG.warning(
-        event, extra={"facts": facts}, exc_info=error if isinstance(error, BaseException) else None
     )

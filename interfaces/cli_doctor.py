@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from application.callers import DEFAULT_WORKSPACE
 from application.ports import StoreUnavailable
+from application.stuck import why_not_moving
 from interfaces.cli_engine import read_settings, schema_versions, start
 from interfaces.cli_failures import CommandFailed
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = ("domain", "application", "infrastructure", "interfaces")
 _WAITING_SECONDS_MAX: Final = 60
+_NAMED_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
         yield Finding("durability", True, "what is acknowledged survives a crash")
         yield await _write(services)
         yield await _queue(services)
+        yield await _stuck(services)
         for projection in await services.reads.projections():
             ok = projection.last_error is None
             yield Finding(
@@ -117,12 +121,18 @@ async def _write(services: "Services") -> Finding:
 
 async def _queue(services: "Services") -> Finding:
     figures = await services.store.queue.statistics()
-    age = figures.oldest_age_seconds
     seen = f"{figures.depth} open executions, {figures.ready} ready, {figures.leased} being run"
-    if age > _WAITING_SECONDS_MAX:
-        advice = "Start a server, or give the running one more slots (FLOWLEDGER_WORKER_SLOTS)."
-        return Finding("work", False, f"{seen}; the oldest is ready for {age:.0f} s", advice)
-    return Finding("work", True, seen)
+    problem = why_not_moving(figures, _WAITING_SECONDS_MAX)
+    return Finding("work", problem is None, seen, problem or "")
+
+
+async def _stuck(services: "Services") -> Finding:
+    stuck = await services.stuck.find(DEFAULT_WORKSPACE)
+    if not stuck:
+        return Finding("stuck", True, "every open execution moves or waits for something")
+    named = ", ".join(f"{each.execution_id} ({each.why})" for each in stuck[:_NAMED_MAX])
+    more = f" and {len(stuck) - _NAMED_MAX} more" if len(stuck) > _NAMED_MAX else ""
+    return Finding("stuck", False, f"these do not move: {named}{more}", stuck[0].advice)
 
 
 def _without_password(url: str) -> str:

@@ -31,7 +31,10 @@ def read_settings(database: str | None, **given: Any) -> "Settings":  # values o
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = "; ".join(f"{_setting_name(each['loc'])}: {each['msg']}" for each in error.errors())
+        lines = "; ".join(
+            ": ".join(filter(None, (_setting_name(each["loc"]), each["msg"])))
+            for each in error.errors()
+        )
         raise CommandFailed(
             ExitCode.INVALID,
             f"A setting is wrong: {lines}.",
@@ -126,4 +129,5 @@ def _as_failure(error: Exception) -> CommandFailed | None:
 
 
 def _setting_name(location: tuple[int | str, ...]) -> str:
-    return "FLOWLEDGER_" + "_".join(str(part) for part in location).upper()
+    """Empty for what is wrong with several together."""
+    return f"FLOWLEDGER_{'_'.join(map(str, location)).upper()}" if location else ""

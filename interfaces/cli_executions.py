@@ -1,4 +1,4 @@
-"""Commands about executions: execute, watch, list, cancel, retry, history, diagram, explain."""
+"""Commands about executions: execute, watch, list, the verbs, history, diagram, explain."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from interfaces.cli_failures import CommandFailed, ExitCode
-from interfaces.cli_input import read_input, read_labels
+from interfaces.cli_input import read_input, read_labels, read_value
 from interfaces.cli_options import with_session
 from interfaces.cli_output import (
     short_duration,
@@ -202,6 +202,22 @@ async def diagram(
         write_json(answer.body)
     else:
         write_line(_text(answer.body).rstrip("\n"))
+
+
+@with_session
+async def signal(
+    session: Session,
+    execution: ExecutionRef,
+    name: Annotated[str, typer.Argument(help="What the step waits for.")],
+    payload: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Any JSON, @FILE (JSON, YAML) or -.")
+    ] = None,
+    key: Key = None,
+) -> None:
+    """Send a signal to a step that waits for it, now or later."""
+    body: Body = {"payload": None if payload is None else read_value(payload, "--payload")}
+    view = await command(session, execution, f"signals/{segment(name)}", body, key)
+    _write(session, view)
 
 
 @with_session

@@ -40,9 +40,10 @@ def verify(
 
     The exit code is 1 when there is a difference; the first one of each table is named.
     """
-    from interfaces.bootstrap import verify_projections
+    from interfaces.bootstrap import tune_process, verify_projections
 
     settings = read_settings(database)
+    tune_process()
     with start_failures(), progress_bar("verify", silent=as_json) as report:
         verdicts = asyncio.run(verify_projections(settings, name, report))
     wrong = [verdict for verdict in verdicts if verdict.difference is not None]
@@ -83,9 +84,10 @@ def rebuild(
 
     Readers see the old table until the new one has caught up; then they are switched at once.
     """
-    from interfaces.bootstrap import rebuild_projection
+    from interfaces.bootstrap import rebuild_projection, tune_process
 
     settings = read_settings(database)
+    tune_process()
     with start_failures(), progress_bar(f"rebuild {name}", silent=as_json) as report:
         position = asyncio.run(rebuild_projection(settings, name, report))
     if as_json:

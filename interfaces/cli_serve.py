@@ -1,8 +1,11 @@
-"""The command `serve`: one process with the REST interface, the worker and the projections."""
+"""The commands that run until they are stopped: `serve` does everything in one process; `api`,
+`worker` and `projector` each do a part, beside others on one PostgreSQL database.
+"""
 
 import ipaddress
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,42 +18,186 @@ from interfaces.cli_output import write_line
 if TYPE_CHECKING:
     from interfaces.bootstrap import Settings
 
+Host = Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port [8000]; 0 takes a free one.")
+]
+NoAuth = Annotated[
+    bool, typer.Option("--no-auth", help="Listen beyond this machine without authentication.")
+]
+HealthPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="Port for /livez, /readyz and /metrics [none]; 0 takes a free one."
+    ),
+]
+Lease = Annotated[
+    float | None,
+    typer.Option(help="Seconds after which others take over from a silent worker [15]."),
+]
+Heartbeat = Annotated[
+    float | None, typer.Option(help="Seconds between two renewals of leases [a third of a lease].")
+]
+Fence = Annotated[
+    float | None,
+    typer.Option(help="Seconds without a renewal that stop a worker [two thirds of a lease]."),
+]
+Drain = Annotated[
+    float | None,
+    typer.Option(help="Seconds in which requests are still taken after SIGTERM [0.5]."),
+]
+Grace = Annotated[
+    float | None, typer.Option(help="Seconds that running steps have after SIGTERM [20].")
+]
+
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port [8000]; 0 takes a free one.")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     database: Database = None,
-    no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Listen beyond this machine without authentication.")
-    ] = False,
+    no_auth: NoAuth = False,
     worker_slots: Annotated[
         int | None, typer.Option(min=0, help="Executions at a time [100]; 0 only answers.")
     ] = None,
+    lease_seconds: Lease = None,
+    heartbeat_seconds: Heartbeat = None,
+    fence_seconds: Fence = None,
+    drain_seconds: Drain = None,
+    grace_seconds: Grace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve the REST interface and run executions.
+    """Serve the REST interface, run executions and fill the tables, all in one process.
 
     Prints one line with the address on stdout when ready. SIGTERM or Ctrl-C lets running steps end
     (30 s at most); a second one stops at once. An empty database is migrated first.
     """
-    settings = read_settings(
-        database, host=host, port=port, no_auth=no_auth or None, worker_slots=worker_slots
+    settings = _settings(
+        database,
+        host=host,
+        port=port,
+        no_auth=no_auth or None,
+        worker_slots=worker_slots,
+        lease_seconds=lease_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+        fence_seconds=fence_seconds,
+        drain_seconds=drain_seconds,
+        grace_seconds=grace_seconds,
     )
     _refuse_open_door(settings)
+    from interfaces.bootstrap import open_services
+    from interfaces.server import serve_until_stopped
+
+    serve_until_stopped(
+        settings, open_services, lambda address: _announce_api(address, as_json=as_json)
+    )
+
+
+def api(
+    host: Host = None,
+    port: Port = None,
+    database: Database = None,
+    no_auth: NoAuth = False,
+    drain_seconds: Drain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the REST interface only; workers and a projector run beside it, on PostgreSQL.
+
+    Start as many as needed. Otherwise as `serve`.
+    """
+    settings = _settings(
+        database, host=host, port=port, no_auth=no_auth or None, drain_seconds=drain_seconds
+    )
+    _refuse_open_door(settings)
+    from interfaces.bootstrap import open_api
+    from interfaces.server import serve_until_stopped
+
+    serve_until_stopped(settings, open_api, lambda address: _announce_api(address, as_json=as_json))
+
+
+def worker(
+    database: Database = None,
+    worker_slots: Annotated[
+        int | None, typer.Option(min=1, help="Executions at a time [100].")
+    ] = None,
+    lease_seconds: Lease = None,
+    heartbeat_seconds: Heartbeat = None,
+    fence_seconds: Fence = None,
+    grace_seconds: Grace = None,
+    host: Host = None,
+    health_port: HealthPort = None,
+    no_auth: NoAuth = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run executions only, beside others on one PostgreSQL database.
+
+    Start as many as needed. Prints one line when ready. SIGTERM or Ctrl-C lets running steps end
+    and hands the rest to others (30 s at most); a second one stops at once.
+    """
+    settings = _settings(
+        database,
+        worker_slots=worker_slots,
+        lease_seconds=lease_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+        fence_seconds=fence_seconds,
+        grace_seconds=grace_seconds,
+        host=host,
+        health_port=health_port,
+        no_auth=no_auth or None,
+    )
+    if not settings.worker_slots:
+        raise CommandFailed(ExitCode.INVALID, "A worker needs slots: --worker-slots.")
+    from interfaces.bootstrap import open_worker
+
+    _work(settings, open_worker, "worker", as_json=as_json)
+
+
+def projector(
+    database: Database = None,
+    host: Host = None,
+    health_port: HealthPort = None,
+    no_auth: NoAuth = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill the SQL tables only, beside others on one PostgreSQL database.
+
+    One of them works; those started beside it stand by and take over when it ends.
+    """
+    settings = _settings(database, host=host, health_port=health_port, no_auth=no_auth or None)
+    from interfaces.bootstrap import open_projector
+
+    _work(settings, open_projector, "projector", as_json=as_json)
+
+
+def _settings(database: str | None, **given: Any) -> "Settings":  # values of any setting
+    settings = read_settings(database, **given)
     # Nothing is ever imported from the folder that the server happens to be started in.
     sys.path[:] = [folder for folder in sys.path if folder]
     set_up_logs(settings.log_level, settings.log_format)
-    from interfaces.server import serve_until_stopped
-
-    serve_until_stopped(settings, lambda address: write_line(_ready(address, as_json=as_json)))
+    return settings
 
 
-def _ready(address: str, *, as_json: bool) -> str:
-    if as_json:
-        return f'{{"address": "{address}", "docs": "{address}/docs"}}'
-    return f"Flowledger is ready at {address} (docs: /docs)"
+def _work(settings: "Settings", open_process: Any, kind: str, *, as_json: bool) -> None:
+    """`open_process` is the opener of that kind."""
+    if settings.health_port is not None:
+        _refuse_open_door(settings)
+    from interfaces.server import work_until_stopped
+
+    def announce(address: str | None) -> None:
+        if as_json:
+            write_line(json.dumps({"process": kind, "address": address}))
+        else:
+            told = f"; health and figures at {address}" if address else ""
+            write_line(f"Flowledger {kind} is ready{told}")
+
+    work_until_stopped(settings, open_process, announce)
+
+
+def _announce_api(address: str, *, as_json: bool) -> None:
+    write_line(
+        f'{{"address": "{address}", "docs": "{address}/docs"}}'
+        if as_json
+        else f"Flowledger is ready at {address} (docs: /docs)"
+    )
 
 
 def _refuse_open_door(settings: "Settings") -> None:

@@ -129,6 +129,12 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     "compensation_finished": lambda data: f"{data.get('path')} is undone",
     "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
     "human_task_completed": lambda data: f"{data.get('path')} was done by a person",
+    "child_started": lambda data: (
+        f"{data.get('path')} runs {data.get('workflow_id')} as {data.get('child_id')}"
+    ),
+    "child_ended": lambda data: f"{data.get('path')}: child is {data.get('state')}",
+    "signal_received": lambda data: f"signal {data.get('name')} received",
+    "signal_consumed": lambda data: f"{_step(data)} takes signal {data.get('number')}",
     "cancel_requested": lambda data: f"cancel requested: {data.get('reason') or 'no reason given'}",
     "cancelled": lambda data: "CANCELLED",
     "completed": lambda data: "COMPLETED" + (" in part" if data.get("partial") else ""),

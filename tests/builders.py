@@ -8,6 +8,7 @@ from uuid import UUID
 
 from domain import decisions, interventions
 from domain import events as ev
+from domain.children import ChildEnd, Pinned, pin, settle_child
 from domain.decisions import Outcome, Request
 from domain.definition import Definition, compile_definition, count_steps
 from domain.draft import Draft
@@ -108,6 +109,21 @@ def fork(
 def task(following: str | None = None, *, waits: bool = True, **fields: Any) -> JsonObject:
     config: JsonObject = {"title": "Sign it", "wait": waits}
     return {"action": "create_task", "config": config, "next_step": following, **fields}
+
+
+def call(following: str | None = None, workflow_id: str = "inner", **fields: Any) -> JsonObject:
+    """A sub_workflow step."""
+    return {
+        "type": "sub_workflow",
+        "workflow_id": workflow_id,
+        "next_step": following,
+        **fields,
+    }
+
+
+def event(following: str | None = None, name: str = "paid", **fields: Any) -> JsonObject:
+    """A wait_for_event step."""
+    return {"type": "wait_for_event", "event_source": name, "next_step": following, **fields}
 
 
 def workflow(steps: Mapping[str, Any], **fields: Any) -> JsonObject:
@@ -265,6 +281,32 @@ class Run:
         decisions.answer(draft, self.definition, question_id, text, self.now, self.rules)
         return self.store(draft)
 
+    def signal(self, name: str = "paid", payload: Json = None) -> list[str]:
+        """Somebody sends a signal, and the worker looks."""
+        draft = self.draft()
+        decisions.signal(draft, name, payload)
+        return self.store(draft) + self.go()
+
+    def pin(self, path: str, *, wait: bool = True) -> list[str]:
+        """The engine found which version the try at `path` runs."""
+        present = self.state.steps[path]
+        place = (path, present.attempt, present.try_no)
+        draft = self.draft()
+        found = Pinned(*place, "wf-inner-1", "inner", 1, EXECUTION_ID, "", 1, wait)
+        pin(draft, found, self.epoch)
+        return self.store(draft)
+
+    def end_child(self, child_id: UUID, **fields: Any) -> list[str]:
+        """The engine saw that a child has ended; `fields` are those of the outcome."""
+        child = self.state.children[child_id]
+        outcome = Outcome(child.path, child.attempt, child.try_no, self.epoch, **fields)
+        draft = self.draft()
+        state = "FAILED" if outcome.error_class else "COMPLETED"
+        settle_child(
+            draft, self.definition, ChildEnd(child_id, state, outcome), self.now, self.rules
+        )
+        return self.store(draft) + self.go()
+
     def cancel(self, reason: str | None = None) -> list[str]:
         draft = self.draft()
         decisions.cancel(draft, reason)
@@ -374,6 +416,8 @@ def _told_of_lane(kind: str, data: ev.Payload) -> str:
             return f"{kind} {path}/{branch}"
         case ev.BranchFinished(path=path, branch=branch, state=state):
             return f"{kind} {path}/{branch} {state}"
+        case ev.SignalReceived(name=name):
+            return f"{kind} {name}"
         case ev.Joined(path=path, cancelled=cancelled):
             return " ".join((kind, path, *(f"-{name}" for name in cancelled)))
     return f"{kind} {_recovery_told(data)}".rstrip()

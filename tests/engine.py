@@ -392,6 +392,7 @@ async def process(
             grace_seconds=grace_seconds,
         ),
         lambda event, facts: reports.append((event, facts)),
+        schemas=schemas,
     )
     history = History(ledger, workflows, store.feed)
     if working:

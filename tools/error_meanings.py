@@ -65,6 +65,7 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "unknown_action": "No such action is registered on this server.",
     "unknown_field": "This member is not known here.",
     "unknown_parameter": "The route does not know this query parameter.",
+    "unknown_workflow": "A warning: no workflow of this name is published yet.",
     "unknown_type": "`type` is no [kind of step](definitions.md#every-step).",
     "unreachable": "No step leads to this one.",
     "unsupported": "Another media type, charset or encoding than JSON in UTF-8.",
@@ -80,8 +81,13 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "body_too_large": "An answer is larger than is read. Permanent.",
     "branches_failed": "Too few branches of a fork_join completed; the message lists why.",
     "branch_timeout": "A branch did not end within its `timeout_seconds`.",
+    "child_cancelled": "The execution that a sub_workflow step ran was cancelled. Permanent.",
+    "child_failed": "The execution that a sub_workflow step ran failed without saying why.",
     "cancelled_error": "An action cancelled itself.",
     "children_failed": "Critical children of a parallel failed; the message lists them.",
+    "event_timeout": "The signal that a wait_for_event step waits for did not come in time.",
+    "invalid_child_input": "What a sub_workflow step gives does not fit the `input_schema` of the "
+    "workflow that it runs. Permanent.",
     "http_status": "The called service answered with a status that is no success; `output` has its "
     "answer. 5xx, 408, 425 and 429 are transient, others permanent.",
     "interrupted": "The handler was interrupted and its result is not awaited any more.",
@@ -98,8 +104,13 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "secret_too_short": "The secret is too short to be taken out of outputs again. Permanent.",
     "step_timeout": "The try did not end within its `timeout_seconds`.",
     "timeout": "The called service did not answer in time.",
+    "too_deep": "Executions run one another deeper than they may. Permanent.",
     "too_many_redirects": "The service redirected too often. Permanent.",
     "unknown_action": "This server lacks the action that the definition names. Permanent.",
+    "workflow_inactive": "A sub_workflow step names a workflow that takes no executions. "
+    "Permanent.",
+    "workflow_not_found": "A sub_workflow step names a workflow or version that does not exist. "
+    "Permanent.",
     "validation_failed": "Data does not fit a strict validate step; `output` lists why. Permanent.",
     "worker_lost": "Three workers were lost while they ran this try. Permanent.",
 }

@@ -165,6 +165,21 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "characters",
             "`bad_value`",
         ),
+        Limit(
+            "domain.children",
+            "DEPTH_MAX",
+            "Executions that run one another, the first one counted",
+            "deep",
+            "`too_deep`",
+        ),
+        Limit(
+            "domain.signals",
+            "SIGNALS_KEPT_MAX",
+            "Signals of one execution that no step has taken yet",
+            "",
+            "429 `too_many_signals`",
+        ),
+        Limit("domain.child_reader", "VERSION_MAX", "`version` of a sub_workflow", "", "422"),
         Limit("domain.step_reader", "GATES_MAX", "`conditions` of a step", "", "`bad_value`"),
         Limit(
             "domain.step_reader",

@@ -11,14 +11,14 @@ from prometheus_client.core import Metric
 from infrastructure.settings import Settings
 from interfaces.bootstrap import open_services
 from interfaces.http.figures import Figures
-from interfaces.http.stream import OpenStreams
 from tools.markdown import table
 
 _INTRODUCTION: Final = """# Metrics
 
 `GET /metrics` in the text form of Prometheus. Figures of tables and of the queue are the same
-whichever process answers; those called *of this process*, and all counters, are its own and begin
-at 0.
+whichever process answers; those called *of this process*, and all counters and histograms, are its
+own and begin at 0. `flowledger serve` tells all of them, `api` all but those of a worker, `worker`
+those of the queue, of commits and of its work, `projector` those of the queue and of the projector.
 
 """
 
@@ -41,8 +41,7 @@ def scraped() -> Sequence[Metric]:
 async def _scrape(settings: Settings) -> Sequence[Metric]:
     services = await open_services(settings)
     try:
-        figures = await Figures.gathered(services, OpenStreams())
-        return list(figures.collect())
+        return list(Figures(await services.observe(), open_streams=0).collect())
     finally:
         await services.close()
 

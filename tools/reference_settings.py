@@ -13,8 +13,8 @@ from tools.markdown import table
 _INTRODUCTION: Final = """# Settings
 
 The server and the commands read their settings from the environment, once, at start. A wrong value
-stops the start with a message that names it. `--host`, `--port`, `--database`, `--no-auth` and
-`--worker-slots` of `flowledger serve` win over the environment.
+stops the start with a message that names it. Options of a command win over the environment; they
+have the same names, as `--lease-seconds` for `FLOWLEDGER_LEASE_SECONDS`.
 
 Booleans are `true` or `false`. [Running it in production](../how-to/run-in-production.md) says
 which of these to think about.

@@ -41,6 +41,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "answered_at": "When it was answered; by a time-out, too.",
         "answered_by": "Who answered; `worker` after a time-out.",
         "asked_at": "When it was asked.",
+        "parent": "Of an execution that a step of another one runs: that one's id, and the step's "
+        "path, attempt and try.",
+        "parent_run_id": "`run_id` of that other execution.",
         "assigned_to": "Who shall do it, as the definition says.",
         "atomic_mode": "strict, lenient or conditional.",
         "attempt": "Run-through of the execution: 1, and 1 more per explicit retry.",

@@ -24,11 +24,15 @@ from application.ports import (
     StoreUnavailable,
     UnknownOutcome,
 )
+from infrastructure.distribution import Distribution
 
 EVENTS_PER_BATCH_MAX = 500
 TRIES_AFTER_ROLLBACK_MAX = 3
 NEW_WORK_SHARE = 0.8
 """Part of the queue open to new executions; the rest is kept for what already runs."""
+
+COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BATCH_APPENDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 T = TypeVar("T")
 
@@ -82,6 +86,8 @@ class CommitCounters:
     queue_seconds: float = 0.0
     last_batch_appends: int = 0
     last_batch_events: int = 0
+    commit_times: Distribution = field(default_factory=lambda: Distribution(COMMIT_SECONDS))
+    batch_sizes: Distribution = field(default_factory=lambda: Distribution(BATCH_APPENDS))
 
 
 @dataclass(slots=True)
@@ -239,7 +245,10 @@ class GroupCommitter:
         started = time.perf_counter()
         results = self._commit(batch)
         counters = self.counters
-        counters.commit_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        counters.commit_seconds += seconds
+        counters.commit_times.add(seconds)
+        counters.batch_sizes.add(len(batch))
         counters.queue_seconds += sum(started - pending.submitted_at for pending in batch)
         counters.batches += 1
         counters.last_batch_appends = len(batch)

@@ -1,8 +1,6 @@
 """The EventLog port: codec, committer and reader put together."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -10,6 +8,7 @@ from application.ports import Append, Appended
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.group_commit import GroupCommitter
+from infrastructure.store_health import StoreThreads
 
 LogRow = tuple[UUID, int, str, bytes, int]
 """Execution id, version, topic, state, position."""
@@ -37,7 +36,7 @@ class LedgerLog:
     """Streams of events in one global order; see `application.ports.EventLog`."""
 
     def __init__(
-        self, codec: Codec, committer: GroupCommitter, reader: LogReader, threads: Executor
+        self, codec: Codec, committer: GroupCommitter, reader: LogReader, threads: StoreThreads
     ) -> None:
         self._codec = codec
         self._committer = committer
@@ -90,4 +89,4 @@ class LedgerLog:
         ]
 
     async def _in_thread(self, read: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        return await self._threads.run(read)

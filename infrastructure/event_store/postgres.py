@@ -32,14 +32,15 @@ from infrastructure.event_store.postgres_wire import (
     uuid_array,
 )
 from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 
 EVENTS_TABLE = "ledger_events"
 STALE_LEASE = "FL001"
 CONFLICT = "23505"
 UNDONE = frozenset({"40001", "40P01"})
-_PLACES = ", ".join(f"${place}" for place in range(1, 24))
-APPEND = f"SELECT positions, epochs FROM flowledger_append_v1({_PLACES})"  # noqa: S608 - constants
-_BINARY = [1] * 4 + [0] + [1] * 18  # the worker's name alone is text
+_PLACES = ", ".join(f"${place}" for place in range(1, 26))
+APPEND = f"SELECT positions, epochs FROM flowledger_append_v2({_PLACES})"  # noqa: S608 - constants
+_BINARY = [1] * 4 + [0] + [1] * 20  # the worker's name alone is text
 _BACK_OFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 # Prepared while the table is empty, these would become a scan and sort of the whole backlog.
@@ -48,33 +49,6 @@ PINNED_PLAN = (
     "SET enable_bitmapscan = off",
     "SET enable_sort = off",
 )
-
-
-def session_settings(lock_seconds: float, answer_seconds: float) -> tuple[str, ...]:
-    """What makes the statements of a connection end in bounded time."""
-    answer_ms = int(answer_seconds * 1000)
-    return (
-        f"SET lock_timeout = {int(lock_seconds * 1000)}",
-        f"SET statement_timeout = {answer_ms}",
-        f"SET idle_in_transaction_session_timeout = {answer_ms}",
-    )
-
-
-def connect(
-    dsn: str, *, lock_seconds: float, answer_seconds: float, statements: Sequence[str] = ()
-) -> psycopg.Connection:
-    """A connection in autocommit mode whose statements end in bounded time.
-
-    Raises psycopg.OperationalError when there is none to be had within two seconds.
-    """
-    connection = psycopg.connect(dsn, autocommit=True, connect_timeout=2)
-    try:
-        for statement in (*session_settings(lock_seconds, answer_seconds), *statements):
-            connection.execute(statement.encode())
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class LedgerDatastore(PostgresDatastore):
@@ -93,7 +67,7 @@ class LedgerDatastore(PostgresDatastore):
             max_overflow=connections_max - 1,
         )
         self.pool.conninfo = dsn
-        self.pool.kwargs = {"row_factory": psycopg.rows.dict_row, "connect_timeout": 2}
+        self.pool.kwargs = {"row_factory": psycopg.rows.dict_row, **CONNECTING}
         # Give up soon and try anew at the next call, instead of ever longer pauses.
         self.pool.reconnect_timeout = answer_seconds
 
@@ -201,8 +175,11 @@ class PostgresWriter:
         lease_seconds: float,
         lock_seconds: float,
         answer_seconds: float,
+        require: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require` raises StoreUnavailable while the store is known not to answer."""
         self._dsn = dsn
+        self._require = require
         self._worker = worker.encode()
         self._lease = int8_parameter(int(lease_seconds * 1_000_000))
         self._lock_seconds = lock_seconds
@@ -214,6 +191,7 @@ class PostgresWriter:
 
     def write(self, batch: Sequence[Pending]) -> Written:
         """See BatchWriter."""
+        self._require()
         parameters = self._parameters(batch)
         for _ in range(2):  # a connection that died while idle is noticed before anything is sent
             call = self._connected()
@@ -313,6 +291,8 @@ def _queue_parameters(columns: QueueColumns) -> list[bytes]:
         uuid_array(columns.finish_ids),
         int8_array(columns.finish_epochs),
         uuid_array(columns.discard_ids),
+        uuid_array(columns.wake_ids),
+        int8_array(columns.wake_ready),
     ]
 
 

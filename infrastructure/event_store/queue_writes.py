@@ -46,6 +46,8 @@ class QueueColumns:
     finish_ids: list[UUID] = field(default_factory=list)
     finish_epochs: list[int] = field(default_factory=list)
     discard_ids: list[UUID] = field(default_factory=list)
+    wake_ids: list[UUID] = field(default_factory=list)
+    wake_ready: list[int] = field(default_factory=list)
 
 
 def queue_columns(appends: Sequence[Append]) -> QueueColumns:
@@ -54,6 +56,9 @@ def queue_columns(appends: Sequence[Append]) -> QueueColumns:
     for append in appends:
         if append.queue is not None:
             _add(columns, append)
+        if append.wakes is not None:
+            columns.wake_ids.append(append.wakes)
+            columns.wake_ready.append(to_microseconds(append.events[-1].meta.at))
     return columns
 
 

@@ -40,11 +40,13 @@ ON CONFLICT (execution_id) DO UPDATE SET
 """
 _TOUCH = "UPDATE work_queue SET version = ?, ready_at = min(ready_at, ?) WHERE execution_id = ?"
 _PROGRESS = """
-UPDATE work_queue SET version = ?, ready_at = ?, lease_owner = CASE WHEN ? THEN NULL ELSE
-    lease_owner END, lease_until = ?
-WHERE execution_id = ? AND epoch = ? AND lease_owner = ?
+UPDATE work_queue SET version = ?1, lease_until = ?4,
+    ready_at = CASE WHEN woken THEN min(ready_at, ?2) ELSE ?2 END,
+    lease_owner = CASE WHEN ?3 THEN NULL ELSE lease_owner END
+WHERE execution_id = ?5 AND epoch = ?6 AND lease_owner = ?7
 """
 _FINISH = "DELETE FROM work_queue WHERE execution_id = ? AND epoch = ? AND lease_owner = ?"
+_WAKE = "UPDATE work_queue SET woken = 1, ready_at = min(ready_at, ?) WHERE execution_id = ?"
 _DISCARD = "DELETE FROM work_queue WHERE execution_id = ?"
 
 T = TypeVar("T")
@@ -234,6 +236,10 @@ class SQLiteWriter:
             self._all_leased(finished.rowcount, columns.finish_ids)
         if columns.discard_ids:
             connection.executemany(_DISCARD, [(text,) for text in _hex(columns.discard_ids)])
+        if columns.wake_ids:
+            connection.executemany(
+                _WAKE, zip(columns.wake_ready, _hex(columns.wake_ids), strict=True)
+            )
         return epochs
 
     def _enqueue(

@@ -137,6 +137,8 @@ def _conditions(
     if query.waiting_on is not None:
         conditions.append(columns.status.in_(("PENDING", "RUNNING")))
         conditions.append(_waits_on(connection, query.waiting_on))
+    if query.parent is not None:
+        conditions.append(columns.parent_run_id == f"run-{query.parent}")
     if query.labels:
         conditions += _labelled(connection, query.labels)
     return conditions
@@ -223,6 +225,7 @@ def _fingerprint(query: ExecutionQuery) -> str:
             query.workflow,
             query.waiting_on,
             query.forked_from,
+            query.parent,
             query.created_after,
             query.created_before,
             sorted(query.labels.items()),
@@ -268,6 +271,7 @@ def _total(
         query.sub_status,
         query.waiting_on,
         query.forked_from,
+        query.parent,
         query.created_after,
         query.created_before,
         query.labels or None,

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from application.ports import StoreUnavailable
-from infrastructure.event_store.postgres import PINNED_PLAN, connect
+from infrastructure.event_store.postgres import PINNED_PLAN
+from infrastructure.postgres_sessions import SERVER_NOTICES_VANISHED, connect
 from infrastructure.projections.sessions import Prepared, Session
 from infrastructure.projections.tables import Dialect, ProjectedTable, encode_json
 
@@ -128,7 +129,7 @@ class PostgresProjectionStore:
                     self._dsn,
                     lock_seconds=LOCK_SECONDS,
                     answer_seconds=STATEMENT_SECONDS,
-                    statements=PINNED_PLAN,
+                    statements=(*PINNED_PLAN, *SERVER_NOTICES_VANISHED),
                 )
             yield self._connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from application.reads import (
     ProjectionView,
     RecoveryMetricsView,
     StatisticsView,
+    Unattended,
     WorkflowView,
 )
 from application.views import ExecutionView
@@ -36,7 +36,9 @@ from infrastructure.projections.questions import listed_question
 from infrastructure.projections.recovery_figures import recovery_metrics
 from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
+from infrastructure.projections.unattended import unattended
 from infrastructure.projections.workflow_definitions import workflow_view
+from infrastructure.store_health import StoreThreads
 
 POLL_SECONDS: Final = 0.025
 WORKFLOW_SORTS: Final = ("name", "created_at", "updated_at", "version")
@@ -56,8 +58,8 @@ class ProjectionReads:
         store: ProjectionStore,
         now: Callable[[], datetime],
         *,
+        threads: StoreThreads,
         runner: ProjectionRunner | None = None,
-        threads: int = 4,
     ) -> None:
         """`runner` is this process's, when it has one.
 
@@ -67,11 +69,7 @@ class ProjectionReads:
         self._store = store
         self._now = now
         self._runner = runner
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reads")
-
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown()
+        self._threads = threads
 
     async def executions(self, query: ExecutionQuery) -> Page[ExecutionView]:
         """See Reads; sorts by one of `execution_list.SORTS`."""
@@ -143,6 +141,17 @@ class ProjectionReads:
             lambda connection: _statistics(connection, workspace_id, workflow_name)
         )
 
+    async def unattended(
+        self, workspace_id: str, *, lease: timedelta, patience: timedelta, limit: int
+    ) -> Sequence[Unattended]:
+        """See Reads."""
+        now = self._now()
+        return await self._read(
+            lambda connection: unattended(
+                connection, workspace_id, now=now, lease=lease, patience=patience, limit=limit
+            )
+        )
+
     async def projections(self) -> Sequence[ProjectionView]:
         """See Reads."""
         return await self._read(
@@ -190,7 +199,7 @@ class ProjectionReads:
             except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
                 raise StoreUnavailable(f"the database does not answer: {error}") from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await self._threads.run(run)
 
 
 def _asked_of(

@@ -44,30 +44,51 @@ class Rebuild:
         what an event did to the fold.
         """
         self._store.restructure(self._begin)
+        self._catch_up(report)
+        if self._store.dialect == "postgresql":
+            self._store.restructure(self._finish_indexes)
+            self._catch_up(report)
+        self._store.restructure(self._switch)
+        report(self._position, self._position)
+        return self._position
+
+    def _catch_up(self, report: Report) -> None:
         while True:
             with self._store.reading() as session:
                 log = LogReading(session, self._codec)
                 events = log.after(self._position, EVENTS_PER_BATCH_MAX)
                 head = log.head()
             if not events:
-                break
+                return
             rows = self._fold(events)
             self._fill(rows, events[-1].position)
             report(self._position, head)
-        self._store.restructure(self._switch)
-        report(self._position, self._position)
-        return self._position
 
     def _begin(self, session: Session) -> None:
         table = self._projection.table
         create_missing(session, (self._projection,))
         checkpoint = read_checkpoint(session, self._projection, lock=True)
         session.execute(f"DROP TABLE IF EXISTS {table.stored}{REBUILT}")
-        for statement in table.create_statements(
-            session.dialect, REBUILT, checkpoint.generation + 1
-        ):
-            session.execute(statement)
+        generation = checkpoint.generation + 1
+        session.execute(table.create_statement(session.dialect, REBUILT, generation))
+        if session.dialect == "sqlite":
+            # Its one writer must not be kept from appending by a long statement.
+            self._index(session, generation)
         self._set_progress(session, 0)
+
+    def _finish_indexes(self, session: Session) -> None:
+        """To index a full table once is cheaper than row by row. The live runner goes on."""
+        self._owned(session, lock=False)
+        session.execute("SET LOCAL statement_timeout = 0")
+        # From here on another rebuild cannot put its own table in the place of this one.
+        session.execute(f"LOCK TABLE {self._projection.table.stored}{REBUILT} IN SHARE MODE")
+        checkpoint = self._owned(session, lock=False)
+        self._index(session, checkpoint.generation + 1)
+
+    def _index(self, session: Session, generation: int) -> None:
+        table = self._projection.table
+        for statement in table.index_statements(session.dialect, REBUILT, generation):
+            session.execute(statement)
 
     def _fold(self, events: Sequence[Recorded | Undecodable]) -> Prepared:
         rows = self._projection.rows(self._states.apply(events))
@@ -102,8 +123,8 @@ class Rebuild:
             (table.name, table.version),
         )
 
-    def _owned(self, session: Session) -> Checkpoint:
-        checkpoint = read_checkpoint(session, self._projection, lock=True)
+    def _owned(self, session: Session, *, lock: bool = True) -> Checkpoint:
+        checkpoint = read_checkpoint(session, self._projection, lock=lock)
         if checkpoint.rebuild_position != self._position:
             raise RebuildTakenOver(
                 f"another rebuild of {self._projection.table.name} has begun; wait for its end"

@@ -65,8 +65,12 @@ class ProjectionRunner:
         poll_seconds: float = POLL_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
         batch_max: int = EVENTS_PER_BATCH_MAX,
+        may_lead: bool = True,
     ) -> None:
-        """`now` is the database's time, which event times are compared with for the lag."""
+        """`now` is the database's time, which event times are compared with for the lag. One that
+        may not lead tells how far the leader is, and fills no table.
+        """
+        self._may_lead = may_lead
         self._store = store
         self._now = now
         self._projections = tuple(projections)
@@ -122,7 +126,7 @@ class ProjectionRunner:
         failures = 0
         while not self._stopping.is_set():
             try:
-                if self._store.lead():
+                if self._may_lead and self._store.lead():
                     self._serve()
                 else:
                     self._observe()

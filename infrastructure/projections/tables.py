@@ -156,11 +156,8 @@ class ProjectedTable:
         plain = next(each for each in args if each is not type(None)) if args else declared.type
         return Column(name, _PYTHON_KINDS[plain], nullable)
 
-    def create_statements(self, dialect: Dialect, suffix: str, generation: int) -> list[str]:
-        """The table and its indexes.
-
-        An index's name carries the generation, for names are unique in a schema.
-        """
+    def create_statement(self, dialect: Dialect, suffix: str, generation: int) -> str:
+        """The table with its key."""
         side = 0 if dialect == "postgresql" else 1
         columns = [
             f"{column.name} {_SQL_TYPES[column.kind][side]}{'' if column.nullable else ' NOT NULL'}"
@@ -172,7 +169,14 @@ class ProjectedTable:
             dialect == "postgresql"
         ):  # the key's index is named after the table, which a rebuild renames
             columns[-1] = f"CONSTRAINT {self.stored}_key_g{generation} {columns[-1]}"
-        made = [f"CREATE TABLE {self.stored}{suffix} ({', '.join(columns)}){options}"]
+        return f"CREATE TABLE {self.stored}{suffix} ({', '.join(columns)}){options}"
+
+    def index_statements(self, dialect: Dialect, suffix: str, generation: int) -> list[str]:
+        """The other indexes.
+
+        An index's name carries the generation, for names are unique in a schema.
+        """
+        made = []
         for index in self.indexes:
             if index.using is not None and dialect != "postgresql":
                 continue

@@ -11,6 +11,7 @@ from application.views import (
     ErrorView,
     ExecutionView,
     OriginView,
+    ParentView,
     ProgressView,
     WaitView,
     summarise,
@@ -65,6 +66,8 @@ class WorkflowRun(Struct, frozen=True, gc=False):
     forked_from: str | None
     forked_from_version: int | None
     forked_from_step: str | None
+    parent: ParentView | None
+    parent_run_id: str | None
 
 
 TABLE: Final = ProjectedTable(
@@ -73,7 +76,7 @@ TABLE: Final = ProjectedTable(
     row=WorkflowRun,
     key=("run_id",),
     stream="run_id",
-    json=frozenset({"input_data", "output", "error", "waiting_on", "allowed_actions"}),
+    json=frozenset({"input_data", "output", "error", "waiting_on", "allowed_actions", "parent"}),
     jsonb=frozenset({"labels"}),
     public=(
         ("id", "run_id"),
@@ -87,6 +90,11 @@ TABLE: Final = ProjectedTable(
         Index("workflow", "workspace_id, workflow_name, created_at, run_id"),
         Index("duration", "workspace_id, workflow_name, duration_ms", where="status = 'COMPLETED'"),
         Index("forks", "forked_from, created_at, run_id", where="forked_from IS NOT NULL"),
+        Index(
+            "parent",
+            "workspace_id, parent_run_id, created_at, run_id",
+            where="parent_run_id IS NOT NULL",
+        ),
         Index("labels", "labels jsonb_path_ops", where="labels <> '{}'", using="gin"),
     ),
 )
@@ -149,6 +157,8 @@ def run_row(view: ExecutionView) -> WorkflowRun:
         forked_from=None if origin is None else origin.execution_id,
         forked_from_version=None if origin is None else origin.version,
         forked_from_step=None if origin is None else origin.from_step,
+        parent=view.parent,
+        parent_run_id=None if view.parent is None else f"run-{view.parent.execution_id}",
     )
 
 
@@ -160,6 +170,7 @@ _FLAT: Final = frozenset(ExecutionView.__struct_fields__) - {
     "waiting_on",
     "allowed_actions",
     "forked_from",
+    "parent",
 }
 
 
@@ -170,6 +181,7 @@ def run_view(row: Mapping[str, Any]) -> ExecutionView:
         id=execution_id,
         execution_id=execution_id,
         error=None if row["error"] is None else msgspec.convert(row["error"], ErrorView),
+        parent=None if row["parent"] is None else msgspec.convert(row["parent"], ParentView),
         progress=ProgressView(
             total=row["steps_total"],
             done=row["steps_done"],

@@ -5,7 +5,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from interfaces.bootstrap import Services
+from interfaces.bootstrap import Process, Services
 from interfaces.http import (
     diagrams,
     events,
@@ -18,6 +18,7 @@ from interfaces.http import (
     lineage,
     questions,
     runs,
+    signals,
     statistics,
     stream,
     workflows,
@@ -39,6 +40,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     interventions.router,
     lineage.router,
     questions.router,
+    signals.router,
     workflows.router,
     statistics.router,
     runs.router,
@@ -48,21 +50,35 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
 
 def create_app(services: Services) -> FastAPI:
     """The application; who opened `services` closes them after it."""
+    app = _empty_app(services)
+    app.state.services = services
+    for router in _ROUTERS:
+        # Not include_router: an included router is matched twice for each request.
+        app.router.routes.extend(router.routes)
+    add_docs(app)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def create_health_app(process: Process) -> FastAPI:
+    """What a process without a REST interface tells: health, figures, the build."""
+    app = _empty_app(process)
+    app.router.routes.extend(health.router.routes)
+    return app
+
+
+def _empty_app(process: Process) -> FastAPI:
     app = FastAPI(
         title="Flowledger",
+        openapi_url=None if not isinstance(process, Services) else "/openapi.json",
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.services = services
+    app.state.process = process
     app.state.streams = OpenStreams()
-    for router in _ROUTERS:
-        # Not include_router: an included router is matched twice for each request.
-        app.router.routes.extend(router.routes)
-    add_docs(app)
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # FastAPI's documented way
     add_handlers(app)
     app.add_middleware(Frame)
     return app

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from application.callers import Caller
+from application.callers import DEFAULT_WORKSPACE, Caller
 from domain.json_values import Json, sha256_of
 from interfaces.http.body import StrictRequest
 from interfaces.http.conditional import expected_version
 from interfaces.http.problems import refused_part
 
-WORKSPACE: Final = "default"
+WORKSPACE: Final = DEFAULT_WORKSPACE
 """Until principals bring their own, everything belongs to one workspace."""
 KEY_CHARACTERS_MAX: Final = 255
 ACTOR_CHARACTERS_MAX: Final = 128

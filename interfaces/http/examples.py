@@ -216,6 +216,14 @@ QUESTION: Final[JsonObject] = {
     "answered_at": None,
     "answered_by": None,
 }
+QUEUE: Final[JsonObject] = {
+    "depth": 3,
+    "ready": 0,
+    "leased": 1,
+    "lapsed": 0,
+    "workers": 1,
+    "oldest_age_seconds": 0.0,
+}
 PROJECTION: Final[JsonObject] = {
     "name": "workflow_runs",
     "version": 1,

@@ -1,6 +1,7 @@
 """Start executions: of a workflow, of a definition in the body, or many at once."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -17,7 +18,7 @@ from starlette.responses import Response
 
 from application.callers import Answer, Caller
 from application.requests import ExecuteOptions
-from domain.errors import Invalid
+from domain.errors import Invalid, NotReady
 from domain.json_values import JsonObject, pointer_join
 from domain.lifecycle import TERMINAL
 from domain.mistakes import Mistake as DomainMistake
@@ -188,7 +189,8 @@ async def _taken(request: Request, answer: Answer, seconds: int | None) -> Respo
     """202 with the execution; after a wait, as it is then, and 200 when it has ended."""
     services, view = services_of(request), answer.view
     if seconds is not None and view.status not in TERMINAL:
-        view = await services.history.wait_ended(view.workspace_id, view.id, seconds)
+        with suppress(NotReady):  # it is taken, whatever the store does now
+            view = await services.history.wait_ended(view.workspace_id, view.id, seconds)
     headers = execution_headers(view, services.ledger.clock.now())
     headers["Location"] = f"{API}/executions/{view.id}"
     headers.update(wait_applied(seconds))

@@ -1,84 +1,112 @@
-"""The figures of /metrics, gathered at the moment of the scrape."""
+"""The figures of /metrics, made of what the process observed at the moment of the scrape."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from application.reads import ProjectionView
-from interfaces.bootstrap import Services
-from interfaces.http.caller import WORKSPACE
-from interfaces.http.stream import OpenStreams
+from application.ports import QueueStatistics
+from interfaces.bootstrap import Distribution, Observation
 
 _WORKER: Final = {
+    "claimed": ("flowledger_executions_claimed", "Executions that this process claimed."),
     "steps": ("flowledger_steps_performed", "Tries that this process performed."),
     "ended": ("flowledger_executions_ended", "Executions that this process brought to an end."),
     "interrupted": ("flowledger_steps_interrupted", "Handlers that were interrupted."),
+    "renewals": ("flowledger_lease_renewals", "Times that this process renewed its leases."),
     "leases_lost": ("flowledger_leases_lost", "Leases that this process lost."),
 }
+_QUEUE: Final = {
+    "depth": ("flowledger_queue_depth", "Executions with something left to do."),
+    "ready": ("flowledger_queue_ready", "Of those, ready and without a worker."),
+    "leased": ("flowledger_queue_leased", "Of those, with a worker."),
+    "lapsed": ("flowledger_queue_lapsed", "Of those, with a worker that went silent."),
+    "workers": ("flowledger_workers", "Workers that hold an execution."),
+    "oldest_age_seconds": (
+        "flowledger_queue_oldest_age_seconds",
+        "How long the longest-ready execution has waited for a worker.",
+    ),
+}
 _COMMITTER: Final = {
-    "batches": ("flowledger_commits", "Transactions of the committer."),
-    "appends": ("flowledger_appends", "Appends in those transactions."),
+    "appends": ("flowledger_appends", "Appends that this process stored or tried to."),
     "events": ("flowledger_events_stored", "Events in those appends."),
-    "refused": ("flowledger_appends_refused", "Appends refused because the queue was full."),
-    "commit_seconds": ("flowledger_commit_seconds", "Time spent in those transactions."),
+    "refused": ("flowledger_appends_refused", "Appends that were not stored."),
     "queue_seconds": ("flowledger_append_wait_seconds", "Time that appends waited for theirs."),
+}
+_COMMITS: Final = {
+    "commit_times": ("flowledger_commit_seconds", "Duration of the committer's transactions."),
+    "batch_sizes": ("flowledger_commit_appends", "Appends in one such transaction."),
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # the registry hashes it
+@dataclass(frozen=True, slots=True, eq=False)  # the registry hashes it
 class Figures(Collector):
     """One scrape."""
 
-    by_status: Mapping[str, int]
-    gauges: Mapping[str, tuple[str, float]]
-    counters: Mapping[str, tuple[str, float]]
-    projections: tuple[ProjectionView, ...]
-
-    @classmethod
-    async def gathered(cls, services: Services, streams: OpenStreams) -> "Figures":
-        """Ask the tables, the queue and this process."""
-        statistics = await services.reads.statistics(WORKSPACE, None)
-        queue = await services.store.queue.statistics()
-        gauges = {
-            "flowledger_queue_depth": ("Executions with something left to do.", queue.depth),
-            "flowledger_queue_ready": ("Of those, ready and without a worker.", queue.ready),
-            "flowledger_queue_leased": ("Of those, with a worker.", queue.leased),
-            "flowledger_queue_oldest_age_seconds": (
-                "How long the longest-ready execution has waited for a worker.",
-                queue.oldest_age_seconds,
-            ),
-            "flowledger_append_queue_fill": (
-                "How full the queue of appends is, 0 to 1.",
-                services.store.log.saturation(),
-            ),
-            "flowledger_open_streams": ("Open event streams of this process.", streams.count),
-        }
-        return cls(
-            by_status=statistics.by_status,
-            gauges=gauges,
-            counters=_counted(_COMMITTER, services.store.counters)
-            | _counted(_WORKER, services.worker.figures),
-            projections=tuple(await services.reads.projections()),
-        )
+    seen: Observation
+    open_streams: int
 
     def collect(self) -> Iterable[Metric]:
         """The families, as the client library asks for them."""
-        executions = GaugeMetricFamily(
+        yield GaugeMetricFamily(
+            "flowledger_store_up",
+            "1 while the database answers this process, 0 else; then the figures of tables and of "
+            "the queue are missing.",
+            value=float(self.seen.store_answers),
+        )
+        yield from self._executions()
+        if self.seen.queue is not None:
+            yield from _gauges(_QUEUE, self.seen.queue)
+        yield from self._commits()
+        yield from self._worker()
+        yield GaugeMetricFamily(
+            "flowledger_open_streams", "Open event streams of this process.", self.open_streams
+        )
+        yield from self._projections()
+        yield from self._projector()
+
+    def _executions(self) -> Iterable[Metric]:
+        if self.seen.executions is None:
+            return
+        family = GaugeMetricFamily(
             "flowledger_executions", "Executions by status.", labels=["status"]
         )
-        for status, count in sorted(self.by_status.items()):
-            executions.add_metric([status], count)
-        yield executions
-        for name, (text, value) in self.gauges.items():
-            yield GaugeMetricFamily(name, text, value=value)
-        for name, (text, value) in self.counters.items():
-            yield CounterMetricFamily(name, text, value=value)
-        yield from self._lag()
+        for status, count in sorted(self.seen.executions.items()):
+            family.add_metric([status], count)
+        yield family
 
-    def _lag(self) -> Iterable[Metric]:
+    def _commits(self) -> Iterable[Metric]:
+        commits = self.seen.commits
+        if commits is None or self.seen.append_queue_fill is None:
+            return
+        yield GaugeMetricFamily(
+            "flowledger_append_queue_fill",
+            "How full the queue of appends of this process is, 0 to 1.",
+            self.seen.append_queue_fill,
+        )
+        yield from _counters(_COMMITTER, commits)
+        for field, (name, text) in _COMMITS.items():
+            yield _histogram(name, text, getattr(commits, field))
+
+    def _worker(self) -> Iterable[Metric]:
+        worker = self.seen.worker
+        if worker is None:
+            return
+        yield GaugeMetricFamily(
+            "flowledger_leases_held", "Executions leased by this process.", worker.holds()
+        )
+        yield from _counters(_WORKER, worker.figures)
+
+    def _projections(self) -> Iterable[Metric]:
+        if self.seen.projections is None:
+            return
         events = GaugeMetricFamily(
             "flowledger_projection_lag_events", "Events not yet projected.", labels=["projection"]
         )
@@ -88,14 +116,41 @@ class Figures(Collector):
         running = GaugeMetricFamily(
             "flowledger_projection_running", "1 while it moves, 0 else.", labels=["projection"]
         )
-        for view in self.projections:
+        for view in self.seen.projections:
             events.add_metric([view.name], view.lag_events)
             seconds.add_metric([view.name], view.lag_seconds)
             running.add_metric([view.name], float(view.state == "running"))
         yield from (events, seconds, running)
 
+    def _projector(self) -> Iterable[Metric]:
+        projector = self.seen.projector
+        if projector is None:
+            return
+        lag = projector.lag()
+        yield GaugeMetricFamily(
+            "flowledger_projector_leading",
+            "1 while this process fills the tables, 0 else.",
+            float(projector.leading),
+        )
+        yield GaugeMetricFamily(
+            "flowledger_projector_lag_events",
+            "Events between the tables and the log, as this process last saw it.",
+            lag.events,
+        )
+        yield GaugeMetricFamily(
+            "flowledger_projector_lag_seconds", "Age of the oldest of them.", lag.seconds
+        )
 
-def _counted(names: Mapping[str, tuple[str, str]], source: object) -> dict[str, tuple[str, float]]:
-    return {
-        metric: (text, float(getattr(source, field))) for field, (metric, text) in names.items()
-    }
+
+def _gauges(names: Mapping[str, tuple[str, str]], source: QueueStatistics) -> Iterable[Metric]:
+    for field, (name, text) in names.items():
+        yield GaugeMetricFamily(name, text, value=float(getattr(source, field)))
+
+
+def _counters(names: Mapping[str, tuple[str, str]], source: object) -> Iterable[Metric]:
+    for field, (name, text) in names.items():
+        yield CounterMetricFamily(name, text, value=float(getattr(source, field)))
+
+
+def _histogram(name: str, text: str, values: Distribution) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=values.cumulative(), sum_value=values.total)

@@ -13,7 +13,7 @@ from interfaces.http.body import StrictRoute
 from interfaces.http.figures import Figures
 from interfaces.http.present import json_answer
 from interfaces.http.problems import KINDS
-from interfaces.http.serving import services_of
+from interfaces.http.serving import process_of
 from interfaces.http.shapes import AliveShape, KindShape, ReadyShape, VersionShape
 
 router = APIRouter(tags=["operation"], route_class=StrictRoute)
@@ -33,8 +33,8 @@ async def get_liveness() -> Response:
     responses={503: {"model": ReadyShape, "description": "A check failed; `checks` says which."}},
 )
 async def get_readiness(request: Request) -> Response:
-    """The store answers, its schema is known, leases are renewed."""
-    checks = await services_of(request).checks()
+    """The store answers, leases are renewed, the process is not about to stop."""
+    checks = await process_of(request).checks()
     ready = all(check.ok for check in checks.values())
     status = 200 if ready else 503
     return json_answer({"ready": ready, "checks": checks}, status=status, headers=_NO_STORE)
@@ -48,7 +48,8 @@ async def get_readiness(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     """Figures for Prometheus; those of tables are right whatever the number of processes."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(await Figures.gathered(services_of(request), request.app.state.streams))
+    observation = await process_of(request).observe()
+    registry.register(Figures(observation, open_streams=request.app.state.streams.count))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_NO_STORE)
 
 

@@ -51,6 +51,8 @@ WaitKind = Literal[
     "question",
     "action",
     "human_task",
+    "signal",
+    "child",
     "compensation",
 ]
 SubStatus = Literal[
@@ -68,6 +70,9 @@ async def _filters(
         str | None,
         Query(pattern=ID_PATTERN, description="Forks of this execution."),
     ] = None,
+    parent: Annotated[
+        str | None, Query(pattern=ID_PATTERN, description="Children of this execution.")
+    ] = None,
     created_after: Time | None = None,
     created_before: Time | None = None,
     sort: SortField = "-created_at",
@@ -84,6 +89,7 @@ async def _filters(
         workflow=workflow_id,
         waiting_on=waiting_on,
         forked_from=None if forked_from is None else str(execution_uuid(WORKSPACE, forked_from)),
+        parent=None if parent is None else str(execution_uuid(WORKSPACE, parent)),
         created_after=created_after,
         created_before=created_before,
         labels=labels,

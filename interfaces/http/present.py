@@ -37,7 +37,6 @@ def execution_body(view: ExecutionView) -> Body:
     """The execution, the same object in every answer."""
     body: Body = {name: getattr(view, name) for name in _EXECUTION_FIELDS}
     body["error"] = _error(view.error)
-    body["parent"] = None
     body["links"] = _links(view)
     return body
 

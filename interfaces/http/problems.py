@@ -64,6 +64,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "too_many_streams": Kind(
         429, "Too many streams", "Close streams, or poll with If-None-Match and Prefer: wait."
     ),
+    "too_many_signals": Kind(
+        429, "Too many signals", "Wait until its steps have taken some of them."
+    ),
     "internal_error": Kind(
         500, "Internal error", "Report the request_id; the log of the server has the cause."
     ),

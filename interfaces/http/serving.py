@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import Path
 from starlette.requests import Request
 
-from interfaces.bootstrap import Services
+from interfaces.bootstrap import Process, Services
 
 ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,200}$"
 ExecutionId = Annotated[
@@ -30,3 +30,9 @@ def services_of(request: Request) -> Services:
     """The services that this app was made with."""
     services: Services = request.app.state.services
     return services
+
+
+def process_of(request: Request) -> Process:
+    """The process that this app speaks for, which may have no services."""
+    process: Process = request.app.state.process
+    return process

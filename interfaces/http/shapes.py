@@ -13,6 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from application.explain import Explanation, Waiting
+from application.ports import QueueStatistics
 from application.question_views import QuestionView
 from application.reads import (
     HumanTaskView,
@@ -23,11 +24,13 @@ from application.reads import (
     StrategiesUsed,
     WorkflowView,
 )
+from application.stuck import StuckView
 from application.verb_effects import VerbEffect
 from application.views import (
     ErrorView,
     ExecutionView,
     OriginView,
+    ParentView,
     ProgressView,
     StepView,
     WaitView,
@@ -39,6 +42,7 @@ from interfaces.http.examples import (
     HUMAN_TASK,
     PROJECTION,
     QUESTION,
+    QUEUE,
     RECOVERY_METRICS,
     STATISTICS,
     STEP,
@@ -119,11 +123,11 @@ ErrorShape: Final = _shape(ErrorView, "ExecutionError", renamed={"error_class": 
 ProgressShape: Final = _shape(ProgressView, "Progress")
 WaitShape: Final = _shape(WaitView, "WaitingOn")
 OriginShape: Final = _shape(OriginView, "ForkedFrom")
-_LINEAGE: Final = {
-    "parent": dict[str, Any] | None,
+ParentShape: Final = _shape(ParentView, "Parent")
+_LINKS: Final = {
     "links": dict[str, str],
 }
-ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINEAGE, example=EXECUTION)
+ExecutionShape: Final = _shape(ExecutionView, "Execution", more=_LINKS, example=EXECUTION)
 StepShape: Final = _shape(StepView, "StepExecution", more={"id": str}, example=STEP)
 WorkflowShape: Final = _shape(WorkflowView, "Workflow", example=WORKFLOW)
 HumanTaskShape: Final = _shape(HumanTaskView, "HumanTask", example=HUMAN_TASK)
@@ -134,6 +138,12 @@ RecoveryMetricsShape: Final = _shape(
     RecoveryMetricsView, "RecoveryMetrics", example=RECOVERY_METRICS
 )
 QuestionShape: Final = _shape(QuestionView, "Question", example=QUESTION)
+OverallShape: Final = _shape(
+    StatisticsView,
+    "OverallStatistics",
+    more={"queue": _shape(QueueStatistics, "WorkQueue"), "why_not_moving": str | None},
+    example=STATISTICS | {"workflow_name": None, "queue": QUEUE, "why_not_moving": None},
+)
 ProjectionShape: Final = _shape(ProjectionView, "Projection", example=PROJECTION)
 
 
@@ -184,11 +194,12 @@ HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
 QuestionList: Final = _list_of(QuestionShape, "QuestionList")
 QuestionPage: Final = page_of(QuestionShape, "QuestionPage")
 StepList: Final = _list_of(StepShape, "StepList")
+StuckList: Final = _list_of(_shape(StuckView, "StuckExecution"), "StuckList")
 ProjectionList: Final = _list_of(ProjectionShape, "ProjectionList")
 RunCommandShape: Final = _shape(
     ExecutionView,
     "RunCommand",
-    more=_LINEAGE
+    more=_LINKS
     | {
         "message": str,
         "new_run_id": str,

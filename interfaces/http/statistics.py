@@ -1,5 +1,6 @@
 """Figures: executions by status and duration, recovery, and how far the projections are."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -7,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from application.reads import ExecutionQuery
+from application.stuck import why_not_moving
 from interfaces.http.body import StrictRoute
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.documented import answers
@@ -14,7 +16,13 @@ from interfaces.http.lists import MinPosition, reached
 from interfaces.http.present import API, json_answer
 from interfaces.http.problems import refused_part
 from interfaces.http.serving import ID_PATTERN, WorkflowId, services_of
-from interfaces.http.shapes import ProjectionList, RecoveryMetricsShape, StatisticsShape
+from interfaces.http.shapes import (
+    OverallShape,
+    ProjectionList,
+    RecoveryMetricsShape,
+    StatisticsShape,
+    StuckList,
+)
 from interfaces.http.times import Time
 
 router = APIRouter(prefix=API, tags=["statistics"], route_class=StrictRoute)
@@ -22,14 +30,25 @@ router = APIRouter(prefix=API, tags=["statistics"], route_class=StrictRoute)
 
 @router.get(
     "/statistics",
-    response_model=StatisticsShape,
-    responses=answers("projection_behind", model=StatisticsShape),
+    response_model=OverallShape,
+    responses=answers("projection_behind", model=OverallShape),
 )
 async def get_statistics(request: Request, min_position: MinPosition = None) -> Response:
-    """All executions: counts by status, success rate, durations."""
+    """All executions: counts by status, success rate, durations; the work queue, and why it does
+    not get shorter."""
     services = services_of(request)
     await reached(services, min_position)
-    return json_answer(await services.reads.statistics(WORKSPACE, None))
+    overall = asdict(await services.reads.statistics(WORKSPACE, None))
+    queue = await services.store.queue.statistics()
+    return json_answer({**overall, "queue": queue, "why_not_moving": why_not_moving(queue)})
+
+
+@router.get("/stuck-executions", response_model=StuckList, responses=answers(model=StuckList))
+async def list_stuck_executions(request: Request) -> Response:
+    """Executions that should move and do not, the longest first, a hundred at most; the list is
+    empty when all is well."""
+    found = await services_of(request).stuck.find(WORKSPACE)
+    return json_answer({"items": found, "total": len(found)})
 
 
 @router.get(

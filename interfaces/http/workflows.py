@@ -112,7 +112,7 @@ async def list_workflows(
 )
 async def validate_workflow(request: Request, definition: Candidate) -> Response:
     """What publishing would say; nothing is stored. 200 also when the definition is wrong."""
-    verdict = services_of(request).workflows.validate(definition)
+    verdict = await services_of(request).workflows.verdict(WORKSPACE, definition)
     return json_answer(verdict_body(verdict))
 
 

@@ -108,6 +108,7 @@ async def test_work_goes_on_after_the_database_was_away(proxy: Proxy) -> None:
             with pytest.raises(NotReady):
                 await command
         relay.down = False
+        await until(lambda: engine.store.health.cause is None)
 
         for execution in executions:
             assert (await engine.ended(execution)).status == "COMPLETED"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
+import sqlalchemy as sa
 from msgspec import structs
 
 from application.ports import Append
@@ -205,6 +206,18 @@ def dump(projected: ProjectionStore, projection: Projection) -> list[tuple[objec
             f"SELECT {table.comparison_columns(session.dialect)} FROM {table.stored}"
             f" ORDER BY {', '.join(table.key)}"
         )
+
+
+def indexes(store: Store) -> dict[str, list[tuple[str, list[str | None]]]]:
+    """The indexes of every table: names without the generation, and columns."""
+    found = sa.inspect(store.engine)
+    return {
+        each.table.stored: sorted(
+            (str(index["name"]).rpartition("_g")[0], index["column_names"])
+            for index in found.get_indexes(each.table.stored)
+        )
+        for each in PROJECTIONS
+    }
 
 
 def execution_ids(told: Sequence[Story]) -> list[UUID]:

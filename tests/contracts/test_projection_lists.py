@@ -38,9 +38,8 @@ async def reads(store: Store, ledger_url: str) -> AsyncIterator[ProjectionReads]
     await told.append_mixed(store, [*stories, told.published("flow-0", 2)])
     tables = told.projection_store(store, ledger_url)
     told.catch_up(tables)
-    opened = ProjectionReads(store.engine, tables, store.clock.now)
+    opened = ProjectionReads(store.engine, tables, store.clock.now, threads=store.query_threads)
     yield opened
-    opened.close()
     tables.close()
 
 
@@ -169,12 +168,11 @@ async def test_statistics_count_and_measure(store: Store, ledger_url: str) -> No
     await told.append_mixed(store, stories)
     tables = told.projection_store(store, ledger_url)
     told.catch_up(tables, batch=60)
-    reads = ProjectionReads(store.engine, tables, store.clock.now)
+    reads = ProjectionReads(store.engine, tables, store.clock.now, threads=store.query_threads)
 
     timed = await reads.statistics("default", "timed")
     whole = await reads.statistics("default", None)
     nobody = await reads.statistics("other", None)
-    reads.close()
     tables.close()
 
     assert (timed.total, timed.by_status["COMPLETED"], timed.by_status["FAILED"]) == (101, 100, 1)

@@ -175,7 +175,7 @@ async def test_a_table_is_rebuilt_while_the_runner_fills_it(
 async def test_how_far_each_projection_is_can_be_read(
     store: Store, started: Run, tables: ProjectionStore
 ) -> None:
-    reads = ProjectionReads(store.engine, tables, store.clock.now)
+    reads = ProjectionReads(store.engine, tables, store.clock.now, threads=store.query_threads)
     head = await told.append_mixed(store, told.stories())
 
     stopped = await reads.projections()
@@ -183,7 +183,6 @@ async def test_how_far_each_projection_is_can_be_read(
     assert await reads.wait_for(head, IN_TIME)
     assert not await reads.wait_for(head + 1, 0.01)
     running = await reads.projections()
-    reads.close()
 
     assert {(view.state, view.lag_events, view.head) for view in stopped} == {
         ("stopped", head, head)

@@ -33,16 +33,10 @@ def tables(store: Store, ledger_url: str) -> Iterator[ProjectionStore]:
 
 
 @pytest.fixture
-def reading(store: Store) -> Iterator[Reading]:
-    opened: list[ProjectionReads] = []
-
-    def open_reads(projected: ProjectionStore) -> ProjectionReads:
-        opened.append(ProjectionReads(store.engine, projected, store.clock.now))
-        return opened[-1]
-
-    yield open_reads
-    for each in opened:
-        each.close()
+def reading(store: Store) -> Reading:
+    return lambda projected: ProjectionReads(
+        store.engine, projected, store.clock.now, threads=store.query_threads
+    )
 
 
 async def recorded_by_stream(store: Store) -> dict[str, list[Recorded]]:
@@ -345,12 +339,14 @@ async def test_a_rebuilt_table_equals_the_live_one_byte_for_byte(
     await told.append_mixed(store, [*told.recovery_stories(), told.published("a", 2)])
     told.catch_up(tables, batch=4)
     before = {each.table.name: told.dump(tables, each) for each in PROJECTIONS}
+    indexes = told.indexes(store)
 
     for _ in range(2):
         for each in PROJECTIONS:
             Rebuild(tables, each).run()
 
     assert {each.table.name: told.dump(tables, each) for each in PROJECTIONS} == before
+    assert told.indexes(store) == indexes
     with tables.reading() as session:
         assert len(session.execute("SELECT id FROM workflow_runs")) == len(before["workflow_runs"])
         assert read_checkpoint(session, PROJECTIONS[0]).generation == 2

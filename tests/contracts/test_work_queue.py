@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 
 from application.ports import (
+    Append,
     Claim,
     Discard,
     Enqueue,
@@ -182,6 +184,73 @@ async def test_hand_back_holds_only_for_the_version_planned_from(store: Store) -
     assert rows(store)[stream]["lease_owner"] is None
     assert await store.queue.claim(1) == []
     assert await store.queue.next_due() == FAR_AHEAD
+
+
+# ------------------------------------------------------------------------ one wakes another
+
+
+def wakes(stream: UUID | None = None) -> Append:
+    """An append of some execution that calls `stream`."""
+    return structs.replace(append(), wakes=stream)
+
+
+async def test_an_append_wakes_another_execution(store: Store) -> None:
+    stream, epoch = await begun(store)
+    await store.log.append(append(stream, 2, queue=Progress(epoch, None, release=True)))
+    assert await store.queue.claim(1) == []
+
+    await store.log.append(wakes(stream))
+
+    assert [claim.version for claim in await store.queue.claim(1)] == [2]
+
+
+@pytest.mark.parametrize("write", ["progress", "hand back"])
+async def test_a_lease_holder_cannot_put_off_what_was_woken(store: Store, write: str) -> None:
+    stream, epoch = await begun(store)
+    await store.log.append(wakes(stream))
+    if write == "progress":
+        await store.log.append(append(stream, 2, queue=Progress(epoch, None, release=True)))
+    else:
+        assert await store.queue.hand_back(Claim(stream, epoch, 1), FAR_AHEAD)
+
+    (claim,) = await store.queue.claim(1)
+
+    assert claim.epoch > epoch
+    assert await store.queue.hand_back(claim, None)
+    assert await store.queue.claim(1) == []
+
+
+async def test_a_renewal_tells_what_was_woken_until_it_is_claimed_anew(store: Store) -> None:
+    stream, epoch = await begun(store)
+    await store.log.append(wakes(stream))
+    await store.log.append(append(stream, 2, queue=Progress(epoch, None, release=False)))
+
+    assert await store.queue.renew() == [Claim(stream, epoch, 2, woken=True)]
+    await store.log.append(append(stream, 3, queue=Progress(epoch, None, release=True)))
+    (claim,) = await store.queue.claim(1)
+    assert await store.queue.renew() == [Claim(stream, claim.epoch, 3)]
+
+
+async def test_many_may_wake_the_same_at_once_and_one_that_has_ended(store: Store) -> None:
+    stream, epoch = await begun(store)
+    await store.log.append(append(stream, 2, queue=Progress(epoch, None, release=True)))
+    await asyncio.gather(*(store.log.append(wakes(stream)) for _ in range(20)))
+    (claim,) = await store.queue.claim(9)
+    await store.log.append(append(stream, 3, queue=Finish(claim.epoch)))
+
+    await store.log.append(wakes(stream))
+
+    assert rows(store) == {}
+
+
+async def test_a_refused_append_wakes_nobody(store: Store) -> None:
+    stream, epoch = await begun(store)
+    await store.log.append(append(stream, 2, queue=Progress(epoch, None, release=True)))
+    other = append()
+    await store.log.append(other)
+    with pytest.raises(VersionConflict):
+        await store.log.append(structs.replace(other, wakes=stream))
+    assert await store.queue.claim(1) == []
 
 
 # --------------------------------------------------------------------------------------- claims

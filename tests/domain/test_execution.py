@@ -104,6 +104,10 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
                 *(path, "COMPLETED", "x", "", 1, None, None, 2, None, None, None, 0, 0),
                 *(None, None, None, None, {}),
             ),
+            ev.ChildStarted(path, 1, 1, EXECUTION_ID, "wf-x-1", "x", 1, EXECUTION_ID, "", 1, True),
+            ev.ChildEnded(path, 1, 1, EXECUTION_ID, "COMPLETED"),
+            ev.SignalReceived(1, "paid", None),
+            ev.SignalConsumed(path, 1, 1, 1),
         )
     }
     run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer

@@ -15,6 +15,7 @@ MODULES = {
     "F11": "clocks_set",
     "F14": "overloaded",
     "F15": "slow_readers",
+    "O1": "rolling_restarts",
 }
 
 

@@ -67,7 +67,7 @@ async def _jumped(
     api, worker = fleet.api(**faked), fleet.worker(**faked)
     began = datetime.now(UTC)
     chance = random.Random(options.seed)
-    async with running(api, worker), working_on([api], chance, 5) as workload:
+    async with running(api, worker, fleet.projector()), working_on([api], chance, 5) as workload:
         async with offered(workload, 0.1):
             for jump in jumps:
                 await asyncio.sleep(0.6 if options.quick else 2.0)

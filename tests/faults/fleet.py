@@ -1,4 +1,4 @@
-"""Several processes of the product on one PostgreSQL database: some answer, some work.
+"""Several processes of the product on one PostgreSQL database: they answer, work, or fill tables.
 
 Each writes what its actions did to one file of effects, so that keys are compared over all of them.
 """
@@ -9,6 +9,12 @@ from pathlib import Path
 from tests.faults.programs import EFFECTS, Program
 
 RACING = Path(__file__).with_name("racing_actions.py")
+PORTS = {
+    "serve": ["--port", "0"],
+    "api": ["--port", "0"],
+    "worker": [],
+    "projector": [],
+}
 PLANTED = Path(__file__).with_name("planted_bugs.py")
 
 
@@ -32,28 +38,38 @@ class Fleet:
 
     def api(self, name: str = "api", *, url: str = "", **settings: str) -> Program:
         """A process that only answers."""
-        return self._program(name, url, {"FLOWLEDGER_WORKER_SLOTS": "0", **settings})
+        return self._program("api", name, url, settings)
 
     def worker(
-        self,
-        name: str = "worker",
-        *,
-        url: str = "",
-        within: Sequence[str] = (),
-        **settings: str,
+        self, name: str = "worker", *, url: str = "", within: Sequence[str] = (), **settings: str
     ) -> Program:
-        """A process that works; `within` as for Program."""
-        return self._program(name, url, settings, within)
+        """A process that only works; `within` as for Program."""
+        return self._program("worker", name, url, settings, within)
+
+    def projector(self, name: str = "projector", *, url: str = "") -> Program:
+        """A process that fills the tables."""
+        return self._program("projector", name, url, {})
+
+    def server(self, name: str = "server", *, url: str = "", **settings: str) -> Program:
+        """A process that does everything."""
+        return self._program("serve", name, url, settings)
 
     def _program(
-        self, name: str, url: str, settings: Mapping[str, str], within: Sequence[str] = ()
+        self,
+        kind: str,
+        name: str,
+        url: str,
+        settings: Mapping[str, str],
+        within: Sequence[str] = (),
     ) -> Program:
         folder = self.folder / name
         folder.mkdir()
         return Program(
             url or self.url,
             folder,
+            kind=kind,
             name=name,
             settings={**self._settings, **settings},
+            arguments=PORTS[kind],
             within=within,
         )

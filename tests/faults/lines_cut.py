@@ -74,7 +74,10 @@ async def _cut(
         elif not bug:
             report.figures["network namespaces"] = "not allowed here"
         programs = [each.program for each in ends]
-        async with running(*programs), working_on(programs[:1], chance, 6, 5.0) as workload:
+        async with (
+            running(*programs, fleet.projector()),
+            working_on(programs[:1], chance, 6, 5.0) as workload,
+        ):
             async with offered(workload, plan.seconds_between):
                 await _cuts(ends, plan, chance, report)
                 await asyncio.sleep(plan.between)

@@ -159,7 +159,7 @@ async def _overloaded(
     url = await asyncio.to_thread(postgres.create_database, prepared)
     folder = options.place(name)
     fleet = Fleet(url, folder, bug=bug)
-    server = fleet.worker(FLOWLEDGER_APPEND_QUEUE=str(plan.append_queue))
+    server = fleet.server(FLOWLEDGER_APPEND_QUEUE=str(plan.append_queue))
     async with running(server):
         async with calling(server.address) as caller:
             published = await caller.post(f"{API}/workflows", definition(3), "publish")

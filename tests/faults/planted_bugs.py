@@ -11,7 +11,7 @@ from application import ledger, run, steps, worker
 from application.ports import Appended, VersionConflict
 from infrastructure import clock
 from infrastructure.event_store.queue_writes import from_microseconds
-from interfaces import bootstrap
+from interfaces import processes
 from interfaces.http import errors
 
 
@@ -54,12 +54,12 @@ def _key_of_a_delivery() -> None:
 
 def _ready_to_the_last() -> None:
     """A process that stops goes on to call itself ready."""
-    checks = bootstrap._common_checks
+    checks = processes._common_checks
 
     async def cheerful(ping: Any, *, draining: bool) -> Any:
         return await checks(ping, draining=False)
 
-    bootstrap._common_checks = cheerful
+    processes._common_checks = cheerful
 
 
 def _outages_are_defects() -> None:

@@ -82,7 +82,11 @@ async def _campaign(
     apis = [fleet.api(f"api-{each}") for each in range(plan.apis)]
     workers = [fleet.worker(f"worker-{each}") for each in range(plan.workers)]
     chance = random.Random(options.seed)
-    async with running(*apis, *workers), working_on(apis, chance, plan.steps) as workload:
+    projector = fleet.projector()
+    async with (
+        running(*apis, *workers, projector),
+        working_on(apis, chance, plan.steps) as workload,
+    ):
         watch = asyncio.create_task(_stuck(url, plan.lease_seconds))
         killer = Killer(report, chance, workload, plan)
         await killer.kill_all(apis, workers)

@@ -271,7 +271,7 @@ async def _raced(
     url = await asyncio.to_thread(postgres.create_database, prepared)
     folder = options.place(name)
     fleet = Fleet(url, folder, bug=bug)
-    apis = [fleet.api(), fleet.worker(), *([] if options.quick else [fleet.api("another")])]
+    apis = [fleet.api(), fleet.server(), *([] if options.quick else [fleet.api("another")])]
     async with running(*apis):
         async with AsyncExitStack() as stack:
             callers = [await stack.enter_async_context(calling(each.address)) for each in apis]

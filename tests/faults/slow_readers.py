@@ -121,7 +121,7 @@ async def _followed(
     url = await asyncio.to_thread(postgres.create_database, prepared)
     folder = options.place("streams")
     fleet = Fleet(url, folder)
-    server = fleet.worker()
+    server = fleet.server()
     chance = random.Random(options.seed)
     history: list[Answer] = []
     async with running(server), calling(server.address) as caller:

@@ -63,6 +63,7 @@ def test_the_ledger_s_tables_have_the_same_names_on_both(database_url: str) -> N
             "epoch",
             "version",
             "deliveries",
+            "woken",
         ]
         assert tuple(column["name"] for column in found.get_columns("execution_events")) == (
             VIEW_COLUMNS

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies
 
 from domain.json_values import JsonObject
-from tests.builders import branch, fork, loop, parallel, step, task, wait, workflow
+from tests.builders import branch, call, event, fork, loop, parallel, step, task, wait, workflow
 from tests.properties import choices as st  # Hypothesis or a seed: either may make them
 
 Draw = Callable[[st.Choice], Any]
@@ -103,9 +103,9 @@ class _Builder:
         depth: int,
         in_loop: bool = False,
     ) -> None:
-        kinds = ["action", "action", "action", "wait", "validate"]
+        kinds = ["action", "action", "action", "wait", "validate", "call"]
         if not self.in_any_order:  # the id of a task counts the tasks before it
-            kinds.append("task")
+            kinds += ["task", "event"]
         if depth < NESTING_MAX:
             kinds += ["conditional", "conditional", "parallel", "loop", "loop", "fork"]
         fields = self.policy(earlier)
@@ -118,6 +118,8 @@ class _Builder:
             case "validate":
                 checks = {"data_source": self.reference(earlier, in_loop), "assertions": ["true"]}
                 self.steps[name] = {"type": "validate", "next_step": following, **checks, **fields}
+            case "call" | "event" as kind:
+                self.steps[name] = self.of_others(kind, following, earlier, in_loop) | fields
             case "conditional":
                 self.conditional(name, following, earlier, depth, fields, in_loop)
             case "parallel" | "loop" | "fork" as kind:
@@ -202,6 +204,17 @@ class _Builder:
         if self.draw(st.integers(0, 3)) == 0:
             fields["conditions"] = [self.condition(earlier)]
         return fields
+
+    def of_others(
+        self, kind: str, following: str | None, earlier: list[str], in_loop: bool
+    ) -> JsonObject:
+        """Steps whose end comes from outside: another execution, a signal."""
+        if kind == "call":
+            given = {"x": self.reference(earlier, in_loop)}
+            return call(following, input_mapping=given, wait=self.draw(st.booleans()))
+        name = self.draw(st.sampled_from(["paid", "sent"]))
+        wanted = {"ok": True} if self.draw(st.booleans()) else {}
+        return event(following, name, event_filter=wanted)
 
     def undone(self, name: str, fields: dict[str, Any]) -> None:
         if self.draw(st.integers(0, 3)):

@@ -8,9 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.definition import SUB_WORKFLOW
 from domain.errors import StateConflict
 from domain.events import Recorded
 from domain.planner import next_due, running_actions
+from domain.signals import awaited_signal
 from tests.builders import Run
 from tests.invariants import check_all
 from tests.properties.finished_work import run_again
@@ -32,10 +34,21 @@ def step_by_step(run: Run, verdicts: Iterator[bool]) -> bool:
     """Move it once by the first thing that can; False when nothing can."""
     running = running_actions(run.definition, run.state)
     if running:
-        if next(verdicts):
-            run.succeed(running[0], {"ok": True})
+        path = running[0]
+        if not next(verdicts):
+            run.fail(path)
+        elif run.state.steps[path].action == SUB_WORKFLOW:
+            run.pin(path)
         else:
-            run.fail(running[0])
+            run.succeed(path, {"ok": True})
+        return True
+    if run.state.children:
+        end_a_child(run, worked=next(verdicts))
+        return True
+    steps = (run.state.steps.get(path) for path in sorted(run.state.live))
+    awaited = [name for step in steps if step is not None and (name := awaited_signal(step))]
+    if awaited and (next_due(run.state) is None or next(verdicts)):
+        run.signal(awaited[0], {"ok": True})
         return True
     for task_id in sorted(run.state.tasks):
         try:
@@ -48,6 +61,15 @@ def step_by_step(run: Run, verdicts: Iterator[bool]) -> bool:
         return False
     run.pass_to_due()
     return True
+
+
+def end_a_child(run: Run, *, worked: bool) -> None:
+    """The child with the least id ends; it may be one that nobody waits for any more."""
+    child = min(run.state.children, key=str)
+    if worked:
+        run.end_child(child, output={"ok": True})
+    else:
+        run.end_child(child, error_class="transient", code="boom", message="it broke")
 
 
 @given(

@@ -233,4 +233,4 @@ class SimulatedStore:
             for row in self.rows.values()
         )
         leased = sum(row.lease_until > now for row in self.rows.values())
-        return QueueStatistics(len(self.rows), ready, leased, 0.0)
+        return QueueStatistics(len(self.rows), ready, leased, 0, int(leased > 0), 0.0)

@@ -25,7 +25,8 @@ class Fault(Enum):
 
 
 class CuttingProxy:
-    """Relays connections; `fault` applies once, `down` refuses all connections while it is set.
+    """Relays connections; `fault` applies once, or to every append while it is `lasting`; `down`
+    refuses all connections while it is set.
 
     `marker` is what a message must hold to meet the fault.
     """
@@ -34,6 +35,7 @@ class CuttingProxy:
         self.fault = Fault.NONE
         self.marker = STATEMENT
         self.hits = 0
+        self.lasting = False
         self.down = False
         self._upstream = upstream
         self._loop = loop
@@ -98,7 +100,8 @@ class _Connection:
                 self._fault = self._proxy.fault
                 if self._fault is Fault.FROZEN:
                     await asyncio.get_running_loop().create_future()
-                self._proxy.fault = Fault.NONE
+                if not self._proxy.lasting:
+                    self._proxy.fault = Fault.NONE
                 if self._fault is Fault.REQUEST_LOST:
                     break
             await self._proxy.passable()

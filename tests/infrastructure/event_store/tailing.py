@@ -9,7 +9,7 @@ import psycopg
 
 from infrastructure.database import Store
 
-APPEND = "flowledger_append_v1"
+APPEND = "flowledger_append_v2"
 LOCK = "PERFORM pg_advisory_xact_lock"
 
 

@@ -142,7 +142,7 @@ async def test_retry_is_the_next_attempt(client: Client) -> None:
     view = await client.run(FAILING)
     assert view["status"] == "FAILED"
     assert view["error"]["class"] == "permanent"
-    assert view["allowed_actions"] == ["retry"]
+    assert view["allowed_actions"] == ["retry", "fork"]
     answer = await client.post(f"/executions/{view['id']}/retry", {"reason": "again"})
     assert answer.status_code == 202
     assert answer.json()["attempt"] == 2
@@ -217,11 +217,6 @@ async def test_an_inactive_workflow_takes_nothing(client: Client) -> None:
     assert put.json()["status"] == "inactive"
     refused = await client.post("/workflows/quick/execute", {})
     problem_of(refused, 409, "workflow_inactive")
-
-
-async def test_what_is_not_built_yet_is_refused_by_name(client: Client) -> None:
-    for verb in ("pause", "resume", "fork", "signals/go"):
-        problem_of(await client.post(f"/executions/x/{verb}", {}), 404, "not_found")
 
 
 class TestBatch:

@@ -45,6 +45,25 @@ _BROKEN: dict[str, Any] = {
     },
     "start is missing": {"name": "evil", "start_step": "z", "steps": {"a": _SET}},
     "start is a number": {"name": "evil", "start_step": 1, "steps": {"a": _SET}},
+    "a workflow that is a reference": _flow(
+        a={"type": "sub_workflow", "workflow_id": "${workflow.input.w}"}
+    ),
+    "a workflow that is a path": _flow(a={"type": "sub_workflow", "workflow_id": "../../x"}),
+    "a workflow that is a list": _flow(a={"type": "sub_workflow", "workflow_id": ["x"]}),
+    "version minus one": _flow(a={"type": "sub_workflow", "workflow_id": "x", "version": -1}),
+    "version 1e99": _flow(a={"type": "sub_workflow", "workflow_id": "x", "version": 1e99}),
+    "no workflow": _flow(a={"type": "sub_workflow"}),
+    "an event of no name": _flow(a={"type": "wait_for_event"}),
+    "an event from Kafka": _flow(
+        a={"type": "wait_for_event", "event_source": {"type": "kafka", "name": "x"}}
+    ),
+    "an event with a path as name": _flow(a={"type": "wait_for_event", "event_source": "../x"}),
+    "an endless wait that skips": _flow(
+        a={"type": "wait_for_event", "event_source": "x", "on_timeout": "skip"}
+    ),
+    "an event's time-out of minus one": _flow(
+        a={"type": "wait_for_event", "event_source": "x", "timeout_seconds": -1}
+    ),
     "a cycle of one": _step(next_step="a"),
     "a cycle of two": _flow(a={**_SET, "next_step": "b"}, b={**_SET, "next_step": "a"}),
     "a cycle through a branch": _flow(
@@ -131,6 +150,13 @@ _BROKEN: dict[str, Any] = {
     "steps and actions": _flow(a=_SET) | {"actions": []},
 }  # fmt: skip
 
-CASES: tuple[Case, ...] = tuple(
-    case for label, definition in _BROKEN.items() for case in published(label, definition)
+# Without a name of its own an inline definition runs the published workflow of that name instead.
+_BROKEN_BY_NAME = {
+    "a workflow that runs itself": _flow(a={"type": "sub_workflow", "workflow_id": "evil"}),
+    "an alternative that runs itself": _step(alternatives=[{"id": "x", "do": {"workflow": "evil"}}]),
+}  # fmt: skip
+
+CASES: tuple[Case, ...] = (
+    *(case for label, definition in _BROKEN.items() for case in published(label, definition)),
+    *(next(published(label, definition)) for label, definition in _BROKEN_BY_NAME.items()),
 )

@@ -1,0 +1,18 @@
+# One image for every kind of process; the command says which: serve, api, worker or projector.
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/flowledger
+COPY requirements/run.txt requirements/run.txt
+RUN /opt/flowledger/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt
+COPY . .
+RUN /opt/flowledger/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+# Nothing is imported from the folder that a process is started in.
+ENV PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PATH=/opt/flowledger/bin:$PATH
+RUN useradd --system --create-home --home-dir /var/lib/flowledger flowledger
+COPY --from=build /opt/flowledger /opt/flowledger
+USER flowledger
+WORKDIR /var/lib/flowledger
+ENTRYPOINT ["flowledger"]
+CMD ["serve"]

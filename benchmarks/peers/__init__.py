@@ -1,0 +1,1 @@
+"""This product beside other engines, on one machine in one run."""

@@ -1,0 +1,98 @@
+"""The product's append statement without the product: arrays made beforehand, one call a batch."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import psycopg
+
+from application.ports import Append
+from infrastructure.event_store.codec import Codec
+from infrastructure.event_store.group_commit import Pending
+from infrastructure.event_store.postgres import APPEND, PostgresWriter
+from infrastructure.event_store.queue_writes import queue_columns
+
+RAW_WORKER = "raw"
+TYPES = (
+    *("uuid[]", "bigint[]", "text[]", "bytea[]", "text", "bigint"),
+    *("uuid[]", "bigint[]", "text[]", "bigint[]", "bigint[]", "boolean[]"),
+    *("uuid[]", "bigint[]", "bigint[]"),
+    *("uuid[]", "bigint[]", "bigint[]", "bigint[]", "boolean[]"),
+    *("uuid[]", "bigint[]", "uuid[]", "uuid[]", "bigint[]"),
+)
+RAW_STATEMENT = (
+    "SELECT positions, epochs FROM flowledger_append_v2("
+    + ", ".join(f"%b::{kind}" for kind in TYPES)
+    + ")"
+).encode()
+BINARY = [1] * 4 + [0] + [1] * 20
+
+
+class RawBatch(NamedTuple):
+    """One call's parameters, as Python lists and as the bytes that travel."""
+
+    lists: list[Any]
+    encoded: list[bytes]
+
+
+def raw_writer(url: str) -> PostgresWriter:
+    """The product's writer, which encodes batches and stores what must be there before."""
+    return PostgresWriter(
+        url, worker=RAW_WORKER, lease_seconds=60, lock_seconds=1, answer_seconds=5
+    )
+
+
+def pending(append: Append, codec: Codec) -> Pending:
+    """An append as the committer hands it to the writer."""
+    return Pending(append, codec.encode(append.events), None, None, 0.0)  # type: ignore[arg-type]  # nobody waits
+
+
+def raw_batch(batch: Sequence[Pending], writer: PostgresWriter) -> RawBatch:
+    """What one call stores, in both forms."""
+    return RawBatch(_lists(batch), writer._parameters(batch))
+
+
+def _lists(batch: Sequence[Pending]) -> list[Any]:
+    events = [event for each in batch for event in each.append.events]
+    columns = queue_columns([each.append for each in batch])
+    queue = [getattr(columns, field.name) for field in fields(columns)]
+    return [
+        [event.execution_id for event in events],
+        [event.version for event in events],
+        [event.data.TOPIC for event in events],
+        [state for each in batch for state in each.states],
+        RAW_WORKER,
+        60_000_000,
+        *queue,
+    ]
+
+
+def append_by_psycopg(
+    connection: psycopg.Connection[Any], batches: Sequence[RawBatch]
+) -> list[float]:
+    """Seconds of each call, one after the other, through a psycopg cursor."""
+    cursor = connection.cursor(binary=True)
+    seconds = []
+    for batch in batches:
+        started = time.perf_counter()
+        cursor.execute(RAW_STATEMENT, batch.lists, prepare=True)
+        cursor.fetchall()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def append_by_libpq(
+    connection: psycopg.Connection[Any], batches: Sequence[RawBatch]
+) -> list[float]:
+    """The same through psycopg's libpq layer, nothing left to encode."""
+    call = connection.pgconn
+    call.prepare(b"raw", APPEND.encode())
+    seconds = []
+    for batch in batches:
+        started = time.perf_counter()
+        result = call.exec_prepared(b"raw", batch.encoded, BINARY, 1)
+        if result.error_message:
+            raise RuntimeError(result.error_message.decode())
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -1,0 +1,350 @@
+"""What runs: a process that answers, one that works, one that projects, each with what it uses and
+nothing else. Made by the openers in `bootstrap.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from uuid_utils.compat import uuid7
+
+from application.callers import DEFAULT_WORKSPACE
+from application.control import Control
+from application.history import History
+from application.ledger import Ledger
+from application.ports import Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
+from application.reads import ProjectionView, Reads
+from application.requests import NoRunner, Requests, Runner
+from application.stuck import StuckExecutions
+from application.worker import Worker, WorkerOptions
+from application.workflows import Workflows
+from domain.recovery_rules import RecoveryRules
+from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
+from infrastructure.database import Store, StoreOptions
+from infrastructure.effects.outbound import Outbound
+from infrastructure.effects.registry import ActionRegistry
+from infrastructure.event_store.group_commit import CommitCounters
+from infrastructure.following import open_follower
+from infrastructure.graphviz_svg import GraphvizSvg
+from infrastructure.input_schema import JsonSchemas
+from infrastructure.projections.postgres_store import PostgresProjectionStore
+from infrastructure.projections.reads import ProjectionReads
+from infrastructure.projections.runner import ProjectionRunner
+from infrastructure.projections.sessions import ProjectionStore
+from infrastructure.projections.sqlite_store import SQLiteProjectionStore
+from infrastructure.settings import Settings
+
+CHECK_SECONDS: Final = 1.0
+LOG: Final = logging.getLogger("flowledger")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One readiness check."""
+
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a process can tell of itself and of the store. None: not its business, or the store
+    does not answer now.
+    """
+
+    store_answers: bool
+    executions: Mapping[str, int] | None = None
+    """By status."""
+    queue: QueueStatistics | None = None
+    projections: Sequence[ProjectionView] | None = None
+    commits: CommitCounters | None = None
+    append_queue_fill: float | None = None
+    worker: Worker | None = None
+    projector: ProjectionRunner | None = None
+
+
+class Process(Protocol):
+    """One running process of any kind; made by the `open_...` function of its kind."""
+
+    draining: bool
+    """It is about to stop, and says so to those who ask whether it is ready."""
+
+    async def close(self) -> None:
+        """Let running steps end, hand the rest back, store what is pending, let go of all."""
+
+    async def checks(self) -> dict[str, CheckResult]:
+        """Readiness; answers at once."""
+
+    async def observe(self) -> Observation:
+        """For figures; answers also while the store does not."""
+
+
+class Services:
+    """A process that answers callers, with or without a worker and a projector of its own. Open it
+    with `open_services` or `open_api`, close it in the same event loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        outbound: Outbound,
+        actions: ActionRegistry,
+        rules: RecoveryRules,
+        *,
+        alone: bool,
+    ) -> None:
+        """`alone` works and projects as well; else other processes do."""
+        schemas = JsonSchemas()
+        self.settings = settings
+        self.draining = False
+        self.store = store
+        self.actions = actions
+        self.projections = ProjectionRunner(
+            projection_store(settings, store), store.clock.now, may_lead=alone
+        )
+        self.reads: Reads = ProjectionReads(
+            store.engine,
+            projection_store(settings, store),
+            store.clock.now,
+            threads=store.query_threads,
+            runner=self.projections,
+        )
+        self.ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
+        self.workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem)
+        self.worker: Worker | None = None
+        if alone and settings.worker_slots:
+            self.worker = _worker(settings, store, self.ledger, self.workflows, actions, rules)
+        runner: Runner = self.worker or NoRunner()
+        self.requests = Requests(self.ledger, self.workflows, runner, schemas, rules)
+        self.control = Control(self.ledger, self.workflows, runner, rules)
+        reading = self.ledger.reading(store.queries)
+        self.history = History(reading, self.workflows, store.feed)
+        self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)
+        self.svg = GraphvizSvg.installed()
+        self._outbound = outbound
+
+    async def start(self) -> None:
+        """Begin to watch, to project and to work."""
+        await self.store.start()
+        self.store.feed.subscribe(self.projections.wake)
+        self.store.refuse_new_work(self._too_far_behind)
+        self.projections.start()
+        if self.worker is not None:
+            self.worker.start()
+
+    def finish_requests(self) -> None:
+        """Answer those who wait for an execution with what there is; no new wait begins."""
+        self.history.close()
+
+    async def close(self) -> None:
+        """See Process."""
+        self.draining = True
+        if self.worker is not None:
+            await self.worker.stop()
+        self.history.close()
+        await asyncio.to_thread(self.projections.stop)
+        await self._outbound.aclose()
+        await self.store.close()
+
+    def _too_far_behind(self) -> str | None:
+        """Why no new execution is taken now: readers would wait too long for what they wrote."""
+        seconds = self.projections.lag().seconds
+        if seconds <= self.settings.projection_lag_seconds:
+            return None
+        return f"The tables are {seconds:.0f} seconds behind the log; try again."
+
+    async def checks(self) -> dict[str, CheckResult]:
+        """The store answers, leases are renewed, it is not about to stop."""
+        checks = await _common_checks(self.store.ping, draining=self.draining)
+        if self.worker is not None:
+            checks["worker"] = _leases(self.worker)
+        return checks
+
+    async def observe(self) -> Observation:
+        """See Process."""
+        executions = queue = projections = None
+        with suppress(StoreUnavailable, Overloaded):
+            executions = (await self.reads.statistics(DEFAULT_WORKSPACE, None)).by_status
+            queue = await self.store.queue.statistics()
+            projections = await self.reads.projections()
+        return Observation(
+            store_answers=projections is not None,
+            executions=executions,
+            queue=queue,
+            projections=projections,
+            commits=self.store.counters,
+            append_queue_fill=self.store.log.saturation(),
+            worker=self.worker,
+            projector=self.projections,
+        )
+
+
+class WorkerProcess:
+    """A process that runs executions and answers nobody. Open it with `open_worker`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        outbound: Outbound,
+        actions: ActionRegistry,
+        rules: RecoveryRules,
+    ) -> None:
+        ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
+        workflows = Workflows(store.log, store.clock, uuid7, actions, JsonSchemas().problem)
+        self.draining = False
+        self.worker = _worker(settings, store, ledger, workflows, actions, rules)
+        self._store = store
+        self._outbound = outbound
+
+    async def start(self) -> None:
+        """Begin to work."""
+        await self._store.start()
+        self.worker.start()
+
+    async def close(self) -> None:
+        """See Process."""
+        self.draining = True
+        await self.worker.stop()
+        await self._outbound.aclose()
+        await self._store.close()
+
+    async def checks(self) -> dict[str, CheckResult]:
+        """The store answers, leases are renewed, it is not about to stop."""
+        checks = await _common_checks(self._store.ping, draining=self.draining)
+        return checks | {"worker": _leases(self.worker)}
+
+    async def observe(self) -> Observation:
+        """See Process."""
+        queue = await _known(self._store.queue)
+        return Observation(
+            store_answers=queue is not None,
+            queue=queue,
+            commits=self._store.counters,
+            append_queue_fill=self._store.log.saturation(),
+            worker=self.worker,
+        )
+
+
+class ProjectorProcess:
+    """A process that fills the tables, or stands by while another does. Open it with
+    `open_projector`.
+    """
+
+    def __init__(self, settings: Settings, address: PostgresAddress) -> None:
+        self.draining = False
+        self.follower = open_follower(
+            settings.database_url, address.dsn, store_options(settings), self._wake
+        )
+        self.projections = ProjectionRunner(
+            PostgresProjectionStore(address.dsn), self.follower.clock.now
+        )
+
+    def _wake(self) -> None:
+        self.projections.wake()
+
+    async def start(self) -> None:
+        """Begin to project."""
+        await self.follower.start()
+        self.projections.start()
+
+    async def close(self) -> None:
+        """See Process."""
+        self.draining = True
+        await asyncio.to_thread(self.projections.stop)
+        await self.follower.close()
+
+    async def checks(self) -> dict[str, CheckResult]:
+        """The store answers, it is not about to stop."""
+
+        async def ping() -> None:
+            self.follower.health.require()
+
+        checks = await _common_checks(ping, draining=self.draining)
+        leads = "fills the tables" if self.projections.leading else "another process does"
+        return checks | {"projections": CheckResult(True, leads)}
+
+    async def observe(self) -> Observation:
+        """See Process."""
+        queue = await _known(self.follower.queue)
+        return Observation(store_answers=queue is not None, queue=queue, projector=self.projections)
+
+
+async def _common_checks(
+    ping: Callable[[], Awaitable[None]], *, draining: bool
+) -> dict[str, CheckResult]:
+    try:
+        await asyncio.wait_for(ping(), CHECK_SECONDS)
+        store = CheckResult(True, "answers")
+    except (StoreUnavailable, Overloaded, TimeoutError):
+        store = CheckResult(False, "does not answer; look at the database")
+    checks = {"store": store}
+    if draining:
+        checks["process"] = CheckResult(False, "is about to stop")
+    return checks
+
+
+def _leases(worker: Worker) -> CheckResult:
+    fresh = worker.fresh()
+    return CheckResult(fresh, "leases are renewed" if fresh else "leases were not renewed lately")
+
+
+async def _known(queue: WorkQueue) -> QueueStatistics | None:
+    with suppress(StoreUnavailable, Overloaded):
+        return await queue.statistics()
+    return None
+
+
+def _worker(
+    settings: Settings,
+    store: Store,
+    ledger: Ledger,
+    workflows: Workflows,
+    actions: ActionRegistry,
+    rules: RecoveryRules,
+) -> Worker:
+    options = WorkerOptions(
+        slots=settings.worker_slots,
+        renew_seconds=settings.heartbeat,
+        fence_seconds=settings.fence,
+        grace_seconds=settings.grace_seconds,
+    )
+    return Worker(
+        ledger,
+        store.queue,
+        store.clock,
+        store.feed,
+        workflows,
+        actions,
+        options,
+        _report,
+        rules,
+        schemas=JsonSchemas(),
+    )
+
+
+def projection_store(settings: Settings, store: Store) -> ProjectionStore:
+    """Connections for the tables of an open store."""
+    address = parse_address(settings.database_url)
+    if isinstance(address, SQLiteAddress) and not isinstance(store.writes, PostgresAddress):
+        return SQLiteProjectionStore(address.path, store.writes)
+    if isinstance(address, PostgresAddress):
+        return PostgresProjectionStore(address.dsn)
+    raise ValueError(f"{settings.database_url} does not name the open store")
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """How the settings want the store to be used."""
+    return StoreOptions(lease_seconds=settings.lease_seconds, appends_max=settings.append_queue)
+
+
+def _report(event: str, facts: dict[str, object]) -> None:
+    """One line per thing an operator should know of."""
+    error = facts.pop("exception", None)
+    LOG.warning(
+        event, extra={"facts": facts}, exc_info=error if isinstance(error, BaseException) else None
+    )
