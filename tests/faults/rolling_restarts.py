@@ -28,7 +28,7 @@ from tests.invariants import Answer
 
 EXIT_SECONDS_MAX: Final = 30.0
 READY_SECONDS_MAX: Final = 1.0
-CALLERS: Final = 8
+CALLERS: Final = 4
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ async def _caller(gate: Gate, number: int) -> None:
             known = str(view["id"])
             gate.executions.append(known)
             gate.history.append(Answer(known, UUID(known), "done", "execute", int(view["version"])))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
     finally:
         for caller in own.values():
             await caller.close()
