@@ -41,8 +41,9 @@ fmt: $(V)/.dev ## format the code and apply the safe fixes
 	$(V)/bin/ruff check --fix-only .
 	$(V)/bin/ruff format .
 
-faults: $(V)/.dev ## kill and crash the server at random points (minutes)
-	$(V)/bin/python -m pytest -q -n $(WORKERS) --timeout 1800 tests/faults --heavy
+faults: $(V)/.dev ## break what the engine stands on, fault after fault (an hour; KEEP=folder)
+	$(V)/bin/python -m tests.faults all --keep $(or $(KEEP),var/faults)
+	$(V)/bin/python -m tests.faults.kill9
 
 simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-10000)
 	$(V)/bin/python -m tests.simulation --seeds $(or $(SEEDS),1-10000) --processes $(WORKERS)

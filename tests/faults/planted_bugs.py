@@ -1,0 +1,97 @@
+"""Bugs for positive controls: loaded into the server as if it were a file of own actions, it takes
+one protection away, named by PLANTED_BUG, and declares no action that anybody uses.
+"""
+
+import os
+from typing import Any
+
+import msgspec
+
+from application import ledger, run, steps, worker
+from application.ports import Appended, VersionConflict
+from infrastructure import clock
+from infrastructure.event_store.queue_writes import from_microseconds
+from interfaces import processes
+from interfaces.http import errors
+
+
+def _conflicts_ignored() -> None:
+    """A command that lost the race is answered as if it had won it."""
+    append = ledger.Ledger.append
+
+    async def careless(self: Any, draft: Any, queue: Any) -> Any:
+        try:
+            return await append(self, draft, queue)
+        except VersionConflict:
+            if draft.meta.actor == "tester":
+                return Appended(1, None)
+            raise
+
+    ledger.Ledger.append = careless
+
+
+def _stale_reads() -> None:
+    """A process answers from what it remembers, without a look at the log."""
+
+    load = ledger.Ledger.load
+
+    async def remembered(self: Any, execution_id: Any) -> Any:
+        return self.cache.get(execution_id) or await load(self, execution_id)
+
+    ledger.Ledger.load = remembered
+
+
+def _key_of_a_delivery() -> None:
+    """Each delivery of a step gets an idempotency key of its own."""
+
+    class Context(steps.StepContext, frozen=True, kw_only=True, dict=True):
+        def __post_init__(self) -> None:
+            own = f"{self.idempotency_key}:{self.epoch}"
+            msgspec.structs.force_setattr(self, "idempotency_key", own)
+
+    run.StepContext = Context
+
+
+def _ready_to_the_last() -> None:
+    """A process that stops goes on to call itself ready."""
+    checks = processes._common_checks
+
+    async def cheerful(ping: Any, *, draining: bool) -> Any:
+        return await checks(ping, draining=False)
+
+    processes._common_checks = cheerful
+
+
+def _outages_are_defects() -> None:
+    """A database that is away is an unexpected error."""
+
+    def defect(text: str, *_: Any) -> Any:
+        raise RuntimeError(text)
+
+    errors._not_ready = defect
+
+
+def _one_failure_is_enough() -> None:
+    """A worker whose claim failed once does not claim again."""
+    worker.BACK_OFF_SECONDS = 1e6
+
+
+def _clock_of_the_machine() -> None:
+    """Time is what this machine says, and not what the database said."""
+    clock.DatabaseClock.now = lambda _: from_microseconds(clock.system_microseconds())
+
+
+_BUGS = {
+    "conflicts-ignored": _conflicts_ignored,
+    "stale-reads": _stale_reads,
+    "key-of-a-delivery": _key_of_a_delivery,
+    "one-failure-is-enough": _one_failure_is_enough,
+    "clock-of-the-machine": _clock_of_the_machine,
+    "outages-are-defects": _outages_are_defects,
+    "ready-to-the-last": _ready_to_the_last,
+}
+_BUGS[os.environ["PLANTED_BUG"]]()
+
+
+def no_action(config: dict[str, Any], context: Any) -> None:
+    """A file of actions has at least one."""

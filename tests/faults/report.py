@@ -1,0 +1,151 @@
+"""What every fault shares: its options, its report, and the verdict.
+
+A fault is a module with `async def run(options, report)`. It counts in `report.bites` how often
+each of its faults really hit; one that never did makes the run void. It passes what its positive
+control broke to `report.control`; a control that breaks nothing is a miss as well.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SHOWN_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`quick` takes seconds. `folder` is empty and for scratch; histories are kept in `keep`."""
+
+    quick: bool
+    seed: int
+    folder: Path
+    keep: Path | None = None
+
+    def place(self, name: str) -> Path:
+        """A new folder for the files of one part of the run."""
+        made = self.folder / name
+        made.mkdir(parents=True)
+        return made
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What happened. `misses` must be empty."""
+
+    fault: str
+    seed: int
+    quick: bool
+    figures: dict[str, Any] = field(default_factory=dict)
+    bites: dict[str, int] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    controls: dict[str, list[str]] = field(default_factory=dict)
+    forbidden: str = ""
+    """Why this kernel does not allow the fault; empty when it was run."""
+
+    def bit(self, fault: str, times: int = 1) -> None:
+        """Count hits of a fault; 0 declares one that is still to come."""
+        self.bites[fault] = self.bites.get(fault, 0) + times
+
+    def demand(self, holds: object, otherwise: str) -> None:
+        """A violation unless it `holds`."""
+        if not holds:
+            self.violations.append(otherwise)
+
+    def control(self, name: str, broken: Iterable[str]) -> None:
+        """What the invariants found in a run without what protects it; nothing is a miss."""
+        self.controls[name] = list(broken)[:SHOWN_MAX]
+
+    def misses(self) -> list[str]:
+        """Why the run does not show what it should."""
+        if self.forbidden:
+            return []
+        found = self.violations[:SHOWN_MAX]
+        found += [f"void: no {each} happened" for each, times in self.bites.items() if not times]
+        found += [
+            f"the control broke nothing: {each}" for each, got in self.controls.items() if not got
+        ]
+        if not self.bites:
+            found.append("void: no fault happened")
+        if not self.controls:
+            found.append("there is no control")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {**asdict(self), "misses": self.misses()}
+
+
+Fault = Callable[[Options, Report], Awaitable[None]]
+
+
+def tell(what: str) -> None:
+    """A line of progress, on standard error."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
+    sys.stderr.flush()
+
+
+async def live_through(number: str, fault: Fault, options: Options) -> Report:
+    """Run a fault to its end; what it raises is a violation."""
+    report = Report(fault=number, seed=options.seed, quick=options.quick)
+    began = time.monotonic()
+    try:
+        await fault(options, report)
+    except Exception as error:  # noqa: BLE001 - a harness that failed has shown nothing
+        report.violations.append(f"the run broke off: {type(error).__name__}: {error}")
+        sys.stderr.write(traceback.format_exc())
+    finally:
+        report.figures["seconds"] = round(time.monotonic() - began, 1)
+        if options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            kept = options.keep / f"{number}.json"
+            kept.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    return report
+
+
+def read_options(
+    arguments: Sequence[str] | None, **more: dict[str, Any]
+) -> tuple[argparse.Namespace, int]:
+    """The command line of faults, with further positional arguments; and the seed."""
+    parser = argparse.ArgumentParser()
+    for name, details in more.items():
+        parser.add_argument(name, **details)
+    parser.add_argument("--quick", action="store_true", help="the form of `make test`: seconds")
+    parser.add_argument("--seed", type=int, default=None, help="repeat the draws of a run")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for histories and reports")
+    given = parser.parse_args(arguments)
+    seed = given.seed
+    if seed is None:
+        seed = int(os.environ.get("FAULTS_SEED", str(random.randrange(1_000_000))))
+    return given, seed
+
+
+def run_one(number: str, fault: Fault, given: argparse.Namespace, seed: int) -> Report:
+    """Run one fault in an event loop and a folder of its own, and print its report."""
+    with tempfile.TemporaryDirectory(prefix="flowledger-fault-") as folder:
+        options = Options(quick=given.quick, seed=seed, folder=Path(folder), keep=given.keep)
+        report = asyncio.run(live_through(number, fault, options))
+    sys.stdout.write(json.dumps(report.as_json()) + "\n")
+    sys.stdout.flush()
+    return report
+
+
+def main(number: str, fault: Fault, arguments: Sequence[str] | None = None) -> None:
+    """The command of one fault; ends with 1 when something was missed."""
+    given, seed = read_options(arguments)
+    report = run_one(number, fault, given, seed)
+    sys.exit(1 if report.misses() else 0)
+
+
+async def quick(number: str, fault: Fault, folder: Path) -> Report:
+    """The quick form, as the tests run it; always the same draws."""
+    return await live_through(number, fault, Options(quick=True, seed=1, folder=folder))

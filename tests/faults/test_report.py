@@ -1,0 +1,61 @@
+"""A fault's verdict: what was broken counts, and so does a run that could not break anything."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.report import Options, Report, live_through
+
+pytestmark = pytest.mark.anyio
+
+
+def held() -> Report:
+    report = Report(fault="F0", seed=1, quick=True)
+    report.bit("kill", 2)
+    report.control("without protection", ["I1: lost"])
+    return report
+
+
+def test_a_run_that_bit_and_broke_nothing_holds() -> None:
+    assert held().misses() == []
+
+
+def test_what_is_broken_is_a_miss() -> None:
+    report = held()
+    report.demand(False, "I1 c: was lost")
+    assert report.misses() == ["I1 c: was lost"]
+
+
+def test_a_fault_that_never_bit_makes_the_run_void() -> None:
+    report = held()
+    report.bit("cut", 0)
+    assert report.misses() == ["void: no cut happened"]
+
+
+def test_a_control_that_breaks_nothing_is_a_miss() -> None:
+    report = held()
+    report.control("without a lock", [])
+    assert report.misses() == ["the control broke nothing: without a lock"]
+
+
+def test_a_run_that_did_nothing_shows_nothing() -> None:
+    report = Report(fault="F0", seed=1, quick=True)
+    assert report.misses() == ["void: no fault happened", "there is no control"]
+
+
+def test_what_the_kernel_forbids_is_said_and_not_missed() -> None:
+    report = Report(fault="F0", seed=1, quick=True, forbidden="no network namespaces")
+    assert report.misses() == []
+    assert report.as_json()["forbidden"] == "no network namespaces"
+
+
+async def test_a_run_that_breaks_off_is_a_miss_and_is_kept(tmp_path: Path) -> None:
+    async def run(options: Options, report: Report) -> None:
+        raise RuntimeError("no server")
+
+    report = await live_through(
+        "F0", run, Options(quick=True, seed=1, folder=tmp_path, keep=tmp_path / "kept")
+    )
+
+    assert report.misses()[0] == "the run broke off: RuntimeError: no server"
+    assert "no server" in (tmp_path / "kept" / "F0.json").read_text()
