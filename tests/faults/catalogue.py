@@ -8,6 +8,7 @@ MODULES = {
     "F1": "database_killed",
     "F3": "answers_cut",
     "F6": "late_visibility",
+    "F7": "tables_after_faults",
 }
 
 

@@ -89,7 +89,7 @@ async def _campaign(
     done.set()
     await asyncio.gather(*working)
     told = callers.acknowledged
-    await callers.ask_again(range(1, plan.asked_again + 1), HELD_SHARE)
+    await callers.work(iter(range(1, plan.asked_again + 1)), HELD_SHARE)
     _note(report, callers, told, quick=plan is QUICK)
 
 

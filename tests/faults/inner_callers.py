@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from application.callers import Answer as Answered
 from application.callers import Caller
+from application.ports import StoreUnavailable
 from application.requests import ExecuteOptions
 from domain.errors import FlowledgerError, NotReady
 from domain.json_values import JsonObject, sha256_of
@@ -79,7 +80,6 @@ class InnerCallers:
         self.acknowledged = 0
         self.unavailable = 0
         self.false_refusals: list[str] = []
-        self.positions: list[int] = []
         self.executions: list[UUID] = []
 
     async def publish(self) -> None:
@@ -114,16 +114,24 @@ class InnerCallers:
         self._note(verb, str(caller.identity(uuid4())), identifier, answer)
 
     async def work(self, stories: Iterable[int], held_share: int) -> None:
-        """Tell stories until there are no more; every `held_share`th is a held one."""
+        """Tell stories until there are no more; every `held_share`th is a held one.
+
+        Told again, they repeat their requests; the history shows whether the answers are the same.
+        """
         for number in stories:
             if number % held_share == 0:
                 await self.held_story(number)
             else:
                 await self.quick_story(number)
 
-    async def ask_again(self, stories: Iterable[int], held_share: int) -> None:
-        """Repeat requests; the history then shows whether the answers are the same."""
-        await self.work(stories, held_share)
+    async def head(self) -> int:
+        """The last position of the log, asked for until the store answers."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    return await self.services.store.log.head()
+                except StoreUnavailable:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def ended(self) -> list[str]:
         """I18: wait for what runs; what does not end."""
