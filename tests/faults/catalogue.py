@@ -9,6 +9,7 @@ MODULES = {
     "F3": "answers_cut",
     "F6": "late_visibility",
     "F7": "tables_after_faults",
+    "F10": "disk_full",
 }
 
 

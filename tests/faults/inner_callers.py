@@ -79,6 +79,7 @@ class InnerCallers:
         self.stalls = Stalls()
         self.acknowledged = 0
         self.unavailable = 0
+        self.slowest_refusal = 0.0
         self.false_refusals: list[str] = []
         self.executions: list[UUID] = []
 
@@ -164,10 +165,12 @@ class InnerCallers:
     async def _heard(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
+                began = time.monotonic()
                 try:
                     return await ask()
                 except NotReady:
                     self.unavailable += 1
+                    self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - began)
                 except FlowledgerError as error:
                     self.false_refusals.append(f"{type(error).__name__}: {error}")
                     if len(self.false_refusals) > REFUSALS_MAX:
