@@ -9,6 +9,7 @@ MODULES = {
     "F3": "answers_cut",
     "F6": "late_visibility",
     "F7": "tables_after_faults",
+    "F8": "standing_still",
     "F10": "disk_full",
 }
 

@@ -86,8 +86,10 @@ async def _campaign(
         report.bit("kill", 1 if callers.unavailable > before else 0)
         if report.bites["kill"] % 10 == 0:
             tell(f"{report.bites['kill']} kills, {callers.acknowledged} acknowledged")
-    while callers.acknowledged < plan.acknowledged and not any(each.done() for each in working):
-        await asyncio.sleep(0.05)
+    busy = [each for each in working if not each.done()]
+    while busy and callers.acknowledged < plan.acknowledged:
+        _, pending = await asyncio.wait(busy, timeout=0.1)
+        busy = busy if len(pending) == len(busy) else []
     done.set()
     await asyncio.gather(*working)
     told = callers.acknowledged
