@@ -11,6 +11,7 @@ MODULES = {
     "F7": "tables_after_faults",
     "F8": "standing_still",
     "F10": "disk_full",
+    "F13": "backlog",
     "F17": "modes",
 }
 

@@ -83,9 +83,9 @@ class InnerCallers:
         self.false_refusals: list[str] = []
         self.executions: list[UUID] = []
 
-    async def publish(self) -> None:
-        """The two workflows of the stories."""
-        for definition in (QUICK, HELD):
+    async def publish(self, *definitions: JsonObject) -> None:
+        """These workflows, or the two of the stories."""
+        for definition in definitions or (QUICK, HELD):
             caller = _keyed("publish", str(definition["name"]))
             await self._heard(
                 lambda each=definition, by=caller: self.services.workflows.publish(by, each)
@@ -93,14 +93,25 @@ class InnerCallers:
 
     async def quick_story(self, number: int) -> None:
         """One execution of one step: one acknowledged command."""
-        identifier = await self._execute("quick", number)
+        identifier = await self.execute("quick", number)
         self.executions.append(identifier)
 
     async def held_story(self, number: int) -> None:
         """Execute, pause, resume, cancel: four commands, one after the other's answer."""
-        identifier = await self._execute("held", number)
+        identifier = await self.execute("held", number)
         for verb in ("pause", "resume", "cancel"):
             await self.command(verb, identifier)
+
+    async def execute(self, workflow: str, number: int) -> UUID:
+        """Request execution `number` of a workflow; the same however often it is told."""
+        caller = _keyed("execute", f"{workflow}-{number}")
+        options = ExecuteOptions(input_data={"n": number})
+        answer = await self._heard(
+            lambda: self.services.requests.execute(caller, workflow, options)
+        )
+        identifier = UUID(answer.view.id)
+        self._note("execute", str(identifier), identifier, answer)
+        return identifier
 
     async def command(self, verb: str, identifier: UUID) -> None:
         """A command on an execution, with a key of its own."""
@@ -147,16 +158,6 @@ class InnerCallers:
                 stuck.append(f"I18 {identifier}: {view.status} long after the last fault")
         return stuck
 
-    async def _execute(self, workflow: str, number: int) -> UUID:
-        caller = _keyed("execute", f"{workflow}-{number}")
-        options = ExecuteOptions(input_data={"n": number})
-        answer = await self._heard(
-            lambda: self.services.requests.execute(caller, workflow, options)
-        )
-        identifier = UUID(answer.view.id)
-        self._note("execute", str(identifier), identifier, answer)
-        return identifier
-
     def _note(self, verb: str, command_id: str, identifier: UUID, answer: Answered) -> None:
         self.acknowledged += 1
         self.stalls.acknowledged()
@@ -189,7 +190,8 @@ async def inner_callers(url: str, folder: Path, **settings: Any) -> AsyncIterato
     """The services of a process on an empty database, and callers of them."""
     actions = folder / "inner_actions.py"
     actions.write_text(ACTIONS)
-    services = await open_services(Settings(database_url=url, actions=str(actions), **settings))
+    settings = {"actions": str(actions), **settings}
+    services = await open_services(Settings(database_url=url, **settings))
     try:
         yield InnerCallers(services)
     finally:
