@@ -16,6 +16,10 @@ MODULES = {
     "F14": "overloaded",
     "F15": "slow_readers",
     "O1": "rolling_restarts",
+    "F8": "standing_still",
+    "F10": "disk_full",
+    "F13": "backlog",
+    "F17": "modes",
 }
 
 

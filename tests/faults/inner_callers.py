@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from application.callers import Answer as Answered
 from application.callers import Caller
+from application.ports import StoreUnavailable
 from application.requests import ExecuteOptions
 from domain.errors import FlowledgerError, NotReady
 from domain.json_values import JsonObject, sha256_of
@@ -78,13 +79,13 @@ class InnerCallers:
         self.stalls = Stalls()
         self.acknowledged = 0
         self.unavailable = 0
+        self.slowest_refusal = 0.0
         self.false_refusals: list[str] = []
-        self.positions: list[int] = []
         self.executions: list[UUID] = []
 
-    async def publish(self) -> None:
-        """The two workflows of the stories."""
-        for definition in (QUICK, HELD):
+    async def publish(self, *definitions: JsonObject) -> None:
+        """These workflows, or the two of the stories."""
+        for definition in definitions or (QUICK, HELD):
             caller = _keyed("publish", str(definition["name"]))
             await self._heard(
                 lambda each=definition, by=caller: self.services.workflows.publish(by, each)
@@ -92,14 +93,25 @@ class InnerCallers:
 
     async def quick_story(self, number: int) -> None:
         """One execution of one step: one acknowledged command."""
-        identifier = await self._execute("quick", number)
+        identifier = await self.execute("quick", number)
         self.executions.append(identifier)
 
     async def held_story(self, number: int) -> None:
         """Execute, pause, resume, cancel: four commands, one after the other's answer."""
-        identifier = await self._execute("held", number)
+        identifier = await self.execute("held", number)
         for verb in ("pause", "resume", "cancel"):
             await self.command(verb, identifier)
+
+    async def execute(self, workflow: str, number: int) -> UUID:
+        """Request execution `number` of a workflow; the same however often it is told."""
+        caller = _keyed("execute", f"{workflow}-{number}")
+        options = ExecuteOptions(input_data={"n": number})
+        answer = await self._heard(
+            lambda: self.services.requests.execute(caller, workflow, options)
+        )
+        identifier = UUID(answer.view.id)
+        self._note("execute", str(identifier), identifier, answer)
+        return identifier
 
     async def command(self, verb: str, identifier: UUID) -> None:
         """A command on an execution, with a key of its own."""
@@ -114,16 +126,24 @@ class InnerCallers:
         self._note(verb, str(caller.identity(uuid4())), identifier, answer)
 
     async def work(self, stories: Iterable[int], held_share: int) -> None:
-        """Tell stories until there are no more; every `held_share`th is a held one."""
+        """Tell stories until there are no more; every `held_share`th is a held one.
+
+        Told again, they repeat their requests; the history shows whether the answers are the same.
+        """
         for number in stories:
             if number % held_share == 0:
                 await self.held_story(number)
             else:
                 await self.quick_story(number)
 
-    async def ask_again(self, stories: Iterable[int], held_share: int) -> None:
-        """Repeat requests; the history then shows whether the answers are the same."""
-        await self.work(stories, held_share)
+    async def head(self) -> int:
+        """The last position of the log, asked for until the store answers."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    return await self.services.store.log.head()
+                except StoreUnavailable:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def ended(self) -> list[str]:
         """I18: wait for what runs; what does not end."""
@@ -138,16 +158,6 @@ class InnerCallers:
                 stuck.append(f"I18 {identifier}: {view.status} long after the last fault")
         return stuck
 
-    async def _execute(self, workflow: str, number: int) -> UUID:
-        caller = _keyed("execute", f"{workflow}-{number}")
-        options = ExecuteOptions(input_data={"n": number})
-        answer = await self._heard(
-            lambda: self.services.requests.execute(caller, workflow, options)
-        )
-        identifier = UUID(answer.view.id)
-        self._note("execute", str(identifier), identifier, answer)
-        return identifier
-
     def _note(self, verb: str, command_id: str, identifier: UUID, answer: Answered) -> None:
         self.acknowledged += 1
         self.stalls.acknowledged()
@@ -156,10 +166,12 @@ class InnerCallers:
     async def _heard(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
+                began = time.monotonic()
                 try:
                     return await ask()
                 except NotReady:
                     self.unavailable += 1
+                    self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - began)
                 except FlowledgerError as error:
                     self.false_refusals.append(f"{type(error).__name__}: {error}")
                     if len(self.false_refusals) > REFUSALS_MAX:
@@ -178,7 +190,8 @@ async def inner_callers(url: str, folder: Path, **settings: Any) -> AsyncIterato
     """The services of a process on an empty database, and callers of them."""
     actions = folder / "inner_actions.py"
     actions.write_text(ACTIONS)
-    services = await open_services(Settings(database_url=url, actions=str(actions), **settings))
+    settings = {"actions": str(actions), **settings}
+    services = await open_services(Settings(database_url=url, **settings))
     try:
         yield InnerCallers(services)
     finally:

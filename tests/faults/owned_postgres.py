@@ -27,11 +27,12 @@ GONE_SECONDS_MAX = 10
 class OwnedPostgres:
     """One cluster in `folder`; `settings` go over those of `tests.postgres_server`."""
 
-    def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str] = (), *, beside: bool = False) -> None:
         self.folder = folder
         self.starts = 0
         self._settings = settings
-        self._binaries = readable_binaries(find_binaries(), folder)
+        # Beside the cluster: where it lives may be too small for a copy of them.
+        self._binaries = readable_binaries(find_binaries(), folder.parent if beside else folder)
         self._guard: subprocess.Popen[bytes] | None = None
         initialise(self._binaries, folder)
 
@@ -93,11 +94,21 @@ class OwnedPostgres:
 
 @asynccontextmanager
 async def owned_postgres(
-    settings: Sequence[str] = (), folder: Path | None = None
+    settings: Sequence[str] = (), prepare: Callable[[Path], None] | None = None
 ) -> AsyncIterator[OwnedPostgres]:
-    """A started server which is gone afterwards, in a folder of its own or in `folder`."""
+    """A started server which is gone afterwards.
+
+    With `prepare`, it lives in a folder below its own which that has made ready, or refused.
+    """
     with own_folder() as made:
-        server = await asyncio.to_thread(OwnedPostgres, folder or made, settings)
+        folder = made
+        if prepare is not None:
+            folder = made / "place"
+            folder.mkdir()
+            await asyncio.to_thread(prepare, folder)
+        server = await asyncio.to_thread(
+            OwnedPostgres, folder, settings, beside=prepare is not None
+        )
         try:
             await asyncio.to_thread(server.start)
             yield server
