@@ -94,7 +94,7 @@ async def test_forks_are_found_by_what_they_were_forked_from(store: Store, ledge
     await told.append_mixed(store, [forked.events])
     tables = told.projection_store(store, ledger_url)
     told.catch_up(tables)
-    reads = ProjectionReads(store.engine, tables, store.clock.now)
+    reads = ProjectionReads(store.engine, tables, store.clock.now, threads=store.query_threads)
     try:
         for origin, expected in ((EXECUTION_ID, [str(forked.state.id)]), (UUID(int=7), [])):
             page = await reads.executions(
@@ -105,5 +105,4 @@ async def test_forks_are_found_by_what_they_were_forked_from(store: Store, ledge
             for view in page.items:
                 assert view == summarise(forked.state, view.position)
     finally:
-        reads.close()
         tables.close()

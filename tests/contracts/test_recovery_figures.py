@@ -29,10 +29,8 @@ def tables(store: Store, ledger_url: str) -> Iterator[ProjectionStore]:
 
 
 @pytest.fixture
-def reads(store: Store, tables: ProjectionStore) -> Iterator[ProjectionReads]:
-    opened = ProjectionReads(store.engine, tables, store.clock.now)
-    yield opened
-    opened.close()
+def reads(store: Store, tables: ProjectionStore) -> ProjectionReads:
+    return ProjectionReads(store.engine, tables, store.clock.now, threads=store.query_threads)
 
 
 def by_hand(attempts: Sequence[RecoveryAttempt]) -> dict[str, Any]:

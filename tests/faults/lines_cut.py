@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.faults.fleet import Fleet
@@ -64,13 +65,12 @@ async def _cut(
     fleet = Fleet(url, options.place(name), lease_seconds=3.0, bug=bug)
     with ExitStack() as stack:
         ends = [
-            _Behind(fleet, "api", options.place(f"{name}-line-api"), stack),
-            _Behind(fleet, "worker", options.place(f"{name}-line-worker"), stack),
+            _Behind(fleet, "api", stack),
+            _Behind(fleet, "worker", stack),
         ]
         network = None if bug else stack.enter_context(own_network())
         if network is not None:
-            place = options.place(f"{name}-line-network")
-            ends.append(_Behind(fleet, "network", place, stack, network))
+            ends.append(_Behind(fleet, "network", stack, network))
         elif not bug:
             report.figures["network namespaces"] = "not allowed here"
         programs = [each.program for each in ends]
@@ -108,14 +108,15 @@ class _Behind:
         self,
         fleet: Fleet,
         name: str,
-        folder: Path,
         stack: ExitStack,
         network: OwnNetwork | None = None,
     ) -> None:
         host = "" if network is None else network.host
         self.name = name
         self._network = network
-        self._line, url = stack.enter_context(cutting_proxy(fleet.url, folder, host))
+        # A folder of its own: the address of a socket in a test's folder would be too long.
+        sockets = Path(stack.enter_context(TemporaryDirectory(prefix="flowledger-")))
+        self._line, url = stack.enter_context(cutting_proxy(fleet.url, sockets, host))
         if name == "api":
             self.program = fleet.api(url=url)
         else:

@@ -42,7 +42,7 @@ class Plan:
 
 
 FULL = Plan(20, 900, 32)
-QUICK = Plan(2, 12, 4)
+QUICK = Plan(2, 80, 4)
 
 
 async def run(options: Options, report: Report) -> None:

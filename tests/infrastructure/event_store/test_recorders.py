@@ -54,7 +54,7 @@ async def test_nothing_goes_round_the_committer(open_ledger: OpenStore) -> None:
 
 async def test_the_plan_of_the_feed_is_pinned(postgres_url: str, open_at: OpenAt) -> None:
     """Prepared on the empty table, it must not become a sort of the whole backlog."""
-    store = await open_at(postgres_url, command_threads=1, query_threads=0)
+    store = await open_at(postgres_url, command_threads=1, query_threads=1)
     assert isinstance(store.writes, PostgresAddress)
     for _ in range(8):  # a server-side prepared statement with a generic plan
         await store.log.read_all()

@@ -31,7 +31,7 @@ async def started(client: Client, definition: Any = WAITING) -> str:
     await client.publish(definition)
     view = (await client.post(f"/workflows/{definition['name']}/execute", {})).json()
     where = f"/executions/{view['id']}"
-    while not any(wait["path"] for wait in view["waiting_on"]):
+    while not any(wait["kind"] not in ("start", "action") for wait in view["waiting_on"]):
         wanted = {"Prefer": "wait=5", "If-None-Match": f'"{view["version"]}"'}
         view = (await client.get(where, headers=wanted)).json()
     return where
