@@ -13,7 +13,7 @@ from uuid import UUID
 
 from application.views import summarise
 from domain import events as ev
-from domain.compensation import UNDOING
+from domain.compensation import COMPENSATION_FAILED, UNDOING
 from domain.events import Event, Recorded
 from domain.execution import ExecutionState, evolve
 from domain.lifecycle import (
@@ -112,7 +112,7 @@ _WHILE_PAUSED = (
     ev.StepSettled,
 )
 """What may be recorded of a step while nothing new begins."""
-_AFTER_THE_END = (ev.Retried, ev.LateResultIgnored, ev.HumanTaskCompleted)
+_AFTER_THE_END = (ev.Retried, ev.LateResultIgnored, ev.HumanTaskCompleted, ev.ChildEnded)
 
 
 def check_all(
@@ -323,11 +323,20 @@ def check_terminal(events: Sequence[Event]) -> Iterator[Violation]:
 
 
 def check_one_end(events: Iterable[Event]) -> Iterator[Violation]:
-    """I6: cancel, complete and fail have one winner in each attempt."""
+    """I6: cancel, complete and fail have one winner in each attempt; a cancel that has won ends as
+    that, unless what was done cannot be undone.
+    """
     ends: defaultdict[int, list[Event]] = defaultdict(list)
+    cancelled = False
     for event in events:
-        if isinstance(event.data, _ENDS):
-            ends[event.data.attempt].append(event)
+        data = event.data
+        if isinstance(data, ev.CancelRequested | ev.Retried):
+            cancelled = isinstance(data, ev.CancelRequested)
+        elif isinstance(data, _ENDS):
+            ends[data.attempt].append(event)
+            stuck = isinstance(data, ev.Failed) and data.reason == COMPENSATION_FAILED
+            if cancelled and not stuck and not isinstance(data, ev.Cancelled):
+                yield Violation("I6", _where(event), "ends so although it was cancelled")
     for attempt, found in ends.items():
         if len(found) > 1:
             yield Violation("I6", _where(found[1]), f"attempt {attempt} ended {len(found)} times")
@@ -360,8 +369,9 @@ def check_epochs(events: Iterable[Event]) -> Iterator[Violation]:
         data = event.data
         if isinstance(data, ev.StepRedelivered):
             what = (data.attempt, data.path, data.try_no)
-            if data.epoch <= newest.get(what, 0):
-                yield Violation("I8", _where(event), f"epoch {data.epoch} is not new")
+            # The same again where the answer to an append was lost, and the effect never began.
+            if data.epoch < newest.get(what, 0):
+                yield Violation("I8", _where(event), f"epoch {data.epoch} is an old one")
             newest[what] = data.epoch
         elif isinstance(data, _RESULTS) and data.epoch:
             what = (data.attempt, data.path, data.try_no)

@@ -16,9 +16,10 @@ _ENDS = (ev.Cancelled, ev.Completed, ev.Failed)
 
 @dataclass(slots=True)
 class _Budget:
-    """One recovery: when its time is over, and since when a person is asked."""
+    """One recovery: when its time is over, since when it goes on, and a person is asked."""
 
     ends: datetime | None
+    since: datetime
     asked: datetime | None = None
 
 
@@ -36,7 +37,7 @@ class _Budgets:
             case ev.Requested(recovery=recovery):
                 self.total = None if recovery is None else recovery["total_budget_ms"]
             case ev.Retried():
-                self.spent = 0
+                self.spent, self.paused = 0, None
             case ev.RecoveryStarted() as started:
                 yield from self._begin(event, started)
             case ev.RecoverySucceeded() | ev.RecoveryExhausted() as ended:
@@ -47,13 +48,15 @@ class _Budgets:
             case ev.Paused():
                 self.paused = event.meta.at
             case ev.Resumed() if self.paused is not None:
-                self._later(event.meta.at - self.paused)
+                self._later(self.paused, event.meta.at)
+                self.paused = None
             case ev.StepSettled(path=path) | ev.StepFailed(path=path):
                 self._cut_off(path, own=isinstance(event.data, ev.StepSettled))
         yield from self._beyond(event)
 
-    def _later(self, stood: timedelta) -> None:
+    def _later(self, paused: datetime, resumed: datetime) -> None:
         for budget in self.going.values():
+            stood = resumed - max(paused, budget.since)
             budget.ends = None if budget.ends is None else budget.ends + stood
 
     def _cut_off(self, path: str, *, own: bool) -> None:
@@ -69,7 +72,7 @@ class _Budgets:
             left = max(0, self.total - self.spent)
             if granted is None or granted > left:
                 yield f"{started.path} is granted {granted} ms where {left} are left"
-        self.going[started.path] = _Budget(ends)
+        self.going[started.path] = _Budget(ends, event.meta.at)
 
     def _beyond(self, event: Event) -> Iterator[str]:
         data, at = event.data, event.meta.at

@@ -258,7 +258,7 @@ def test_a_result_of_an_old_epoch_is_found() -> None:
     assert isinstance(done.data, ev.StepCompleted)
     old = structs.replace(done, data=structs.replace(done.data, epoch=1))
     assert broken(recorded([old if event is done else event for event in run.events])) == {"I8"}
-    again = ev.StepRedelivered("a", 1, 2, 3, 2, None)
+    again = ev.StepRedelivered("a", 1, 2, 3, 1, None)
     assert "I8" in broken(insert(run, ev.StepRedelivered, again))
 
 

@@ -1,6 +1,6 @@
 """Which finished work was done again, told from the events alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from domain import events as ev
 
@@ -37,3 +37,28 @@ def run_again(events: Iterable[ev.Event]) -> list[str]:
                             each for each in done if not each.startswith((path + "/", path + "["))
                         }
     return again
+
+
+def reset_though_finished(events: Iterable[ev.Event], reason: str) -> Iterator[tuple[int, str]]:
+    """(version, path) of finished steps that a retry with this `reason` resets: one that is known
+    to name no step.
+
+    Nothing is said of a retry after something was undone, which begins that anew with all after it.
+    """
+    done: set[str] = set()
+    undone = False
+    for event in events:
+        match event.data:
+            case ev.StepCompleted(path=path) if "~" not in path:
+                done.add(path)
+            case ev.StepSettled(path=path, state="COMPLETED") if "~" not in path:
+                done.add(path)
+            case ev.StepStarted(path=path):
+                done.discard(path)
+            case ev.CompensationFinished():
+                undone = True
+            case ev.Retried(reset=reset) as retried:
+                if retried.reason == reason and not undone:
+                    yield from ((event.version, path) for path in reset if path in done)
+                done -= set(reset)
+                undone = False

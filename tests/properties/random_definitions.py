@@ -3,6 +3,7 @@ waits, tasks, gates, policies.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -48,6 +49,47 @@ ITEMS_MAX = 3
 """Of a random loop."""
 
 
+_ALONE = ("action", "action", "action", "wait", "validate", "call", "task", "event")
+_EITHER = st.booleans()
+_SELDOM = st.sampled_from([True, False, False, False])
+_OFTEN = st.sampled_from([False, True, True, True])
+_TWICE_AT_MOST = st.integers(0, 2)
+_DELAYS_MS = st.sampled_from([0, 500])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taste:
+    """What definitions are made of: each kind of step as often as it is named; the rest are choices
+    of what a step has. `called` names the workflows that it runs.
+    """
+
+    alone: Sequence[str] = (
+        "action",
+        "action",
+        "action",
+        "wait",
+        "validate",
+        "call",
+        "task",
+        "event",
+    )
+    around: Sequence[str] = ("conditional", "conditional", "parallel", "loop", "loop", "fork")
+    critical: st.Choice = _EITHER
+    gated: st.Choice = _SELDOM
+    timed: st.Choice = _EITHER
+    timeouts: Sequence[float] = (0.0000001, 1, 4)
+    whole_timed: st.Choice = _EITHER
+    retried: st.Choice = _EITHER
+    retries: st.Choice = _TWICE_AT_MOST
+    retry_delays_ms: st.Choice = _DELAYS_MS
+    undone: st.Choice = _OFTEN
+    other_ways: st.Choice = _EITHER
+    called: Sequence[str] = ("inner",)
+
+
+ANYTHING = Taste()
+
+
 @strategies.composite
 def definitions(
     draw: strategies.DrawFn, steps_max: int = 4, *, in_any_order: bool = False
@@ -57,41 +99,41 @@ def definitions(
     With `in_any_order` what it comes to does not depend on who is first: no time-outs, and forks
     wait for all.
     """
-    return _definition(lambda choice: draw(choice.strategy()), steps_max, in_any_order=in_any_order)
-
-
-def seeded_definition(chance: Random, steps_max: int = 4) -> JsonObject:
-    """The same, chosen by a generator; nothing in it times out before it begins."""
     return _definition(
-        lambda choice: choice.made(chance), steps_max, in_any_order=False, timeouts=(1, 4)
+        lambda choice: draw(choice.strategy()), (1, steps_max), ANYTHING, in_any_order=in_any_order
     )
 
 
-def _definition(
-    draw: Draw,
-    steps_max: int,
-    *,
-    in_any_order: bool,
-    timeouts: Sequence[float] = (0.0000001, 1, 4),
+def seeded_definition(
+    chance: Random, steps: tuple[int, int] = (1, 4), taste: Taste = ANYTHING, name: str = "orders"
 ) -> JsonObject:
-    builder = _Builder(draw, timeouts, in_any_order=in_any_order)
-    names = [f"m{number}" for number in range(draw(st.integers(1, steps_max)))]
+    """The same, chosen by a generator, with the fewest and the most `steps` on the main line."""
+    return _definition(lambda choice: choice.made(chance), steps, taste, in_any_order=False) | {
+        "name": name
+    }
+
+
+def _definition(
+    draw: Draw, steps: tuple[int, int], taste: Taste, *, in_any_order: bool
+) -> JsonObject:
+    builder = _Builder(draw, taste, in_any_order=in_any_order)
+    names = [f"m{number}" for number in range(draw(st.integers(*steps)))]
     for place, name in enumerate(names):
         following = names[place + 1] if place + 1 < len(names) else None
         builder.add(name, following, names[:place], 0)
     fields: dict[str, Any] = {}
-    if draw(st.booleans()) and not in_any_order:
+    if draw(taste.whole_timed) and not in_any_order:
         fields["timeout_seconds"] = draw(st.sampled_from([1, 10, 600]))
     if draw(st.booleans()):
         fields["output"] = {"last": f"${{{names[-1]}.output}}", "n": "${workflow.input.n}"}
-    steps = {name: builder.steps[name] for name in names} | builder.steps
-    return workflow(steps, **fields)
+    made = {name: builder.steps[name] for name in names} | builder.steps
+    return workflow(made, **fields)
 
 
 class _Builder:
-    def __init__(self, draw: Draw, timeouts: Sequence[float], *, in_any_order: bool) -> None:
+    def __init__(self, draw: Draw, taste: Taste, *, in_any_order: bool) -> None:
         self.draw = draw
-        self.timeouts = timeouts
+        self.taste = taste
         self.in_any_order = in_any_order
         self.steps: dict[str, Any] = {}
 
@@ -103,11 +145,11 @@ class _Builder:
         depth: int,
         in_loop: bool = False,
     ) -> None:
-        kinds = ["action", "action", "action", "wait", "validate", "call"]
-        if not self.in_any_order:  # the id of a task counts the tasks before it
-            kinds += ["task", "event"]
+        kinds = list(self.taste.alone)
+        if self.in_any_order:  # the id of a task counts the tasks before it
+            kinds = [kind for kind in kinds if kind not in ("task", "event")]
         if depth < NESTING_MAX:
-            kinds += ["conditional", "conditional", "parallel", "loop", "loop", "fork"]
+            kinds += self.taste.around
         fields = self.policy(earlier)
         match self.draw(st.sampled_from(kinds)):
             case "wait":
@@ -193,15 +235,15 @@ class _Builder:
         self.steps[name] = branch(self.condition(earlier), then, other, following, **fields)
 
     def policy(self, earlier: list[str]) -> dict[str, Any]:
-        fields: dict[str, Any] = {"critical": self.draw(st.booleans())}
-        if self.draw(st.booleans()):
+        fields: dict[str, Any] = {"critical": self.draw(self.taste.critical)}
+        if self.draw(self.taste.retried):
             fields["retry"] = {
-                "attempts": self.draw(st.integers(0, 2)),
-                "base_delay_ms": self.draw(st.sampled_from([0, 500])),
+                "attempts": self.draw(self.taste.retries),
+                "base_delay_ms": self.draw(self.taste.retry_delays_ms),
             }
-        if self.draw(st.booleans()) and not self.in_any_order:
-            fields["timeout_seconds"] = self.draw(st.sampled_from(self.timeouts))
-        if self.draw(st.integers(0, 3)) == 0:
+        if self.draw(self.taste.timed) and not self.in_any_order:
+            fields["timeout_seconds"] = self.draw(st.sampled_from(self.taste.timeouts))
+        if self.draw(self.taste.gated):
             fields["conditions"] = [self.condition(earlier)]
         return fields
 
@@ -211,13 +253,15 @@ class _Builder:
         """Steps whose end comes from outside: another execution, a signal."""
         if kind == "call":
             given = {"x": self.reference(earlier, in_loop)}
-            return call(following, input_mapping=given, wait=self.draw(st.booleans()))
+            callee = self.draw(st.sampled_from(self.taste.called))
+            waits = self.draw(st.booleans())
+            return call(following, callee, input_mapping=given, wait=waits)
         name = self.draw(st.sampled_from(["paid", "sent"]))
         wanted = {"ok": True} if self.draw(st.booleans()) else {}
         return event(following, name, event_filter=wanted)
 
     def undone(self, name: str, fields: dict[str, Any]) -> None:
-        if self.draw(st.integers(0, 3)):
+        if self.draw(self.taste.undone):
             fields["compensate_with"] = f"{name}-undo"
             config = {"was": "${undo.output}", "from": "${undo.input.x}"}
             again = {"retry": {"attempts": 1, "base_delay_ms": 100}}
@@ -226,13 +270,13 @@ class _Builder:
     def other_ways(self) -> dict[str, Any]:
         """Alternatives, a question, settings of the step's own."""
         found: dict[str, Any] = {}
-        if self.draw(st.booleans()):
+        if self.draw(self.taste.other_ways):
             changes = [{"path": self.draw(st.sampled_from(["n", "x", "y"])), "multiply": 0.5}]
             found["alternatives"] = [
                 {"id": "half", "when": {"class": "transient"}, "input": changes},
                 {"id": "other", "do": {"action": "call_api"}},
             ][: self.draw(st.integers(1, 2))]
-        if self.draw(st.booleans()):
+        if self.draw(self.taste.other_ways):
             on_timeout = self.draw(st.sampled_from(["skip", "abort", "retry"]))
             found["ask"] = {"answer_timeout_ms": 2_000, "on_timeout": on_timeout}
         if self.draw(st.integers(0, 3)) == 0:

@@ -10,17 +10,14 @@ from application.callers import Answer as Reply
 from application.callers import Caller
 from application.requests import ExecuteOptions
 from domain.errors import ConcurrentUpdate, FlowledgerError, NotReady
+from domain.events import Requested
 from domain.execution import ExecutionState, fold
 from domain.workflow import NAMESPACE
 from tests.invariants import Answer
-from tests.properties.random_definitions import (
-    INPUTS,
-    MODES,
-    RECOVERIES,
-    seeded_definition,
-)
+from tests.properties.random_definitions import INPUTS, seeded_definition
 from tests.simulation.process import Process
 from tests.simulation.store import SimulatedStore
+from tests.simulation.themes import INMOST, INNER, Theme
 from tests.simulation.verbs import VERBS, Ask, Verb
 
 PATIENCE_SECONDS = 1.5
@@ -44,27 +41,43 @@ class World(Protocol):
 class Callers:
     """All callers; `history` is what they were told."""
 
-    def __init__(self, world: World, chance: Random) -> None:
+    def __init__(self, world: World, theme: Theme, chance: Random) -> None:
         self.history: list[Answer] = []
-        self.executions: list[UUID] = []
         self._world = world
+        self._theme = theme
         self._chance = chance
         self._numbers = 0
 
-    async def execute(self, steps_max: int) -> None:
-        """Request an execution of a random definition."""
+    async def publish(self) -> None:
+        """The workflows that others run. Nobody is told: they are there, or a call fails."""
         chance = self._chance
-        definition = seeded_definition(chance, steps_max)
+        for name, steps, taste in (("inmost", (1, 2), INMOST), ("inner", (1, 3), INNER)):
+            definition = seeded_definition(chance, steps, taste, name)
+            caller = self._caller("publish")
+            for _ in range(ASKED_TIMES_MAX):
+                process = self._world.process()
+                if process is None:
+                    continue
+                work = process.workflows.publish(caller, definition)
+                try:  # a process that is lost never answers
+                    await asyncio.wait_for(work, PATIENCE_SECONDS)
+                except (FlowledgerError, TimeoutError):
+                    continue
+                break
+
+    async def execute(self) -> None:
+        """Request an execution of a random definition."""
+        chance, theme = self._chance, self._theme
+        definition = seeded_definition(chance, theme.steps, theme.taste)
         options = ExecuteOptions(
             input_data=INPUTS.made(chance) | ({"missing": 7} if chance.random() < 0.8 else {}),
-            atomic_mode=MODES.made(chance),
-            recovery=RECOVERIES.made(chance),
+            atomic_mode=theme.modes.made(chance),
+            recovery=theme.recoveries.made(chance),
             priority=chance.randrange(3),
             delay_seconds=chance.random() * 3 if chance.random() < 0.2 else None,
         )
         caller = self._caller("execute")
         execution_id = caller.identity(NAMESPACE)
-        self.executions.append(execution_id)
         await self._ask(
             "execute",
             execution_id,
@@ -76,7 +89,8 @@ class Callers:
         """Ask something of some execution; sometimes several do so at once."""
         state = self._some_state()
         if state is not None:
-            verb = self._chance.choices(VERBS, [each.weight for each in VERBS])[0]
+            weights = [self._theme.verbs.get(each.name, each.weight) for each in VERBS]
+            verb = self._chance.choices(VERBS, weights)[0]
             several = self._chance.choice((1, 1, 2, 3))
             await asyncio.gather(*(self._do(verb, state) for _ in range(several)))
 
@@ -93,11 +107,14 @@ class Callers:
         return Caller(actor=f"caller-{key}", route=route, idempotency_key=key, fingerprint=key)
 
     def _some_state(self) -> ExecutionState | None:
-        known = [each for each in self.executions if each in self._world.store.streams]
+        streams = self._world.store.streams
+        known = [
+            each for each, stream in streams.items() if isinstance(stream[0].event.data, Requested)
+        ]
         if not known:
             return None
         chosen = known[self._chance.randrange(len(known))]
-        return fold(each.event for each in self._world.store.streams[chosen])
+        return fold(each.event for each in streams[chosen])
 
     async def _ask(self, verb: str, execution_id: UUID, caller: Caller, ask: Ask) -> None:
         """Until there is an answer or patience is over; sometimes once more, to be sure."""

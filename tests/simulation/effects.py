@@ -12,6 +12,7 @@ from domain.json_values import Json, JsonObject
 from domain.mistakes import Mistake
 from tests.builders import Actions
 from tests.simulation.line import Life, Weather
+from tests.simulation.themes import Mood
 
 LONG_SECONDS: Final = 5.0
 HANG_SECONDS: Final = 12.0
@@ -39,13 +40,15 @@ class Deed(NamedTuple):
     try_no: int
     epoch: int
     key: str
+    delivery: int
 
 
 class Deeds:
     """What was done in the whole simulation; `running` is what is being done."""
 
-    def __init__(self, weather: Weather, chance: Random) -> None:
+    def __init__(self, weather: Weather, mood: Mood, chance: Random) -> None:
         self.weather = weather
+        self.mood = mood
         self.chance = chance
         self.done: list[Deed] = []
         self.running: set[Deed] = set()
@@ -55,8 +58,8 @@ class Deeds:
         """How many of its calls fail: some steps nearly always fail while there are faults."""
         if not self.weather.stormy:
             return 0.1
-        sick = self._sick.setdefault(key, self.chance.random() < 0.25)
-        return 0.85 if sick else 0.2
+        sick = self._sick.setdefault(key, self.chance.random() < self.mood.sick)
+        return 0.85 if sick else self.mood.fails
 
 
 class SimulatedActions:
@@ -81,6 +84,7 @@ class SimulatedActions:
             context.try_no,
             context.epoch,
             context.idempotency_key,
+            context.delivery,
         )
         self._deeds.done.append(deed)
         self._deeds.running.add(deed)
@@ -91,20 +95,20 @@ class SimulatedActions:
         return self._outcome(deed.key)
 
     async def _work(self, context: StepContext) -> None:
-        weather, chance = self._deeds.weather, self._deeds.chance
+        weather, mood, chance = self._deeds.weather, self._deeds.mood, self._deeds.chance
         if weather.strikes("effect kills its process", 0.02):
             await asyncio.sleep(chance.random())
             self._life.die()
-        elif weather.strikes("effect stops its process", 0.05):
+        elif weather.strikes("effect stops its process", mood.stops_its_process):
             self._life.pause()
             seconds = chance.random() * STOPPED_SECONDS
             asyncio.get_running_loop().call_later(seconds, self._life.resume)
         if chance.random() < 0.2:
             context.progress({"at": chance.randrange(3)})
         await self._take(chance.random() * 0.02)
-        if weather.strikes("effect hangs", 0.02):
+        if weather.strikes("effect hangs", mood.hangs):
             await self._take(HANG_SECONDS)
-        elif weather.strikes("effect is slow", 0.3):
+        elif weather.strikes("effect is slow", mood.slow):
             await self._take(chance.random() * LONG_SECONDS)
 
     async def _take(self, seconds: float) -> None:

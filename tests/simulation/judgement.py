@@ -1,6 +1,7 @@
 """Whether a story keeps the invariants; a broken one comes with the events that tell it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,9 +11,11 @@ from domain.events import Event
 from domain.execution import fold
 from tests.builders import told
 from tests.invariants import Tables, Violation, check_all, streams_of
+from tests.properties.finished_work import reset_though_finished
 from tests.simulation.effects import keys_of
 from tests.simulation.projector import rebuilt
 from tests.simulation.scenario import Story
+from tests.simulation.verbs import WHERE_IT_FAILED
 
 SLICE_MAX: Final = 12
 _PLACE: Final = re.compile(r"^(?P<stream>[0-9a-f-]{36}) v(?P<version>\d+)")
@@ -26,6 +29,8 @@ def violations(story: Story) -> list[Violation]:
     found = check_all(story.store.log, story.history, _tables(story))
     found += _rebuild(story)
     found += _keys(story)
+    found += _deliveries(story)
+    found += _retries(story)
     found += _caches(story)
     found += [Violation("I18", what[:36], what) for what in story.restless]
     found += [
@@ -68,6 +73,20 @@ def _keys(story: Story) -> Iterator[Violation]:
         for key in keys:
             if owners.setdefault(key, step) != step:
                 yield Violation("I7", step[0], f"{step} and {owners[key]} have one key")
+
+
+def _deliveries(story: Story) -> Iterator[Violation]:
+    """I8: what is delivered once is begun once under its lease."""
+    for deed, times in Counter(story.deeds.done).items():
+        if times > 1:
+            yield Violation("I8", deed.execution_id, f"{deed} was begun {times} times")
+
+
+def _retries(story: Story) -> Iterator[Violation]:
+    """I7: a retry that names no step does nothing again that is finished."""
+    for stream_id, events in streams_of(story.store.log).items():
+        for version, path in reset_though_finished(events, WHERE_IT_FAILED):
+            yield Violation("I7", f"{stream_id} v{version} Retried", f"{path} is finished")
 
 
 def _caches(story: Story) -> Iterator[Violation]:

@@ -1,11 +1,13 @@
 """I12 and I18: after the last fault everything ends, or waits for a named thing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
+from uuid import UUID
 
 from application.views import summarise
 from domain.definition import Definition, compile_definition
+from domain.events import Requested, WorkflowPublished
 from domain.execution import ExecutionState, fold
 from domain.planner import next_due, plan, running_actions
 from infrastructure.event_store.queue_writes import from_microseconds
@@ -31,11 +33,10 @@ def unrest(world: Outcome) -> Iterator[str]:
     now = from_microseconds(store.now())
     if world.tables.checkpoint < store.head():
         yield "the tables are behind the log"
-    for stream_id, recorded in store.streams.items():
-        state = fold(each.event for each in recorded)
-        if state is None:
-            continue
+    states = states_of(store)
+    for stream_id, state in states.items():
         row = store.rows.get(stream_id)
+        yield from (f"{stream_id} {what}" for what in _kinship(states, state))
         if state.terminal:
             if row is not None:
                 yield f"{stream_id} has ended and is still in the queue"
@@ -45,10 +46,45 @@ def unrest(world: Outcome) -> Iterator[str]:
             yield from (f"{stream_id} {what}" for what in _moving(world, state, now))
 
 
+def states_of(store: SimulatedStore) -> dict[UUID, ExecutionState]:
+    """Every execution as the log has it."""
+    states = {}
+    for stream_id, recorded in store.streams.items():
+        if isinstance(recorded[0].event.data, Requested):
+            state = fold(each.event for each in recorded)
+            if state is not None:
+                states[stream_id] = state
+    return states
+
+
+def _kinship(states: Mapping[UUID, ExecutionState], state: ExecutionState) -> Iterator[str]:
+    """What a parent and a child think of one another; a child that was retried is on its own."""
+    for child_id, child in state.children.items():
+        if child_id not in states or states[child_id].terminal or not child.wait:
+            yield f"goes on owing something to its child {child_id}"
+    parent = state.parent
+    if parent is None or state.terminal or state.attempt > 1 or not parent.wait:
+        return
+    if state.id not in states[parent.execution_id].children:
+        yield "goes on, and its parent knows nothing of it"
+
+
+def _definition(store: SimulatedStore, state: ExecutionState) -> Definition:
+    """What the execution brought with it, or what was published."""
+    if state.definition is not None:
+        return compile_definition(state.definition)
+    published = (each.event.data for each in store.streams[state.definition_id])
+    return next(
+        compile_definition(data.definition)
+        for data in published
+        if isinstance(data, WorkflowPublished) and data.number == state.workflow_version
+    )
+
+
 def _moving(world: Outcome, state: ExecutionState, now: datetime) -> Iterator[str]:
     if not summarise(state, 0).waiting_on:
         yield "waits for nothing that has a name"
-    definition = compile_definition(state.definition or {})
+    definition = _definition(world.store, state)
     being_done = {
         (deed.path, deed.attempt, deed.try_no)
         for deed in world.deeds.running

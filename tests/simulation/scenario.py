@@ -19,6 +19,7 @@ from tests.simulation.process import LEASE_SECONDS, Process
 from tests.simulation.projector import ProjectedTables, Projector
 from tests.simulation.resting import unrest
 from tests.simulation.store import Checks, SimulatedStore
+from tests.simulation.themes import THEMES
 from tests.simulation.virtual_loop import VirtualLoop
 
 STORM_SECONDS: Final = 9.0
@@ -42,6 +43,7 @@ class Story:
     """
 
     seed: int
+    theme: str
     store: SimulatedStore
     tables: ProjectedTables
     history: list[Answer]
@@ -68,8 +70,9 @@ class Simulation:
         self.weather = Weather(Random(self.chance.getrandbits(64)))
         self.store = SimulatedStore(self._now, LEASE_SECONDS, flaws.checks)
         self.tables = ProjectedTables(checkpoint_first=flaws.checkpoint_first)
-        self.deeds = Deeds(self.weather, Random(self.chance.getrandbits(64)))
-        self.callers = Callers(self, Random(self.chance.getrandbits(64)))
+        self.theme = THEMES[self.chance.randrange(len(THEMES))]
+        self.deeds = Deeds(self.weather, self.theme.mood, Random(self.chance.getrandbits(64)))
+        self.callers = Callers(self, self.theme, Random(self.chance.getrandbits(64)))
         self.processes: list[Process] = []
         self.gone: list[Process] = []
         self.projector_life = Life()
@@ -131,15 +134,17 @@ class Simulation:
 
     async def run(self) -> None:
         """The storm, then the calm, then silence."""
-        chance = self.chance
-        self.processes = [self._process(works=True) for _ in range(chance.randint(1, 2))]
+        chance, theme = self.chance, self.theme
+        workers = chance.randint(theme.workers_min, 2)
+        self.processes = [self._process(works=True) for _ in range(workers)]
         self.processes.append(self._process(works=chance.random() < 0.5))
         self._start_projector()
-        for _ in range(chance.randint(2, 4)):
-            self._begin(self._after(3.0, self.callers.execute(chance.randint(2, 4))))
-        for _ in range(chance.randint(3, 14)):
+        self._begin(self.callers.publish())
+        for _ in range(chance.randint(*theme.executions)):
+            self._begin(self._after(3.0, self.callers.execute()))
+        for _ in range(chance.randint(*theme.meddling)):
             self._begin(self._after(STORM_SECONDS, self.callers.meddle()))
-        for _ in range(chance.randint(1, 5)):
+        for _ in range(chance.randint(*theme.strikes)):
             self._begin(self._blow())
         while self._storm:
             await asyncio.wait(self._storm)
@@ -156,7 +161,8 @@ class Simulation:
             await work
 
     async def _blow(self) -> None:
-        blow = self.chance.choices(BLOWS, [each.weight for each in BLOWS])[0]
+        weights = [self.theme.blows.get(each.name, each.weight) for each in BLOWS]
+        blow = self.chance.choices(BLOWS, weights)[0]
         await asyncio.sleep(self.chance.random() * STORM_SECONDS)
         victims = [each for each in self.processes if each.life.works]
         if victims:
@@ -184,6 +190,7 @@ class Simulation:
         everybody = [*self.gone, *self.processes]
         return Story(
             self._seed,
+            self.theme.name,
             self.store,
             self.tables,
             self.callers.history,

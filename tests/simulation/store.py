@@ -48,7 +48,9 @@ class Checks:
 
 @dataclass(slots=True)
 class Row:
-    """A row of the work queue; times in microseconds, `owner` None when nobody has it."""
+    """A row of the work queue; times in microseconds, `owner` None when nobody has it. One that was
+    `woken` stays ready until it is claimed anew.
+    """
 
     priority: int
     ready_at: int
@@ -56,6 +58,15 @@ class Row:
     lease_until: int
     epoch: int
     version: int
+    woken: bool = False
+
+    def due(self, ready_at: int) -> None:
+        """What its lease holder says of when it is to be looked at."""
+        self.ready_at = min(self.ready_at, ready_at) if self.woken else ready_at
+
+    def wake(self, ready_at: int) -> None:
+        """There is something new to look at, whatever its lease holder says."""
+        self.woken, self.ready_at = True, min(self.ready_at, ready_at)
 
 
 class SimulatedStore:
@@ -86,6 +97,9 @@ class SimulatedStore:
         states = _CODEC.encode(append.events)
         version = append.events[-1].version
         epoch = self._write_queue(worker, append.stream_id, version, append.queue)
+        woken = None if append.wakes is None else self.rows.get(append.wakes)
+        if woken is not None:
+            woken.wake(to_microseconds(append.events[-1].meta.at))
         for event, state in zip(append.events, states, strict=True):
             self._position += 1
             topic = event.data.TOPIC
@@ -138,7 +152,7 @@ class SimulatedStore:
             case Progress(epoch, ready, release):
                 held = self._held(row, worker, epoch)
                 held.version = version
-                held.ready_at = NOTHING_DUE if ready is None else to_microseconds(ready)
+                held.due(NOTHING_DUE if ready is None else to_microseconds(ready))
                 held.lease_until = 0 if release else self.now() + self._lease
                 held.owner = None if release else held.owner
             case Finish(epoch):
@@ -168,6 +182,7 @@ class SimulatedStore:
             self._epoch += 1
             row = self.rows[stream_id]
             row.owner, row.lease_until, row.epoch = worker, now + self._lease, self._epoch
+            row.woken = False
             claims.append(Claim(stream_id, row.epoch, row.version))
         return claims
 
@@ -179,7 +194,7 @@ class SimulatedStore:
         )
         for _, row in mine:
             row.lease_until = self.now() + self._lease
-        return [Claim(stream_id, row.epoch, row.version) for stream_id, row in mine]
+        return [Claim(stream_id, row.epoch, row.version, row.woken) for stream_id, row in mine]
 
     def hand_back(self, worker: str, claim: Claim, ready_at: int | None) -> bool:
         """Give up a lease unless the row moved on."""
@@ -189,7 +204,7 @@ class SimulatedStore:
         if self._checks.version_at_hand_back and row.version != claim.version:
             return False
         row.owner, row.lease_until = None, 0
-        row.ready_at = NOTHING_DUE if ready_at is None else ready_at
+        row.due(NOTHING_DUE if ready_at is None else ready_at)
         return True
 
     def release_all(self, worker: str) -> None:

@@ -6,8 +6,13 @@ from typing import Final, NamedTuple
 
 from application.callers import Answer, Caller
 from domain.execution import ExecutionState
+from domain.json_values import Json
+from domain.verbs import COMPLETE, SKIP, settled_by
 from tests.simulation.process import Process
 
+FROM_A_STEP: Final = "from a step on"
+WHERE_IT_FAILED: Final = "where it failed"
+"""Reasons of retries."""
 Ask = Callable[[Process, Caller], Awaitable[Answer]]
 """The same request, through any process."""
 
@@ -33,7 +38,8 @@ def retry(chance: Random, state: ExecutionState) -> Ask | None:
     identifier = str(state.id)
     steps = sorted(path for path in state.steps if "/" not in path and "~" not in path)
     step = steps[chance.randrange(len(steps))] if steps and chance.random() < 0.5 else None
-    return lambda process, caller: process.control.retry(caller, identifier, step, "by lot")
+    reason = FROM_A_STEP if step else WHERE_IT_FAILED
+    return lambda process, caller: process.control.retry(caller, identifier, step, reason)
 
 
 def answer(chance: Random, state: ExecutionState) -> Ask | None:
@@ -46,6 +52,46 @@ def answer(chance: Random, state: ExecutionState) -> Ask | None:
     text = texts[chance.randrange(len(texts))]
     identifier = str(state.id)
     return lambda process, caller: process.control.answer(caller, identifier, question.id, text)
+
+
+def pause(chance: Random, state: ExecutionState) -> Ask | None:
+    """For a moment, for longer than anything here takes, or until somebody lets it go on."""
+    identifier, seconds = str(state.id), chance.choice((None, 1.0, 600.0))
+    return lambda process, caller: process.control.pause(caller, identifier, seconds, "by lot")
+
+
+def resume(chance: Random, state: ExecutionState) -> Ask | None:
+    """Paused or not."""
+    identifier = str(state.id)
+    return lambda process, caller: process.control.resume(caller, identifier, "by lot")
+
+
+def skip(chance: Random, state: ExecutionState) -> Ask | None:
+    """A step that is live, or any."""
+    return _settle(chance, state, SKIP, None)
+
+
+def complete(chance: Random, state: ExecutionState) -> Ask | None:
+    """A step that is live, or any."""
+    return _settle(chance, state, COMPLETE, {"ok": True})
+
+
+def _settle(chance: Random, state: ExecutionState, verb: str, output: Json) -> Ask | None:
+    live = [path for path in sorted(state.live) if settled_by(state, path, verb) is not None]
+    paths = live if live and chance.random() < 0.9 else sorted(state.steps)
+    if not paths:
+        return None
+    identifier, path = str(state.id), paths[chance.randrange(len(paths))]
+    return lambda process, caller: process.control.settle_step(
+        caller, identifier, path, verb, "by lot", output
+    )
+
+
+def signal(chance: Random, state: ExecutionState) -> Ask | None:
+    """One that a step waits for or not, with what it asks for or not."""
+    identifier, name = str(state.id), chance.choice(("paid", "sent"))
+    payload = chance.choice(({"ok": True}, {"ok": True}, {"ok": False}, None))
+    return lambda process, caller: process.control.signal(caller, identifier, name, payload)
 
 
 def complete_task(chance: Random, state: ExecutionState) -> Ask | None:
@@ -62,4 +108,9 @@ VERBS: Final = (
     Verb("retry", 4, retry),
     Verb("answer", 8, answer),
     Verb("complete_task", 12, complete_task),
+    Verb("pause", 2, pause),
+    Verb("resume", 3, resume),
+    Verb("skip", 2, skip),
+    Verb("complete", 2, complete),
+    Verb("signal", 6, signal),
 )
