@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults simulate schemathesis bench bench-peers clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference lock faults faults-quick simulate schemathesis bench bench-peers clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -40,6 +40,9 @@ package-check: $(V)/.dev ## build the wheel, install it elsewhere, run the demo 
 fmt: $(V)/.dev ## format the code and apply the safe fixes
 	$(V)/bin/ruff check --fix-only .
 	$(V)/bin/ruff format .
+
+faults-quick: $(V)/.dev ## the quick forms of all faults (minutes)
+	$(V)/bin/python -m pytest -q --processes-too tests/faults
 
 faults: $(V)/.dev ## break what the engine stands on, fault after fault (an hour; KEEP=folder)
 	$(V)/bin/python -m tests.faults all --keep $(or $(KEEP),var/faults)

@@ -12,6 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--heavy", action="store_true", help="run the long forms of the fault and property tests"
     )
+    parser.addoption(
+        "--processes-too", action="store_true", help="run the faults of whole fleets of processes"
+    )
 
 
 @pytest.fixture(scope="session")

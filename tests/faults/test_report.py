@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.report import Options, Report, live_through
+from tests.faults.report import Options, Report, live_through, quick
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +59,21 @@ async def test_a_run_that_breaks_off_is_a_miss_and_is_kept(tmp_path: Path) -> No
 
     assert report.misses()[0] == "the run broke off: RuntimeError: no server"
     assert "no server" in (tmp_path / "kept" / "F0.json").read_text()
+
+
+async def test_a_quick_run_that_showed_nothing_is_made_again(tmp_path: Path) -> None:
+    async def second_time(options: Options, report: Report) -> None:
+        report.bit("kill", int(options.seed > 1))
+        report.control("without protection", ["I1: lost"])
+
+    report = await quick("F0", second_time, tmp_path)
+    assert (report.seed, report.misses()) == (2, [])
+
+
+async def test_a_quick_run_that_broke_something_is_not_made_again(tmp_path: Path) -> None:
+    async def broken(options: Options, report: Report) -> None:
+        report.bit("kill", 0)
+        report.demand(False, "I1 c: was lost")
+
+    report = await quick("F0", broken, tmp_path)
+    assert (report.seed, report.violations) == (1, ["I1 c: was lost"])

@@ -36,7 +36,7 @@ class Bug:
     invariants: frozenset[str]
     changes: tuple[Change, ...] = ()
     flaws: frozenset[str] = frozenset()
-    seeds_max: int = 300
+    seeds_max: int = 420
 
 
 BUGS: Final = (

@@ -85,6 +85,10 @@ def _moving(world: Outcome, state: ExecutionState, now: datetime) -> Iterator[st
     if not summarise(state, 0).waiting_on:
         yield "waits for nothing that has a name"
     definition = _definition(world.store, state)
+    if state.pause is not None:  # waits for a person, whatever became of what was in flight
+        if not _soon(state, now) and _due(definition, state, now):
+            yield "could go on, and nobody moves it"
+        return
     being_done = {
         (deed.path, deed.attempt, deed.try_no)
         for deed in world.deeds.running
