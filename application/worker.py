@@ -312,7 +312,12 @@ class Worker:
         """Run beside the others; a failure is reported."""
         task = asyncio.get_running_loop().create_task(self._driver.guarded(run, work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            work.close()  # which a task that was cancelled before it ran never began
+            self._ended(task)
+
+        task.add_done_callback(ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -1,9 +1,11 @@
 """The engine over real stores: order, appends, waits, re-tries, time-outs."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 
+from application.run import Run
 from domain import events as ev
 from domain.json_values import JsonObject
 from tests.engine import Deeds, Process, chain, definition, process, step, until
@@ -225,3 +227,14 @@ async def test_an_end_recorded_here_is_no_reason_to_ask_the_queue(engine: Proces
         await engine.ended(await engine.run(chain(1)))
 
     assert engine.queue.claims - before < 20  # what is left are the looks of every second
+
+
+async def test_work_that_a_stop_keeps_from_beginning_is_closed(engine: Process) -> None:
+    async def never_begun() -> None:
+        raise AssertionError("it began")
+
+    work = never_begun()
+    engine.worker.spawn(Run(uuid4(), 1, engine.store.clock.now()), work)
+    for task in engine.worker._tasks:
+        task.cancel()
+    await until(lambda: work.cr_frame is None)
