@@ -142,7 +142,8 @@ def test_every_limit_of_the_domain_is_listed() -> None:
 def test_every_dependency_has_a_reason() -> None:
     page = page_text("decisions/0013-dependencies.md")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = [re.split(r"[\[>=<]", each)[0] for each in project["dependencies"]]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    names = [re.split(r"[\[>=<]", each)[0] for each in [*project["dependencies"], *extras]]
     assert [name for name in names if f"| `{name}` |" not in page] == []
     reasons = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert [name for name in reasons if name not in names] == []
