@@ -47,7 +47,7 @@ class Runner(Protocol):
         """Give the slot back."""
 
     def accept(self, entry: Entry, epoch: int) -> None:
-        """Run what was reserved."""
+        """Run what was reserved, unless the reservation is gone: then the queue has it."""
 
     def paused(self, execution_id: UUID) -> AbstractAsyncContextManager[None]:
         """Nothing is recorded of this execution meanwhile, if it runs in this process."""

@@ -153,8 +153,14 @@ class Worker:
             del self._runs[execution_id]
 
     def accept(self, entry: Entry, epoch: int) -> None:
-        """Run what was reserved; its queue row is leased to this worker with `epoch`."""
-        run = self._runs[entry.state.id]
+        """Run what was reserved; its queue row is leased to this worker with `epoch`.
+
+        Whoever was told of the append late may find the reservation gone: the worker has stopped,
+        or has claimed the execution since. It is in the queue then, so nothing is to be done here.
+        """
+        run = self._runs.get(entry.state.id)
+        if run is None or run.epoch:
+            return
         run.epoch, run.entry, run.expected = epoch, entry, entry.state.version
         run.since = self._clock.now()
         self.spawn(run, self._driver.drive(run))

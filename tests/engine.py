@@ -223,8 +223,9 @@ class BreakableQueue:
     """The real queue behind a bad line.
 
     `cut`: nothing arrives, callers hear that the store does not answer. `stale`: claims and
-    renewals do not arrive, but the worker believes they do. `answers_lost`: so many claims are made
-    whose answer is lost. `claims` counts the tries to claim. `before_hand_back` runs before the
+    renewals do not arrive, but the worker believes they do. `unrenewed`: the same of renewals,
+    until something is claimed. `answers_lost`: so many claims are made whose answer is lost.
+    `claims` counts the tries to claim. `before_hand_back` runs before the
     next hand-back arrives.
     """
 
@@ -233,6 +234,7 @@ class BreakableQueue:
         self._renewed: Sequence[Claim] = ()
         self.cut = False
         self.stale = False
+        self.unrenewed = False
         self.answers_lost = 0
         self.claims = 0
         self.before_hand_back: Callable[[], Awaitable[object]] | None = None
@@ -245,6 +247,7 @@ class BreakableQueue:
         self.claims += 1
         self._check()
         claims = [] if self.stale else await self._queue.claim(limit)
+        self.unrenewed = self.unrenewed and not claims
         if claims and self.answers_lost:
             self.answers_lost -= 1
             raise StoreUnavailable("the answer was lost")
@@ -252,7 +255,7 @@ class BreakableQueue:
 
     async def renew(self) -> Sequence[Claim]:
         self._check()
-        if not self.stale:
+        if not self.stale and not self.unrenewed:
             self._renewed = await self._queue.renew()
         return self._renewed
 

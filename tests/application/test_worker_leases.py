@@ -1,12 +1,16 @@
 """Leases: taken over, lost, never orphaned; a slow or dead worker harms nobody."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from application.callers import Caller
+from application.ports import Append, Appended, EventLog
 from application.requests import ExecuteOptions
+from application.views import ExecutionView
 from domain import events as ev
 from domain.errors import NotFound
 from domain.json_values import JsonObject
@@ -92,6 +96,86 @@ async def test_work_goes_on_after_the_queue_was_away(engine_url: str) -> None:
         for execution in executions:
             assert (await engine.ended(execution)).status == "COMPLETED"
         assert len(engine.deeds.calls("a")) == 3
+
+
+# --- the answer to a handed-over append comes late ---
+
+
+class SlowAnswer:
+    """The real log; `meanwhile` runs between the next commit and its answer."""
+
+    def __init__(self, log: EventLog, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._log = log
+        self._meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
+
+    async def append(self, append: Append) -> Appended:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        done = await self._log.append(append)
+        if meanwhile is not None:
+            await meanwhile()
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+async def failed(engine: Process) -> ExecutionView:
+    """An execution that a retry brings to its end once the gate is open."""
+    flow = definition(a=step("fail", config={"permanent": True}), b=step("hold"))
+    view = await engine.ended(await engine.run(flow))
+    engine.deeds.fails = False
+    return view
+
+
+async def claimed_anew(engine: Process) -> None:
+    """The lease runs out, and the same worker claims what it does not know to be its own."""
+    engine.queue.unrenewed = True
+    await until(lambda: engine.deeds.calls("b"))
+
+
+async def test_a_retry_is_acknowledged_though_its_worker_stopped_meanwhile(
+    engine_url: str,
+) -> None:
+    async with process(engine_url, lease_seconds=0.9) as engine:
+        view = await failed(engine)
+        engine.ledger.log = SlowAnswer(engine.store.log, engine.worker.stop)
+        answer = await engine.control.retry(CALLER, view.id, None, None)
+        assert (answer.view.status, answer.view.attempt) == ("PENDING", 2)
+        async with process(engine_url, engine.deeds, lease_seconds=0.9):
+            engine.deeds.open("")
+            assert (await engine.ended(view)).status == "COMPLETED"
+
+
+async def test_a_retry_is_acknowledged_though_it_was_claimed_and_ended_meanwhile(
+    engine_url: str,
+) -> None:
+    async with process(engine_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
+        view = await failed(engine)
+        engine.deeds.open("")
+
+        async def claimed_and_ended() -> None:
+            await claimed_anew(engine)
+            await until(lambda: engine.worker.holds() == 0)
+
+        engine.ledger.log = SlowAnswer(engine.store.log, claimed_and_ended)
+        answer = await engine.control.retry(CALLER, view.id, None, None)
+        assert (answer.view.status, answer.view.attempt) == ("PENDING", 2)
+        assert (await engine.ended(view)).status == "COMPLETED"
+
+
+async def test_what_was_claimed_before_it_could_be_handed_over_has_one_driver(
+    engine_url: str,
+) -> None:
+    async with process(engine_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
+        view = await failed(engine)
+        engine.ledger.log = SlowAnswer(engine.store.log, lambda: claimed_anew(engine))
+        await engine.control.retry(CALLER, view.id, None, None)
+        (claimed,) = engine.deeds.calls("b")
+        engine.deeds.open("")
+        assert (await engine.ended(view)).status == "COMPLETED"
+        assert engine.deeds.calls("b") == [claimed]
+        results = [fact for fact in await engine.facts(view) if isinstance(fact, ev.StepCompleted)]
+        assert [each.epoch for each in results if each.path == "b"] == [claimed.epoch]
 
 
 # --- another worker takes over ---

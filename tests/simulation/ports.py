@@ -70,7 +70,8 @@ class Feed:
         self.life = life
         self._weather = weather
         self._others = others
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: dict[int, Subscriber] = {}
+        self._next_key = 0
         self._seen = 0
 
     def publish(self, changes: Sequence[Changed]) -> None:
@@ -80,8 +81,13 @@ class Feed:
                 other.hear(change)
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        key, self._next_key = self._next_key, self._next_key + 1
+        self._subscribers[key] = callback
+
+        def unsubscribe() -> None:
+            self._subscribers.pop(key, None)  # a worker may be stopped twice
+
+        return unsubscribe
 
     def hear(self, change: Changed) -> None:
         """A hint of another process is on its way."""
@@ -113,7 +119,7 @@ class Feed:
                     self._tell(stream_id, version)
 
     def _tell(self, stream_id: UUID, version: int) -> None:
-        for callback in tuple(self._subscribers):
+        for callback in tuple(self._subscribers.values()):
             callback(stream_id, version)
 
 
