@@ -288,7 +288,7 @@ class Driver:
         if isinstance(outcome, Outcome):
             decisions.settle(draft, run.definition, outcome, now, go_on=go_on, rules=self._rules)
         elif isinstance(outcome, Pinned):
-            pin(draft, outcome, run.epoch)
+            pin(draft, run.definition, outcome, run.epoch, now, go_on=go_on, rules=self._rules)
         elif go_on:
             decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
         if ends and go_on:

@@ -18,6 +18,7 @@ from domain.draft import Draft
 from domain.execution_state import Child, ExecutionState, Parent
 from domain.json_values import JsonObject
 from domain.lifecycle import CANCELLED, COMPLETED, RUNNING
+from domain.planner import advance
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.workflow import NAMESPACE
 
@@ -93,8 +94,20 @@ def request_of(state: ExecutionState, child: Child) -> Request:
     )
 
 
-def pin(draft: Draft, pinned: Pinned, epoch: int) -> None:
-    """The try has its version, and its execution is about to begin; unless it has ended."""
+def pin(
+    draft: Draft,
+    definition: Definition,
+    pinned: Pinned,
+    epoch: int,
+    now: datetime,
+    *,
+    go_on: bool = True,
+    rules: RecoveryRules = DEFAULT_RULES,
+) -> None:
+    """The try has its version, and its execution is about to begin; unless it has ended.
+
+    Without `go_on` nothing new begins, as in `decisions.settle`.
+    """
     state, path = draft.state, pinned.path
     step = state.steps.get(path)
     outcome = Outcome(path, pinned.attempt, pinned.try_no, epoch, code="interrupted")
@@ -105,6 +118,8 @@ def pin(draft: Draft, pinned: Pinned, epoch: int) -> None:
         or (step.attempt, step.try_no) != (pinned.attempt, pinned.try_no)
     ):
         draft.record(late(outcome))
+        if go_on:  # with what made it late, which this worker may see now for the first time
+            advance(definition, draft, now, rules)
         return
     draft.record(
         ev.ChildStarted(

@@ -293,7 +293,7 @@ class Run:
         place = (path, present.attempt, present.try_no)
         draft = self.draft()
         found = Pinned(*place, "wf-inner-1", "inner", 1, EXECUTION_ID, "", 1, wait)
-        pin(draft, found, self.epoch)
+        pin(draft, self.definition, found, self.epoch, self.now, rules=self.rules)
         return self.store(draft)
 
     def end_child(self, child_id: UUID, **fields: Any) -> list[str]:

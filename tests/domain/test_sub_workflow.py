@@ -135,6 +135,14 @@ def test_a_pin_that_comes_too_late_begins_nothing() -> None:
     assert not run.state.children
 
 
+def test_a_pin_that_comes_too_late_goes_on_with_what_made_it_late() -> None:
+    run = Run(workflow({"a": step("sub", compensate_with="back"), "sub": call(), "back": step()}))
+    run.go()
+    run.succeed("a")
+    run.cancel()
+    assert run.pin("sub") == ["late_result_ignored sub interrupted", "step_started a~undo #1"]
+
+
 def test_a_retry_of_the_execution_has_a_new_child_while_the_old_one_is_owed() -> None:
     run = pinned(timeout_seconds=5)
     run.pass_time(5)
