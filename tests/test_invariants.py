@@ -11,10 +11,12 @@ from msgspec import structs
 from application.views import summarise
 from domain import events as ev
 from domain.events import Event, Recorded
+from domain.json_values import JsonObject
 from domain.lifecycle import status_of
 from tests.builders import (
     EXECUTION_ID,
     Run,
+    call,
     fork,
     linear,
     normalised,
@@ -297,6 +299,15 @@ def test_the_chain_of_a_long_run_is_checked_too() -> None:
     assert check_all(recorded(Run(linear(50)).succeed_all().events)) == []
 
 
+def inline(raw: JsonObject) -> Run:
+    """A run that brings its definition with it."""
+    run = Run(raw)
+    first = run.events[0]
+    data = structs.replace(first.data, definition=normalised(raw))
+    run.events[0] = structs.replace(first, data=data)
+    return run
+
+
 def waited() -> Run:
     """A wait, and a fork of which one branch is enough."""
     steps = {
@@ -305,12 +316,7 @@ def waited() -> Run:
         "p": step(),
         "q": step(),
     }
-    raw = workflow(steps)
-    run = Run(raw)
-    first = run.events[0]
-    inline = structs.replace(first.data, definition=normalised(raw))
-    run.events[0] = structs.replace(first, data=inline)
-    return run.succeed_all()
+    return inline(workflow(steps)).succeed_all()
 
 
 def test_what_happens_before_its_time_is_found() -> None:
@@ -333,3 +339,13 @@ def test_finished_work_that_is_done_again_is_found() -> None:
     run = Run(linear(2)).succeed_all()
     begun = find(run, ev.StepStarted)
     assert "I7" in broken(insert(run, ev.StepCompleted, begun.data))
+
+
+def test_a_step_that_times_out_too_early_is_found_and_the_time_out_of_its_child_is_not() -> None:
+    run = inline(workflow({"sub": call(timeout_seconds=60)}))
+    run.go()
+    run.pin("sub")
+    (child,) = run.state.children
+    run.end_child(child, error_class="timeout", code="step_timeout")
+    assert broken(recorded(run.events)) == set()
+    assert broken(changed(run, ev.StepFailed, epoch=0)) == {"I19"}

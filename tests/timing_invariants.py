@@ -61,7 +61,10 @@ class _Times:
                 self.retries = {
                     each: due for each, due in self.retries.items() if not is_inside(each, path)
                 }
-                return self.deadlines.get(path) if data.code == "step_timeout" else None
+                # Of a child that timed out the step takes over the code; only the engine itself,
+                # which has no epoch, tells that the time of the step is over.
+                own = data.code == "step_timeout" and not data.epoch
+                return self.deadlines.get(path) if own else None
             case ev.RetryScheduled(path=path, due_at=due):
                 self.retries[path] = due
             case ev.RecoveryExhausted(path=path):
