@@ -24,6 +24,7 @@ from tests.simulation.virtual_loop import VirtualLoop
 
 STORM_SECONDS: Final = 9.0
 CALM_SECONDS: Final = 30.0
+CALM_SECONDS_MAX: Final = 600.0
 LOOK_SECONDS: Final = 1.0
 _EPOCH: Final = to_microseconds(START)
 
@@ -38,8 +39,8 @@ class Flaws:
 
 @dataclass(slots=True)
 class Story:
-    """What came of a seed. `restless` says what still moves, or should, half a minute after the
-    last fault; `seconds` are virtual.
+    """What came of a seed. `restless` says what still moves, or should, long after the last
+    fault; `seconds` are virtual.
     """
 
     seed: int
@@ -170,18 +171,25 @@ class Simulation:
             await blow.strike(self, victims[self.chance.randrange(len(victims))])
 
     async def _calm(self) -> None:
-        """Nothing bad happens any more; half a minute is enough for everything to come to rest."""
+        """Nothing bad happens any more, so everything comes to rest.
+
+        Half a minute in which nothing happens is too long for that. What does go on may take
+        longer: re-tries inside re-tries of a loop add up.
+        """
         self.weather.stormy = False
-        for process in list(self.processes):
-            if process.life.dead:  # killed by an effect
-                self.replace(process)
-        ends = self.loop.time() + CALM_SECONDS
-        while self.loop.time() < ends:
+        began = happened = self.loop.time()
+        head = self.store.head()
+        while self.loop.time() < min(happened + CALM_SECONDS, began + CALM_SECONDS_MAX):
+            for process in list(self.processes):
+                if process.life.dead:  # by an effect, which may have begun to in the storm
+                    self.replace(process)
             self.replace_projector()
             await asyncio.sleep(LOOK_SECONDS)
             self.restless = list(unrest(self))
             if not self.restless:
                 return
+            if head != self.store.head():
+                head, happened = self.store.head(), self.loop.time()
 
     # --- the end ---
 
