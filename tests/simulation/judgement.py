@@ -38,6 +38,7 @@ def violations(story: Story) -> list[Violation]:
         for event, facts in story.reports
         if event not in _EXPECTED_REPORTS
     ]
+    found += [Violation("I21", where, error) for where, error in story.crashes]
     return sorted(found)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from application.ports import Changed
+from domain.errors import FlowledgerError
 from infrastructure.event_store.queue_writes import to_microseconds
 from tests.builders import START
 from tests.invariants import Answer
@@ -20,7 +21,7 @@ from tests.simulation.projector import ProjectedTables, Projector
 from tests.simulation.resting import unrest
 from tests.simulation.store import Checks, SimulatedStore
 from tests.simulation.themes import THEMES
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_loop import Crash, VirtualLoop
 
 STORM_SECONDS: Final = 9.0
 CALM_SECONDS: Final = 30.0
@@ -39,8 +40,8 @@ class Flaws:
 
 @dataclass(slots=True)
 class Story:
-    """What came of a seed. `restless` says what still moves, or should, long after the last
-    fault; `seconds` are virtual.
+    """What came of a seed. `crashes` are errors that are no answer to anybody; `restless` says what
+    still moves, or should, long after the last fault; `seconds` are virtual.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class Story:
     faults: dict[str, int]
     restless: list[str]
     reports: list[tuple[str, dict[str, object]]]
+    crashes: list[Crash]
     seconds: float
 
     @property
@@ -207,6 +209,7 @@ class Simulation:
             {name: count for name, count in sorted(self.weather.faults.items()) if count},
             self.restless,
             [report for process in everybody for report in process.reports],
+            self.loop.crashes(FlowledgerError),
             self.loop.time(),
         )
 

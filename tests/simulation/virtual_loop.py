@@ -4,11 +4,19 @@ import asyncio
 import selectors
 from collections.abc import Coroutine, Mapping
 from contextvars import Context
-from typing import Any
+from traceback import format_exception
+from typing import Any, NamedTuple
 
 
 class Stuck(Exception):
     """Nothing is scheduled any more, and somebody still waits."""
+
+
+class Crash(NamedTuple):
+    """An error that nobody caught: the coroutine or callback it ended, and its traceback."""
+
+    where: str
+    error: str
 
 
 class NumberedTask(asyncio.Task[Any]):
@@ -64,6 +72,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.tasks: list[NumberedTask] = []
         """All there ever were: asyncio itself would let go of one that nobody can wake."""
         self.set_task_factory(self._task)
+        self._callbacks_failed: list[tuple[str, BaseException]] = []
+        self.set_exception_handler(self._failed)
 
     def _task(
         self,
@@ -82,3 +92,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def microseconds(self) -> int:
         """The same as a whole number."""
         return round(self._waiting.seconds * 1_000_000)
+
+    def crashes(self, foreseen: type[BaseException]) -> list[Crash]:
+        """What has ended with an error that is not `foreseen`, each error once."""
+        failed = [
+            (each.get_coro().__qualname__, error)
+            for each in self.tasks
+            if each.done() and not each.cancelled() and (error := each.exception()) is not None
+        ]
+        failed += self._callbacks_failed
+        once = {id(error): (where, error) for where, error in reversed(failed)}
+        return [
+            Crash(where, "".join(format_exception(error)).rstrip())
+            for where, error in reversed(once.values())
+            if not isinstance(error, foreseen)
+        ]
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "handle" in context and "exception" in context:
+            self._callbacks_failed.append((repr(context["handle"]), context["exception"]))
+        else:
+            loop.default_exception_handler(context)
