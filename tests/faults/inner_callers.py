@@ -46,21 +46,22 @@ HELD: JsonObject = {
 
 @dataclass(slots=True)
 class Stalls:
-    """When acknowledgements came, and how long after each blow the next one did (seconds)."""
+    """When acknowledgements came; for each blow the longest time without one until the next blow
+    (seconds).
+    """
 
     last: float = 0.0
-    blows: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def blow(self) -> None:
         """A fault strikes now."""
-        self.blows.append(time.monotonic())
+        self.seconds.append(0.0)
 
     def acknowledged(self) -> None:
         """Somebody was answered."""
-        self.last = time.monotonic()
-        while len(self.seconds) < len(self.blows) and self.last > self.blows[-1]:
-            self.seconds.append(self.last - self.blows[-1])
+        before, self.last = self.last, time.monotonic()
+        if self.seconds:
+            self.seconds[-1] = max(self.seconds[-1], self.last - before)
 
     def figures(self) -> dict[str, float]:
         """Median and maximum."""
