@@ -54,7 +54,9 @@ class Report:
     violations: list[str] = field(default_factory=list)
     controls: dict[str, list[str]] = field(default_factory=dict)
     forbidden: str = ""
-    """Why this kernel does not allow the fault; empty when it was run."""
+    """Why this kernel or account does not allow the fault; empty when it was run. A full run
+    that shows nothing for that is a miss.
+    """
     doing: Callable[[], str] = str
     """Where the run is, for the lines of progress."""
 
@@ -74,7 +76,7 @@ class Report:
     def misses(self) -> list[str]:
         """Why the run does not show what it should."""
         if self.forbidden:
-            return []
+            return [] if self.quick else [f"nothing was shown: {self.forbidden}"]
         found = self.violations[:SHOWN_MAX]
         found += [f"void: no {each} happened" for each, times in self.bites.items() if not times]
         found += [
