@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -88,9 +89,7 @@ class InnerCallers:
         """These workflows, or the two of the stories."""
         for definition in definitions or (QUICK, HELD):
             caller = _keyed("publish", str(definition["name"]))
-            await self._heard(
-                lambda each=definition, by=caller: self.services.workflows.publish(by, each)
-            )
+            await self._heard(partial(self.services.workflows.publish, caller, definition))
 
     async def quick_story(self, number: int) -> None:
         """One execution of one step: one acknowledged command."""
@@ -150,11 +149,8 @@ class InnerCallers:
         """I18: wait for what runs; what does not end."""
         stuck = []
         for identifier in self.executions:
-            view = await self._heard(
-                lambda each=identifier: self.services.history.wait_ended(
-                    "default", str(each), PATIENCE_SECONDS
-                )
-            )
+            ended = partial(self.services.history.wait_ended, "default", str(identifier))
+            view = await self._heard(partial(ended, PATIENCE_SECONDS))
             if view.completed_at is None:
                 stuck.append(f"I18 {identifier}: {view.status} long after the last fault")
         return stuck

@@ -171,7 +171,7 @@ class Field:
     async def _race(self, number: int) -> Race:
         race = Race(number, fails=number % 2 == 1)
         seconds = self._chance.uniform(0, STEP_SECONDS)
-        body = {"input_data": {"seconds": seconds, "fails": race.fails}}
+        body: JsonObject = {"input_data": {"seconds": seconds, "fails": race.fails}}
         asked = time.monotonic()
         taken = (await self._until_taken(body, f"race-{number}")).json()
         race.id = str(taken["id"])
@@ -182,11 +182,14 @@ class Field:
         aim = self._aims[race.fails]
         pause = aim.seconds()
         callers = 1 + (number % 4 == 0)
-        *heard_of_cancels, _ = await asyncio.gather(
-            *(self._cancel(race, f"{number}-{each}", pause) for each in range(callers)),
-            self._read(race, pause * self._chance.random()),
+        reading = asyncio.create_task(self._read(race, pause * self._chance.random()))
+        self._note(
+            race,
+            await asyncio.gather(
+                *(self._cancel(race, f"{number}-{each}", pause) for each in range(callers))
+            ),
         )
-        self._note(race, heard_of_cancels)
+        await reading
         await self._read(race, 0.0)
         race.end = await self._end_of(race)
         aim.learn(race.end)

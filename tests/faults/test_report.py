@@ -52,7 +52,8 @@ def test_what_the_kernel_forbids_is_said_and_missed_by_a_full_run_only() -> None
 
 
 def test_where_a_run_is_can_change_while_it_lasts() -> None:
-    report, done = held(), []
+    report = held()
+    done: list[int] = []
     report.now(lambda: f"{len(done)} done")
     done.append(1)
     assert report.doing() == "1 done"
