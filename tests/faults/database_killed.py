@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from tests.faults.inner_callers import InnerCallers, inner_callers
+from tests.faults.inner_callers import InnerCallers, any_ended, inner_callers
 from tests.faults.judging import judge, keep, opened, whole_log
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.report import Options, Report, main
@@ -80,14 +80,14 @@ async def _campaign(
     report.now(lambda: f"{callers.acknowledged} acknowledged")
     while report.bites["kill"] < plan.kills:
         await asyncio.sleep(chance.uniform(*plan.pause_seconds))
-        if any(task.done() for task in working):
+        if any_ended(working):
             break
         before = callers.unavailable
         callers.stalls.blow()
         await asyncio.to_thread(server.kill)
         await server.revive()
         revived = time.monotonic()
-        while callers.stalls.last < revived and not any(each.done() for each in working):  # noqa: ASYNC110
+        while callers.stalls.last < revived and not any_ended(working):  # noqa: ASYNC110 - others' clocks
             await asyncio.sleep(0.005)
         report.bit("kill", 1 if callers.unavailable > before else 0)
     busy = [each for each in working if not each.done()]

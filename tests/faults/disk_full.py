@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.faults.database_killed import lost_when_killed
 from tests.faults.disk_errors import TracingRefused, failing_flushes
-from tests.faults.inner_callers import InnerCallers, inner_callers
+from tests.faults.inner_callers import InnerCallers, any_ended, inner_callers
 from tests.faults.judging import judge, keep
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.report import Options, Report, main
@@ -113,7 +113,7 @@ async def _fill_and_free(
     before = callers.unavailable
     async with _at_work(callers, plan, number) as working:
         filler = await asyncio.to_thread(_fill, place)
-        while callers.unavailable == before and not any(task.done() for task in working):
+        while callers.unavailable == before and not any_ended(working):
             await asyncio.to_thread(_fill, place)  # until an append finds no room
             await asyncio.sleep(0.02)
         await asyncio.sleep(chance.uniform(*plan.full_seconds))
@@ -148,7 +148,7 @@ async def _refused(
     callers: InnerCallers, before: int, working: Sequence["asyncio.Task[None]"]
 ) -> None:
     """Return once a caller was told that nothing can be stored."""
-    while callers.unavailable == before and not any(each.done() for each in working):  # noqa: ASYNC110
+    while callers.unavailable == before and not any_ended(working):  # noqa: ASYNC110 - others' clocks
         await asyncio.sleep(0.01)
 
 

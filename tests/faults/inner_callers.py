@@ -7,7 +7,7 @@ answer is a false refusal: these commands never compete with one another.
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -174,6 +174,11 @@ class InnerCallers:
                     if len(self.false_refusals) > REFUSALS_MAX:
                         raise
                 await asyncio.sleep(PAUSE_SECONDS)
+
+
+def any_ended(working: Sequence["asyncio.Task[None]"]) -> bool:
+    """Whether a caller has given up, or has nothing more to tell."""
+    return any(task.done() for task in working)
 
 
 def _keyed(route: str, key: str) -> Caller:
