@@ -32,10 +32,12 @@ class Run:
     """`assigned` are the tries that this worker owes an outcome; `performing` the tasks inside a
     handler; `expected` is the newest version that this worker wrote or is about to write, so that
     its own changes are no news; `lost` is a lease that belongs to somebody else, `over` a run that
-    the worker holds no more. `attended` are the children that were begun or told.
+    the worker holds no more. `attended` are the children that were begun or told. The lease was
+    granted between `asked_at` and `since`.
     """
 
     __slots__ = (
+        "asked_at",
         "assigned",
         "attended",
         "definition_or_none",
@@ -53,10 +55,10 @@ class Run:
         "since",
     )
 
-    def __init__(self, execution_id: UUID, epoch: int, since: datetime) -> None:
+    def __init__(self, execution_id: UUID, epoch: int, asked_at: datetime) -> None:
         self.execution_id = execution_id
         self.epoch = epoch
-        self.since = since
+        self.asked_at = self.since = asked_at
         self.entry: Entry | None = None
         self.definition_or_none: Definition | None = None
         self.expected = 0

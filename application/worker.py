@@ -200,20 +200,23 @@ class Worker:
                     heappush(self._dues, due)
 
     async def _claim(self, room: int) -> bool:
+        asked_at = self._clock.now()
         try:
             claims = await self._queue.claim(min(room, 200))
         except StoreUnavailable:
             await self._clock.sleep(BACK_OFF_SECONDS)
             return False
         for claim in claims:
-            self._begin(claim)
+            self._begin(claim, asked_at)
         return bool(claims)
 
-    def _begin(self, claim: Claim) -> None:
+    def _begin(self, claim: Claim, asked_at: datetime) -> None:
+        """Work under a lease that was asked for at `asked_at`, from which it counts."""
         held = self._runs.get(claim.execution_id)
         if held is not None:
             self._driver.drop(held)
-        run = Run(claim.execution_id, claim.epoch, self._clock.now())
+        run = Run(claim.execution_id, claim.epoch, asked_at)
+        run.since = self._clock.now()
         run.expected = claim.version
         self._runs[claim.execution_id] = run
         self._driver.figures.claimed += 1
@@ -231,17 +234,21 @@ class Worker:
             wake()
 
     async def _renewing(self) -> None:
+        pause = self._options.renew_seconds
         while True:
-            await self._clock.sleep(self._options.renew_seconds)
+            await self._clock.sleep(pause)
             started = self._clock.now()
             try:
                 claims = await self._queue.renew()
             except StoreUnavailable:
+                # Soon again: two turns that fail would be the end of every lease.
+                pause = min(BACK_OFF_SECONDS, self._options.renew_seconds)
                 continue
+            pause = self._options.renew_seconds
             self._renewed_at = started  # the lease counts from a moment after it
             self._driver.figures.renewals += 1
             self._compare(claims, started)
-            self._take_up(claims)
+            self._take_up(claims, started)
 
     def _compare(self, claims: Sequence[Claim], asked_at: datetime) -> None:
         """Runs whose queue row is gone or has moved on look at the log."""
@@ -255,7 +262,7 @@ class Worker:
             elif claim.version > run.expected or claim.woken:
                 self.spawn(run, self._driver.refresh(run))
 
-    def _take_up(self, claims: Sequence[Claim]) -> None:
+    def _take_up(self, claims: Sequence[Claim], asked_at: datetime) -> None:
         """Work under leases of ours that nobody here knows of: the answer to a claim was lost, or
         who asked for the execution left before it could be handed over.
 
@@ -268,17 +275,19 @@ class Worker:
         }
         if not self._stopping:
             for key in idle.keys() & self._idle:
-                self._begin(idle[key])
+                self._begin(idle[key], asked_at)
         self._idle = frozenset(idle)
 
     def _fence(self) -> None:
         """No renewal for too long: others may have taken over, so nothing more is done under these
-        leases.
+        leases. One that was granted meanwhile is as good as a renewed one.
         """
-        if not self.fresh():
-            for run in list(self._runs.values()):
-                if run.epoch:
-                    self._driver.lose(run)
+        if self.fresh():
+            return
+        oldest = self._clock.now() - timedelta(seconds=self._options.fence_seconds)
+        for run in list(self._runs.values()):
+            if run.epoch and run.asked_at <= oldest:
+                self._driver.lose(run)
 
     async def _ticking(self) -> None:
         """Time-outs of tries and leases held here; all else that is timed lies in the queue."""

@@ -68,14 +68,14 @@ def branch(
 
 
 def parallel(children: list[str], following: str | None = None, **fields: Any) -> JsonObject:
-    return {"type": "parallel", "parallel_steps": children, "next_step": following, **fields}
+    return {"type": "parallel", "parallel_steps": [*children], "next_step": following, **fields}
 
 
 def loop(
     collection: Json, body: list[str], following: str | None = None, **fields: Any
 ) -> JsonObject:
     """A loop; members of `loop_config` may be given by name, `errors` is its `on_error`."""
-    config: JsonObject = {"collection": collection, "loop_body": body}
+    config: JsonObject = {"collection": collection, "loop_body": [*body]}
     for name in ("execution_mode", "max_parallelism", "max_iterations"):
         if name in fields:
             config[name] = fields.pop(name)

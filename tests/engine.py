@@ -225,8 +225,8 @@ class BreakableQueue:
     `cut`: nothing arrives, callers hear that the store does not answer. `stale`: claims and
     renewals do not arrive, but the worker believes they do. `unrenewed`: the same of renewals,
     until something is claimed. `answers_lost`: so many claims are made whose answer is lost.
-    `claims` counts the tries to claim. `before_hand_back` runs before the
-    next hand-back arrives.
+    `renewals_lost`: so many renewals do not arrive. `claims` counts the tries to claim.
+    `before_hand_back` runs before the next hand-back arrives.
     """
 
     def __init__(self, queue: WorkQueue) -> None:
@@ -236,6 +236,7 @@ class BreakableQueue:
         self.stale = False
         self.unrenewed = False
         self.answers_lost = 0
+        self.renewals_lost = 0
         self.claims = 0
         self.before_hand_back: Callable[[], Awaitable[object]] | None = None
 
@@ -255,6 +256,9 @@ class BreakableQueue:
 
     async def renew(self) -> Sequence[Claim]:
         self._check()
+        if self.renewals_lost:
+            self.renewals_lost -= 1
+            raise StoreUnavailable("the renewal was lost")
         if not self.stale and not self.unrenewed:
             self._renewed = await self._queue.renew()
         return self._renewed

@@ -11,6 +11,7 @@ from application.callers import Caller
 from application.ports import Append, Appended, EventLog
 from application.requests import ExecuteOptions
 from application.views import ExecutionView
+from application.worker import TICK_SECONDS
 from domain import events as ev
 from domain.errors import NotFound
 from domain.json_values import JsonObject
@@ -176,6 +177,38 @@ async def test_what_was_claimed_before_it_could_be_handed_over_has_one_driver(
         assert engine.deeds.calls("b") == [claimed]
         results = [fact for fact in await engine.facts(view) if isinstance(fact, ev.StepCompleted)]
         assert [each.epoch for each in results if each.path == "b"] == [claimed.epoch]
+
+
+async def test_a_renewal_that_failed_is_tried_again_while_there_is_time(engine_url: str) -> None:
+    async with process(engine_url, lease_seconds=4.5, renew_seconds=1.5) as engine:
+        execution = await engine.run(definition(a=step("hold")))
+        await until(lambda: engine.deeds.done)
+        engine.queue.renewals_lost = 2
+        await until(lambda: engine.worker.figures.renewals or engine.deeds.interrupted)
+        engine.deeds.open("")
+
+        assert (await engine.ended(execution)).status == "COMPLETED"
+        assert engine.worker.figures.leases_lost == 0
+
+
+async def test_what_was_leased_since_the_last_renewal_is_not_given_up_with_the_rest(
+    engine_url: str,
+) -> None:
+    async with process(engine_url, lease_seconds=3.0, renew_seconds=0.1) as engine:
+        old = await engine.run(definition(a=step("hold", config={"gate": "old"})))
+        engine.queue.renewals_lost = 1_000
+        await until(lambda: engine.deeds.interrupted)
+        new = await engine.run(definition(a=step("hold", config={"gate": "new"})))
+        await until(lambda: engine.deeds.calls("a", new.id))
+        for _ in range(5):
+            await asyncio.sleep(TICK_SECONDS)
+        engine.deeds.open("new")
+
+        assert (await engine.ended(new)).status == "COMPLETED"
+        assert {deed.execution_id for deed in engine.deeds.interrupted} == {old.id}
+        engine.queue.renewals_lost = 0
+        engine.deeds.open("old")
+        assert (await engine.ended(old)).status == "COMPLETED"
 
 
 # --- another worker takes over ---

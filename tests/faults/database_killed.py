@@ -8,15 +8,16 @@ its commits to be written: there the same kills must lose what was acknowledged.
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 
-from tests.faults.inner_callers import InnerCallers, inner_callers
+from tests.faults.inner_callers import InnerCallers, any_ended, inner_callers
 from tests.faults.judging import judge, keep, opened, whole_log
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
-from tests.faults.report import Options, Report, main, tell
+from tests.faults.report import Options, Report, main
 from tests.invariants import check_answers
 
 HELD_SHARE = 3
@@ -49,8 +50,11 @@ async def run(options: Options, report: Report) -> None:
         url = server.create_database()
         async with inner_callers(url, options.folder) as callers:
             await _campaign(server, callers, plan, chance, report)
+            report.now("waiting for what was begun to end")
             report.violations += await callers.ended()
+            report.now("waiting for the tables")
             await callers.services.reads.wait_for(await callers.services.store.log.head(), 60)
+        report.now("judging")
         log, broken = await judge(url, callers.history)
         report.violations += broken
         keep(options, "F1", log, callers.history)
@@ -73,19 +77,19 @@ async def _campaign(
         for _ in range(plan.callers)
     ]
     report.bit("kill", 0)
+    report.now(lambda: f"{callers.acknowledged} acknowledged")
     while report.bites["kill"] < plan.kills:
         await asyncio.sleep(chance.uniform(*plan.pause_seconds))
-        if any(task.done() for task in working):
+        if any_ended(working):
             break
         before = callers.unavailable
         callers.stalls.blow()
         await asyncio.to_thread(server.kill)
         await server.revive()
-        while callers.stalls.last < callers.stalls.blows[-1]:  # noqa: ASYNC110 - others' clocks
+        revived = time.monotonic()
+        while callers.stalls.last < revived and not any_ended(working):  # noqa: ASYNC110 - others' clocks
             await asyncio.sleep(0.005)
         report.bit("kill", 1 if callers.unavailable > before else 0)
-        if report.bites["kill"] % 10 == 0:
-            tell(f"{report.bites['kill']} kills, {callers.acknowledged} acknowledged")
     busy = [each for each in working if not each.done()]
     while busy and callers.acknowledged < plan.acknowledged:
         _, pending = await asyncio.wait(busy, timeout=0.1)

@@ -1,7 +1,9 @@
-"""F10: the disk of PostgreSQL is full; callers are told so, and work goes on when there is room.
+"""F10: the disk of PostgreSQL is full, or reports errors; callers are told so, and work goes on
+when there is room, or a good disk.
 
 The cluster lives in a file system of its own (tmpfs) which is filled to the last block. PostgreSQL
 may stop over it, so it has a supervisor that starts it again; nobody does anything but make room.
+Errors are those of every flush of its log (EIO, see disk_errors.py), over which it ends at once.
 Nothing acknowledged is lost. The control has commits that are not waited for: what it acknowledged
 before the disk was full is gone.
 """
@@ -11,16 +13,17 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.database_killed import lost_when_killed
-from tests.faults.inner_callers import InnerCallers, inner_callers
+from tests.faults.disk_errors import TracingRefused, failing_flushes
+from tests.faults.inner_callers import InnerCallers, any_ended, inner_callers
 from tests.faults.judging import judge, keep
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
-from tests.faults.report import Options, Report, main, tell
+from tests.faults.report import Options, Report, main
 
 SMALL, LARGE = "size=120m", "size=400m"
 SETTINGS = (
@@ -36,15 +39,16 @@ BLOCK = b"\0" * 65_536
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How often the disk fills up, and for how long it stays full."""
+    """How often the disk fills up, and for how long it stays full; how often it reports errors."""
 
     times: int
     full_seconds: tuple[float, float]
     callers: int
+    errors: int
 
 
-FULL = Plan(8, (2.0, 8.0), 16)
-QUICK = Plan(1, (0.5, 0.5), 4)
+FULL = Plan(8, (2.0, 8.0), 16, 8)
+QUICK = Plan(1, (0.5, 0.5), 4, 1)
 
 
 async def run(options: Options, report: Report) -> None:
@@ -79,7 +83,10 @@ async def _campaign(
         await callers.publish()
         report.bit("full disk", 0)
         for number in range(plan.times):
+            report.now(f"disk full, turn {number + 1} of {plan.times}")
             await _fill_and_free(server.folder, callers, plan, number, chance, report)
+        await _errors(server, callers, plan, options, report)
+        report.now("waiting for what was begun to end")
         report.violations += await callers.ended()
         await callers.services.reads.wait_for(await callers.head(), 60)
     log, broken = await judge(url, callers.history)
@@ -104,34 +111,75 @@ async def _fill_and_free(
     report: Report,
 ) -> None:
     before = callers.unavailable
+    async with _at_work(callers, plan, number) as working:
+        filler = await asyncio.to_thread(_fill, place)
+        while callers.unavailable == before and not any_ended(working):
+            await asyncio.to_thread(_fill, place)  # until an append finds no room
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(chance.uniform(*plan.full_seconds))
+        report.bit("full disk", callers.unavailable > before)
+        filler.unlink()
+        larger = ["mount", "-o", f"remount,{LARGE}", str(place)]
+        await asyncio.to_thread(subprocess.run, larger, check=True)
+        await _back(callers, plan, "back_seconds_max", report)
+
+
+async def _errors(
+    server: OwnedPostgres, callers: InnerCallers, plan: Plan, options: Options, report: Report
+) -> None:
+    """The flushes of one server after the other fail."""
+    for number in range(plan.times, plan.times + plan.errors):
+        report.now(f"disk errors, turn {number - plan.times + 1} of {plan.errors}")
+        before = callers.unavailable
+        async with _at_work(callers, plan, number) as working:
+            try:
+                async with failing_flushes(server, options.folder) as failed:
+                    await _refused(callers, before, working)
+                    await asyncio.sleep(plan.full_seconds[0])
+                    report.bit("disk error", min(failed(), callers.unavailable - before, 1))
+            except TracingRefused as error:
+                report.figures["disk errors"] = f"not possible here: {error}"
+                report.demand(plan is QUICK, f"no disk errors were shown: {error}")
+                return
+            await _back(callers, plan, "back_after_errors_seconds_max", report)
+
+
+async def _refused(
+    callers: InnerCallers, before: int, working: Sequence["asyncio.Task[None]"]
+) -> None:
+    """Return once a caller was told that nothing can be stored."""
+    while callers.unavailable == before and not any_ended(working):  # noqa: ASYNC110 - others' clocks
+        await asyncio.sleep(0.01)
+
+
+async def _back(callers: InnerCallers, plan: Plan, figure: str, report: Report) -> None:
+    """Return once each caller may have heard something again."""
+    began = time.monotonic()
+    told = callers.acknowledged
+    while callers.acknowledged < told + plan.callers:  # noqa: ASYNC110 - many others' answers
+        await asyncio.sleep(0.01)
+    seconds = time.monotonic() - began
+    report.figures[figure] = max(report.figures.get(figure, 0.0), round(seconds, 2))
+    if plan is FULL:
+        report.demand(seconds <= BACK_SECONDS_MAX, f"back only {seconds:.1f} s after it was good")
+
+
+@asynccontextmanager
+async def _at_work(
+    callers: InnerCallers, plan: Plan, number: int
+) -> AsyncIterator[Sequence["asyncio.Task[None]"]]:
+    """Callers with stories of their own, until the block ends."""
     stories = iter(range(number * 100_000 + 1, (number + 1) * 100_000))
     enough = asyncio.Event()
     working = [
         asyncio.create_task(callers.work(_until(stories, enough), HELD_SHARE))
         for _ in range(plan.callers)
     ]
-    filler = await asyncio.to_thread(_fill, place)
-    while callers.unavailable == before and not any(task.done() for task in working):
-        await asyncio.to_thread(_fill, place)  # until an append finds no room
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(chance.uniform(*plan.full_seconds))
-    report.bit("full disk", callers.unavailable > before)
-    filler.unlink()
-    larger = ["mount", "-o", f"remount,{LARGE}", str(place)]
-    await asyncio.to_thread(subprocess.run, larger, check=True)
-    began = time.monotonic()
-    told = callers.acknowledged
-    while callers.acknowledged < told + plan.callers:  # noqa: ASYNC110 - many others' answers
-        await asyncio.sleep(0.01)
-    seconds = time.monotonic() - began
-    tell(f"full {number + 1} times, back after {seconds:.2f} s")
-    report.figures["back_seconds_max"] = max(
-        report.figures.get("back_seconds_max", 0.0), round(seconds, 2)
-    )
-    if plan is FULL:
-        report.demand(seconds <= BACK_SECONDS_MAX, f"back only {seconds:.1f} s after there is room")
-    enough.set()
-    await asyncio.gather(*working)
+    try:
+        yield working
+    finally:
+        enough.set()
+        await asyncio.gather(*working)
 
 
 def _until(stories: Iterator[int], enough: asyncio.Event) -> Iterator[int]:

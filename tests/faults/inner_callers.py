@@ -7,9 +7,10 @@ answer is a false refusal: these commands never compete with one another.
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -46,21 +47,22 @@ HELD: JsonObject = {
 
 @dataclass(slots=True)
 class Stalls:
-    """When acknowledgements came, and how long after each blow the next one did (seconds)."""
+    """When acknowledgements came; for each blow the longest time without one until the next blow
+    (seconds).
+    """
 
     last: float = 0.0
-    blows: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def blow(self) -> None:
         """A fault strikes now."""
-        self.blows.append(time.monotonic())
+        self.seconds.append(0.0)
 
     def acknowledged(self) -> None:
         """Somebody was answered."""
-        self.last = time.monotonic()
-        while len(self.seconds) < len(self.blows) and self.last > self.blows[-1]:
-            self.seconds.append(self.last - self.blows[-1])
+        before, self.last = self.last, time.monotonic()
+        if self.seconds:
+            self.seconds[-1] = max(self.seconds[-1], self.last - before)
 
     def figures(self) -> dict[str, float]:
         """Median and maximum."""
@@ -87,9 +89,7 @@ class InnerCallers:
         """These workflows, or the two of the stories."""
         for definition in definitions or (QUICK, HELD):
             caller = _keyed("publish", str(definition["name"]))
-            await self._heard(
-                lambda each=definition, by=caller: self.services.workflows.publish(by, each)
-            )
+            await self._heard(partial(self.services.workflows.publish, caller, definition))
 
     async def quick_story(self, number: int) -> None:
         """One execution of one step: one acknowledged command."""
@@ -149,11 +149,8 @@ class InnerCallers:
         """I18: wait for what runs; what does not end."""
         stuck = []
         for identifier in self.executions:
-            view = await self._heard(
-                lambda each=identifier: self.services.history.wait_ended(
-                    "default", str(each), PATIENCE_SECONDS
-                )
-            )
+            ended = partial(self.services.history.wait_ended, "default", str(identifier))
+            view = await self._heard(partial(ended, PATIENCE_SECONDS))
             if view.completed_at is None:
                 stuck.append(f"I18 {identifier}: {view.status} long after the last fault")
         return stuck
@@ -177,6 +174,11 @@ class InnerCallers:
                     if len(self.false_refusals) > REFUSALS_MAX:
                         raise
                 await asyncio.sleep(PAUSE_SECONDS)
+
+
+def any_ended(working: Sequence["asyncio.Task[None]"]) -> bool:
+    """Whether a caller has given up, or has nothing more to tell."""
+    return any(task.done() for task in working)
 
 
 def _keyed(route: str, key: str) -> Caller:

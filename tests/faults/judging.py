@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ PAGE = 2_000
 
 
 @asynccontextmanager
-async def opened(url: str, **changes: Any):
+async def opened(url: str, **changes: Any) -> AsyncIterator[Store]:
     """The store at `url`, not started: for reading, and for appends of the fault's own."""
     options = StoreOptions(environment={}, answer_seconds=30.0, **changes)
     store = await asyncio.to_thread(open_store, url, options)

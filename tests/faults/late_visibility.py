@@ -82,7 +82,7 @@ async def _round(url: str, each: int, report: Report) -> list[str]:
 
 
 async def _write(store: Store, count: int) -> list[UUID]:
-    streams = []
+    streams: list[UUID] = []
     while len(streams) < count:
         stream = uuid4()
         try:

@@ -69,12 +69,17 @@ class OwnedPostgres:
             return None
         return number if _alive(number) else None
 
+    def family(self) -> list[int]:
+        """The processes of the running server, the first one first; none when it does not run."""
+        first = self.postmaster()
+        return [] if first is None else [first, *_children(first)]
+
     def kill(self) -> None:
         """SIGKILL for the server and every process of it; return when all are gone."""
         first = self.postmaster()
         if first is not None:
             os.kill(first, signal.SIGSTOP)  # or it would make more of them meanwhile
-            family = [first, *_children(first)]
+            family = self.family()
             for number in family:
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)

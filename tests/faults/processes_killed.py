@@ -7,23 +7,24 @@ elsewhere within a lease and five seconds, each outcome is recorded once, under 
 import asyncio
 import random
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import psycopg
 
-from domain.events import Recorded, StepRedelivered
+from domain.events import Cancelled, Completed, Failed, Recorded, StepRedelivered
 from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.programs import Program, running
-from tests.faults.report import Options, Report, main, tell
+from tests.faults.report import Options, Report, main
 from tests.faults.workload import Workload, offered, working_on
 
 MORE_SECONDS: Final = 5.0
+ENDS: Final = (Cancelled, Completed, Failed)
 STALE: Final = """
 SELECT count(*) FROM work_queue WHERE lease_until > 0 AND lease_owner IS NOT NULL
  AND greatest(lease_until, ready_at) < flowledger_now() - %s"""
@@ -88,17 +89,19 @@ async def _campaign(
         working_on(apis, chance, plan.steps) as workload,
     ):
         watch = asyncio.create_task(_stuck(url, plan.lease_seconds))
-        killer = Killer(report, chance, workload, plan)
-        await killer.kill_all(apis, workers)
-        last_kill = time.monotonic()
+        report.now(lambda: f"{name}: {len(workload.executions)} of {plan.executions} executions")
+        await Killer(report, chance, workload, plan).kill_all(apis, workers)
+        last = datetime.now(UTC)
+        report.now(f"{name}: waiting for what was begun to end")
         report.figures["ends"] = await workload.all_ended()
-        report.figures["seconds_to_the_last_end"] = round(time.monotonic() - last_kill, 2)
         watch.cancel()
         await workload.projected()
         stuck = watch.result() if watch.done() and not watch.cancelled() else []
+        report.now(f"{name}: judging")
         log, broken = await judge(url, workload.clients.history, effects=fleet.effects)
     keep(options, f"F4-{name}", log, workload.clients.history)
     gaps = list(takeovers(log))
+    report.figures["seconds_to_the_last_end"] = round(seconds_to_the_last_end(log, last), 2)
     report.bit("work taken over", len(gaps))
     heard = workload.clients.heard
     report.figures |= {
@@ -112,7 +115,9 @@ async def _campaign(
 
 
 class Killer:
-    """Kills one process after another while executions come, and starts each again."""
+    """Kills processes while executions come, a worker and an API process at a time, and starts
+    each again.
+    """
 
     def __init__(
         self, report: Report, chance: random.Random, workload: Workload, plan: Plan
@@ -123,18 +128,23 @@ class Killer:
         self._plan = plan
 
     async def kill_all(self, apis: Sequence[Program], workers: Sequence[Program]) -> None:
-        """Every kill of the plan in random order, while the executions of the plan are offered."""
+        """Every kill of the plan, while its executions are offered."""
         plan = self._plan
-        lots = [True] * plan.worker_kills + [False] * plan.api_kills
-        self._chance.shuffle(lots)
+        kills = max(1, plan.worker_kills + plan.api_kills)
         async with offered(self._workload, plan.seconds_between):
-            await self._until(plan.executions // (len(lots) + 1) or 1)
-            for number, worker in enumerate(lots, start=1):
-                await self._kill(self._chance.choice(workers if worker else apis))
-                self._report.bit("worker killed" if worker else "API killed")
-                if number % 10 == 0:
-                    tell(f"{number} kills, {len(self._workload.executions)} executions")
+            await self._until(plan.executions // (kills + 1) or 1)
+            await asyncio.gather(
+                self._one_after_the_other(workers, plan.worker_kills, "worker killed"),
+                self._one_after_the_other(apis, plan.api_kills, "API killed"),
+            )
             await self._until(plan.executions)
+
+    async def _one_after_the_other(
+        self, programs: Sequence[Program], times: int, what: str
+    ) -> None:
+        for _ in range(times):
+            await self._kill(self._chance.choice(programs))
+            self._report.bit(what)
 
     async def _kill(self, program: Program) -> None:
         await asyncio.sleep(self._chance.uniform(0.0, 0.5))
@@ -154,6 +164,12 @@ def takeovers(log: Sequence[Recorded]) -> Iterator[float]:
         if before is not None and isinstance(each.event.data, StepRedelivered):
             yield (each.event.meta.at - before.event.meta.at).total_seconds()
         newest[each.event.execution_id] = each
+
+
+def seconds_to_the_last_end(log: Sequence[Recorded], since: datetime) -> float:
+    """How long after the last kill, or after the last was offered, the last execution ended."""
+    ends = [each.event.meta.at for each in log if isinstance(each.event.data, ENDS)]
+    return max(0.0, (max(ends, default=since) - since).total_seconds())
 
 
 def _late(report: Report, plan: Plan) -> Iterator[str]:

@@ -27,7 +27,7 @@ from tests.faults.judging import judge, keep, prepared
 from tests.faults.linearizable import Call, linearizable
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.programs import running
-from tests.faults.report import SHOWN_MAX, Options, Report, main, tell
+from tests.faults.report import SHOWN_MAX, Options, Report, main
 from tests.faults.wire import API, Caller, Heard, calling
 from tests.invariants import Answer
 
@@ -171,7 +171,7 @@ class Field:
     async def _race(self, number: int) -> Race:
         race = Race(number, fails=number % 2 == 1)
         seconds = self._chance.uniform(0, STEP_SECONDS)
-        body = {"input_data": {"seconds": seconds, "fails": race.fails}}
+        body: JsonObject = {"input_data": {"seconds": seconds, "fails": race.fails}}
         asked = time.monotonic()
         taken = (await self._until_taken(body, f"race-{number}")).json()
         race.id = str(taken["id"])
@@ -182,16 +182,17 @@ class Field:
         aim = self._aims[race.fails]
         pause = aim.seconds()
         callers = 1 + (number % 4 == 0)
-        *heard_of_cancels, _ = await asyncio.gather(
-            *(self._cancel(race, f"{number}-{each}", pause) for each in range(callers)),
-            self._read(race, pause * self._chance.random()),
+        reading = asyncio.create_task(self._read(race, pause * self._chance.random()))
+        self._note(
+            race,
+            await asyncio.gather(
+                *(self._cancel(race, f"{number}-{each}", pause) for each in range(callers))
+            ),
         )
-        self._note(race, heard_of_cancels)
+        await reading
         await self._read(race, 0.0)
         race.end = await self._end_of(race)
         aim.learn(race.end)
-        if (number + 1) % 2_000 == 0:
-            tell(f"{number + 1} races")
         return race
 
     async def _until_taken(self, body: JsonObject, key: str) -> Heard:
@@ -256,17 +257,22 @@ async def run(options: Options, report: Report) -> None:
     """20,000 races, or 150."""
     count = 150 if options.quick else 20_000
     async with owned_postgres() as postgres:
-        field, broken = await _raced(postgres, options, "races", count)
+        field, broken = await _raced(postgres, options, report, "races", count)
         report.violations += broken
         _count(report, field)
         shorter = 48 if options.quick else 1_000
         for bug in BUGS[: 1 if options.quick else None]:
-            _, broken = await _raced(postgres, options, bug, shorter, bug)
+            _, broken = await _raced(postgres, options, report, bug, shorter, bug)
             report.control(bug, broken)
 
 
 async def _raced(
-    postgres: OwnedPostgres, options: Options, name: str, count: int, bug: str = ""
+    postgres: OwnedPostgres,
+    options: Options,
+    report: Report,
+    name: str,
+    count: int,
+    bug: str = "",
 ) -> tuple[Field, list[str]]:
     url = await asyncio.to_thread(postgres.create_database, prepared)
     folder = options.place(name)
@@ -280,11 +286,13 @@ async def _raced(
             # Where a bug makes readers miss the end, it is not worth waiting for.
             patience = 0.2 if bug else 60.0
             field = Field(callers, random.Random(options.seed), patience=patience)
+            report.now(lambda: f"{name}: {len(field.races)} of {count} races")
             await field.run(count)
             last = await callers[0].get(f"{API}/executions/{field.races[-1].id}")
             await callers[0].get(
                 f"{API}/executions?page_size=1&min_position={last.json()['position']}"
             )
+        report.now(f"{name}: judging")
         history = [answer for race in field.races for answer in race.history]
         log, broken = await judge(url, history)
     keep(options, f"F5-{name}", log, history)

@@ -21,6 +21,9 @@ from typing import Any
 
 SHOWN_MAX = 20
 QUICK_RUNS_MAX = 3
+PROGRESS_SECONDS = 10.0
+SECONDS_MAX = 570.0
+"""A run that takes longer is broken off, so that each has a verdict within ten minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,11 @@ class Report:
     violations: list[str] = field(default_factory=list)
     controls: dict[str, list[str]] = field(default_factory=dict)
     forbidden: str = ""
-    """Why this kernel does not allow the fault; empty when it was run."""
+    """Why this kernel or account does not allow the fault; empty when it was run. A full run
+    that shows nothing for that is a miss.
+    """
+    doing: Callable[[], str] = str
+    """Where the run is, for the lines of progress."""
 
     def bit(self, fault: str, times: int = 1) -> None:
         """Count hits of a fault; 0 declares one that is still to come."""
@@ -69,7 +76,7 @@ class Report:
     def misses(self) -> list[str]:
         """Why the run does not show what it should."""
         if self.forbidden:
-            return []
+            return [] if self.quick else [f"nothing was shown: {self.forbidden}"]
         found = self.violations[:SHOWN_MAX]
         found += [f"void: no {each} happened" for each, times in self.bites.items() if not times]
         found += [
@@ -87,7 +94,12 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report for programs."""
-        return {**asdict(self), "misses": self.misses()}
+        told = {name: value for name, value in asdict(self).items() if name != "doing"}
+        return {**told, "misses": self.misses()}
+
+    def now(self, doing: str | Callable[[], str]) -> None:
+        """A part of the run begins; with a function, what that tells is its progress."""
+        self.doing = doing if callable(doing) else lambda: doing
 
 
 Fault = Callable[[Options, Report], Awaitable[None]]
@@ -103,18 +115,34 @@ async def live_through(number: str, fault: Fault, options: Options) -> Report:
     """Run a fault to its end; what it raises is a violation."""
     report = Report(fault=number, seed=options.seed, quick=options.quick)
     began = time.monotonic()
+    progress = asyncio.create_task(_tell_progress(report))
     try:
-        await fault(options, report)
+        async with asyncio.timeout(SECONDS_MAX):
+            await fault(options, report)
     except Exception as error:  # noqa: BLE001 - a harness that failed has shown nothing
-        report.violations.append(f"the run broke off: {type(error).__name__}: {error}")
+        where = f" at: {report.doing()}" if isinstance(error, TimeoutError) else ""
+        report.violations.append(f"the run broke off: {type(error).__name__}: {error}{where}")
         sys.stderr.write(traceback.format_exc())
     finally:
+        progress.cancel()
         report.figures["seconds"] = round(time.monotonic() - began, 1)
+        report.figures["machine"] = {
+            "cores": os.cpu_count(),
+            "load_of_15_minutes_at_the_end": round(os.getloadavg()[2], 1),
+        }
         if options.keep is not None:
             options.keep.mkdir(parents=True, exist_ok=True)
             kept = options.keep / f"{number}.json"
             kept.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     return report
+
+
+async def _tell_progress(report: Report) -> None:
+    """A line every few seconds: what has hit, and where the run is."""
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        hits = ", ".join(f"{times} x {what}" for what, times in report.bites.items())
+        tell(f"{report.fault} {hits or 'no fault yet'}; {report.doing()}")
 
 
 def read_options(

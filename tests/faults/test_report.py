@@ -43,10 +43,23 @@ def test_a_run_that_did_nothing_shows_nothing() -> None:
     assert report.misses() == ["void: no fault happened", "there is no control"]
 
 
-def test_what_the_kernel_forbids_is_said_and_not_missed() -> None:
+def test_what_the_kernel_forbids_is_said_and_missed_by_a_full_run_only() -> None:
     report = Report(fault="F0", seed=1, quick=True, forbidden="no network namespaces")
     assert report.misses() == []
     assert report.as_json()["forbidden"] == "no network namespaces"
+    report.quick = False
+    assert report.misses() == ["nothing was shown: no network namespaces"]
+
+
+def test_where_a_run_is_can_change_while_it_lasts() -> None:
+    report = held()
+    done: list[int] = []
+    report.now(lambda: f"{len(done)} done")
+    done.append(1)
+    assert report.doing() == "1 done"
+    report.now("judging")
+    assert report.doing() == "judging"
+    assert "doing" not in report.as_json()
 
 
 async def test_a_run_that_breaks_off_is_a_miss_and_is_kept(tmp_path: Path) -> None:
