@@ -60,7 +60,7 @@ def read_step(
     kind = _kind(step)
     if kind is None:
         return _common(step, step_id, "action", places) | _NO_ACTION
-    if kind != "action" and raw.get("type", "action") == "action":
+    if kind not in ("action", AGENT) and raw.get("type", "action") == "action":
         step = _from_alias(step, kind, places)
     elif kind == "loop":
         step = unfold(step, "loop_config", LOOP_FIELDS, places)
