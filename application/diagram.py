@@ -34,6 +34,7 @@ from application.diagram_lanes import (
     states_by_step,
 )
 from application.views import milliseconds_between
+from domain.agent_names import AGENT, agent_of
 from domain.definition import (
     STEPS_MAX,
     ActionStep,
@@ -407,7 +408,8 @@ def _label_after(step: Step, following: str | None) -> str:
 
 def _kind_and_action(declared: Step) -> tuple[str, str]:
     if isinstance(declared, ActionStep):
-        return "action", declared.action
+        agent = agent_of(declared.action)
+        return ("action", declared.action) if agent is None else (AGENT, agent)
     if isinstance(declared, SubWorkflowStep):
         return declared.ACTION, declared.workflow
     if isinstance(declared, WaitForEventStep):
@@ -428,6 +430,8 @@ def _sub_status(step: StepState) -> str | None:
         return "waiting_for_child"
     if awaited_signal(step) is not None:
         return "waiting_for_signal"
+    if step.dispatched is not None:
+        return "waiting_for_agent"
     if step.due_at is not None:
         return "waiting_for_time"
     return "waiting_for_person" if step.task_id is not None else None

@@ -19,10 +19,10 @@ ended, `pending` while nobody knows, `skipped` never in this attempt."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A box. `kind` is start, end, or the step's: action, human_task, wait, validate, sub_workflow
-    (`action` is the workflow), wait_for_event (`action` is the signal), conditional, parallel,
-    loop, fork_join; or alternative or compensation, for what is done in the place of a
-    step, or to undo it, at a path of its own.
+    """A box. `kind` is start, end, or the step's: action, agent (`action` is its name), human_task,
+    wait, validate, sub_workflow (`action` is the workflow), wait_for_event (`action` is the
+    signal), conditional, parallel, loop, fork_join; or alternative or compensation, for what is
+    done in the place of a step, or to undo it, at a path of its own.
 
     A step inside a loop is one box: its path has `[]` for the iteration, and it shows the iteration
     that runs, else one that stopped; `iteration` says which, like `each[3]`. `lanes` says how many

@@ -40,6 +40,7 @@ LOOKS: Final = {
 _WORDS: Final = {
     "waiting_for_time": "waiting",
     "waiting_for_person": "waiting for a person",
+    "waiting_for_agent": "waiting for an agent",
     "waiting_for_child": "waiting for its execution",
     "waiting_for_signal": "waiting for a signal",
     "awaiting_answer": "awaiting an answer",

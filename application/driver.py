@@ -33,6 +33,7 @@ from domain import decisions
 from domain.children import ChildEnd, Pinned, is_wanted, pin, settle_child
 from domain.decisions import Outcome
 from domain.definition import SUB_WORKFLOW
+from domain.dispatching import record_dispatches
 from domain.draft import Draft
 from domain.errors import NotReady
 from domain.events import Meta
@@ -243,9 +244,7 @@ class Driver:
         """
         async with run.lock:
             if run.entry is not None and run.definition_or_none is None:
-                run.definition_or_none = await self._retrying(
-                    run, lambda: self._workflows.definition(run.state)
-                )
+                await self._retrying(run, lambda: self._load_definition(run))
             begun: list[Try] = []
             every = outcome is None
             while not run.lost:
@@ -278,6 +277,12 @@ class Driver:
                 outcome, every = None, False  # it is recorded; now for the children that came of it
             return begun
 
+    async def _load_definition(self, run: Run) -> None:
+        """With the ways to its agents: a try that goes out is recorded with its start."""
+        definition = await self._workflows.definition(run.state)
+        run.transports = await self._workflows.transports(run.state, definition, self._rules)
+        run.definition_or_none = definition
+
     def _decide(
         self, run: Run, outcome: Outcome | Pinned | None, ends: Sequence[ChildEnd]
     ) -> Draft:
@@ -293,6 +298,7 @@ class Driver:
             decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
         if ends and go_on:
             advance(run.definition, draft, now, self._rules)
+        record_dispatches(draft, run.transports)
         return draft
 
     async def _look_at_children(self, run: Run, *, every: bool) -> Sequence[ChildEnd]:

@@ -14,6 +14,7 @@ from application.plain_words import clean, count, step_words, when
 from application.ports import QueueRow
 from application.verb_effects import VerbEffect, verb_effects
 from application.views import WaitView, waiting_on
+from domain.agent_names import AGENT, KAFKA, agent_of
 from domain.definition import Definition, step_id_of
 from domain.execution import ExecutionState
 from domain.execution_state import Pause
@@ -25,6 +26,7 @@ _WAITED_FOR: Final = {
     "question": "a person",
     "signal": "a signal",
     "child": "an execution that it runs",
+    AGENT: "an agent",
 }
 
 
@@ -164,7 +166,7 @@ def _wait_sentence(state: ExecutionState, wait: WaitView, now: datetime) -> str:
         case "resume":
             ends = f"; without that it fails at {time_text(wait.until)}" if wait.until else ""
             return f"A person who resumes it{ends}."
-        case "question" | "signal" | "child" | "human_task":
+        case "question" | "signal" | "child" | "human_task" | "agent":
             return _others_turn(state, wait)
     return _engines_turn(state, wait, now)
 
@@ -182,7 +184,9 @@ def _engines_turn(state: ExecutionState, wait: WaitView, now: datetime) -> str:
             return f"{step} failed; its alternative {clean(wait.detail)!r} is about to begin."
         case "compensation":
             return f"{step} is about to be undone."
-    what = f"{clean(wait.detail)}{_try_words(state, wait.path)}"
+    agent = agent_of(wait.detail)
+    done_by = clean(wait.detail) if agent is None else f"a worker calls agent {clean(agent)!r}"
+    what = f"{done_by}{_try_words(state, wait.path)}"
     return f"{step} has begun ({what}) and has not ended yet{_limit(wait)}."
 
 
@@ -196,7 +200,23 @@ def _others_turn(state: ExecutionState, wait: WaitView) -> str:
             return f"{step} waits for the signal {clean(wait.detail)!r}{limit}."
         case "child":
             return f"{step} waits for child {wait.detail}{_child_name(state, wait)}{limit}."
+        case "agent":
+            who = f"agent {clean(wait.detail)!r}"
+            return f"{step} waits for {who}{limit}{_task_words(state, wait)}."
     return f"{step} waits for a person{limit}. {_task_sentence(state, wait)}"
+
+
+def _task_words(state: ExecutionState, wait: WaitView) -> str:
+    """How the task reached the agent, and since when it is out."""
+    task = state.steps[wait.path].dispatched
+    if task is None:
+        return ""
+    if task.transport == KAFKA:
+        way = "is out over Kafka, and its result is to come back the same way"
+    else:
+        way = "is there for one of its workers to take"
+    tries = _try_words(state, wait.path)
+    return f": task {task.task_id}{tries} {way}, since {time_text(task.since)}"
 
 
 def _child_name(state: ExecutionState, wait: WaitView) -> str:

@@ -141,7 +141,7 @@ class Requests:
         self, caller: Caller, definition: Json, options: ExecuteOptions
     ) -> Answer:
         """Request an execution of a definition that is stored with it and nowhere else."""
-        normalised, _ = self._workflows.accepted(definition)
+        normalised, _ = await self._workflows.accepted(caller.workspace_id, definition)
         digest = sha256_of(normalised)
         wanted = Request(
             workflow_id=f"inline-{digest[:12]}",

@@ -3,7 +3,7 @@ sees.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -32,8 +32,9 @@ class Run:
     """`assigned` are the tries that this worker owes an outcome; `performing` the tasks inside a
     handler; `expected` is the newest version that this worker wrote or is about to write, so that
     its own changes are no news; `lost` is a lease that belongs to somebody else, `over` a run that
-    the worker holds no more. `attended` are the children that were begun or told. The lease was
-    granted between `asked_at` and `since`.
+    the worker holds no more. `attended` are the children that were begun or told; `transports` says
+    how work reaches the agents that it may need. The lease was granted between `asked_at` and
+    `since`.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Run:
         "performing",
         "progress",
         "since",
+        "transports",
     )
 
     def __init__(self, execution_id: UUID, epoch: int, asked_at: datetime) -> None:
@@ -71,6 +73,7 @@ class Run:
         self.interrupted: set[Try] = set()
         self.progress: dict[Try, Json] = {}
         self.attended: Attended = set()
+        self.transports: Mapping[str, str] = {}
 
     @property
     def state(self) -> ExecutionState:

@@ -37,6 +37,7 @@ _CHANGE_THEIR_STEP: Final = frozenset(
         ev.HumanTaskCreated,
         ev.StepKept,
         ev.ChildStarted,
+        ev.TaskDispatched,
     }
 )
 _END_OTHERS: Final = frozenset(

@@ -149,6 +149,18 @@ class StepHandler(Protocol):
         ...
 
 
+class AgentCaller(Protocol):
+    """Calls the agents that a worker calls itself."""
+
+    async def call(self, name: str, config: JsonObject, context: StepContext) -> StepOutcome:
+        """Gives the agent `name` of `context.workspace_id` one task; what came of it.
+
+        Raises nothing but `asyncio.CancelledError`. The outcome is storable and holds no
+        credential.
+        """
+        ...
+
+
 class Actions(Protocol):
     """All actions of this process, by name."""
 
@@ -161,7 +173,8 @@ class Actions(Protocol):
         ...
 
     async def perform(self, action: str, config: JsonObject, context: StepContext) -> StepOutcome:
-        """Does the work of one try. Raises nothing but `asyncio.CancelledError`.
+        """Does the work of one try, `agent:NAME` by that agent. Raises nothing but
+        `asyncio.CancelledError`.
 
         `config` has its references resolved but for `${secret.NAME}`. The outcome is storable and
         free of the secrets that were filled in.

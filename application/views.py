@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from domain.agent_names import AGENT, agent_of
 from domain.compensation import UNDOING
 from domain.definition import alternative_path, is_aside, step_id_of
 from domain.execution import START, ErrorInfo, ExecutionState, StepState
@@ -58,9 +59,10 @@ class ErrorView(Struct, frozen=True):
 class WaitView(Struct, frozen=True):
     """One thing it waits for.
 
-    `kind`: start, timer, retry, alternative, question, action, human_task, signal, child,
+    `kind`: start, timer, retry, alternative, question, action, agent, human_task, signal, child,
     compensation, and resume first of all while it is paused. `until` None when only others can end
-    it; `detail` of a signal is its name, of a child its execution's id.
+    it; `detail` of a signal is its name, of a child its execution's id, of an agent (that has a
+    task and is to answer) its name.
     """
 
     kind: str
@@ -274,6 +276,8 @@ def _wait(path: str, step: StepState) -> WaitView:
         return WaitView("timer", path, step.due_at, None)
     if step.task_id is not None:
         return WaitView("human_task", path, step.deadline_at, step.task_id)
+    if step.dispatched is not None:
+        return WaitView(AGENT, path, step.deadline_at, step.dispatched.agent)
     return WaitView("action", path, step.deadline_at, step.action)
 
 
@@ -286,8 +290,8 @@ def step_view(execution_id: str, path: str, step: StepState, name: str | None = 
         step_id=step_id_of(path),
         step_name=name or step_id_of(path),
         path=path,
-        agent_name=step.action,
-        action=step.action,
+        agent_name=who_did(step.action)[0],
+        action=who_did(step.action)[1],
         attempt=step.attempt,
         try_no=step.try_no,
         delivery=step.delivery,
@@ -306,6 +310,12 @@ def step_view(execution_id: str, path: str, step: StepState, name: str | None = 
         duration_ms=milliseconds_between(step.started_at, step.ended_at),
         child_execution_id=None if step.child_id is None else str(step.child_id),
     )
+
+
+def who_did(action: str) -> tuple[str, str]:
+    """`agent_name` and `action` of a try: an agent's are its name and `agent`."""
+    agent = agent_of(action)
+    return (action, action) if agent is None else (agent, AGENT)
 
 
 def _lanes(step: StepState) -> Json:
@@ -333,7 +343,9 @@ def error_view(error: ErrorInfo | None) -> ErrorView | None:
 def _error_message(state: ExecutionState, status: str) -> str | None:
     if status == "CANCELLED":
         return f"Cancelled: {state.cancel_reason}" if state.cancel_reason else "Cancelled"
-    return state.error.message if state.error else None
+    if state.error is None:
+        return state.dispatch_problem
+    return state.error.message
 
 
 def _progress(state: ExecutionState, status: str) -> ProgressView:

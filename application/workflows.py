@@ -3,13 +3,14 @@ a version.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import structs
 
+from application.agent_directory import AgentDirectory, NoAgents
 from application.call_cycles import CallCheck
 from application.callers import Caller
 from application.ledger import TRIES, not_ready, outcome_unknown
@@ -29,6 +30,7 @@ from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReuse
 from domain.events import Event, Meta, Payload, Recorded, WorkflowPublished
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject
+from domain.recovery_rules import RecoveryRules
 from domain.validation import Verdict, validate
 from domain.workflow import WorkflowState, workflow_uuid
 
@@ -61,12 +63,15 @@ class Workflows:
         new_id: Callable[[], UUID],
         actions: ActionCatalog,
         check_schema: Callable[[Json], str | None],
+        agents: AgentDirectory | None = None,
     ) -> None:
+        """`agents` None: there are none."""
         self._log = log
         self._clock = clock
         self._new_id = new_id
         self._actions = actions
         self._check_schema = check_schema
+        self._agents: AgentDirectory = agents or NoAgents()
         self._cache: OrderedDict[UUID, tuple[WorkflowState, datetime]] = OrderedDict()
         self._definitions: OrderedDict[str, Definition] = OrderedDict()
 
@@ -75,8 +80,10 @@ class Workflows:
         return validate(definition, self._actions, self._check_schema)
 
     async def verdict(self, workspace_id: str, definition: Json) -> Verdict:
-        """What publishing would say: also whether the workflows that it runs lead back to it."""
-        verdict = self.validate(definition)
+        """What publishing would say: also whether the agents that it names exist, and whether the
+        workflows that it runs lead back to it.
+        """
+        verdict = await self._with_agents(workspace_id, self.validate(definition))
         if not verdict.calls or verdict.normalised is None:
             return verdict
         name = str(verdict.normalised["name"])
@@ -86,12 +93,27 @@ class Workflows:
             mistakes=(*verdict.mistakes, *mistakes), warnings=(*verdict.warnings, *warnings)
         )
 
-    def accepted(self, definition: Json) -> tuple[JsonObject, tuple[Mistake, ...]]:
+    async def _with_agents(self, workspace_id: str, verdict: Verdict) -> Verdict:
+        if not verdict.agents:
+            return verdict
+        names = sorted({each.agent for each in verdict.agents})
+        unknown = await self._agents.unknown(workspace_id, names)
+        mistakes = (
+            Mistake(each.pointer, "unknown_agent", unknown[each.agent])
+            for each in verdict.agents
+            if each.agent in unknown
+        )
+        return verdict._replace(mistakes=(*verdict.mistakes, *mistakes))
+
+    async def accepted(
+        self, workspace_id: str, definition: Json
+    ) -> tuple[JsonObject, tuple[Mistake, ...]]:
         """The normalised form and the warnings, or InvalidDefinition with every mistake.
 
         Of a definition that is published nowhere: it cannot lead back to itself.
         """
-        return self._accepted(self.validate(definition))
+        verdict = await self._with_agents(workspace_id, self.validate(definition))
+        return self._accepted(verdict)
 
     def _accepted(self, verdict: Verdict) -> tuple[JsonObject, tuple[Mistake, ...]]:
         if verdict.mistakes or verdict.normalised is None:
@@ -207,6 +229,13 @@ class Workflows:
             raise NotFound(f"The definition of execution {execution.id} is not in the log.")
         version = state.numbered(execution.workflow_version)
         return self.compiled(version.sha256, version.definition)
+
+    async def transports(
+        self, execution: ExecutionState, definition: Definition, rules: RecoveryRules
+    ) -> Mapping[str, str]:
+        """How work reaches the agents that an execution may need. Raises NotReady."""
+        names = definition.agents | rules.agents
+        return await self._agents.transports(execution.workspace_id, names) if names else {}
 
     def compiled(self, sha256: str, normalised: JsonObject) -> Definition:
         """Frozen values of a normalised definition, made once."""

@@ -5,11 +5,12 @@ values. They are made once per definition and shared by all its executions.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final, TypedDict
 
 from msgspec import Struct
 
+from domain.agent_names import AGENT, agent_action, agents_in
 from domain.composite_lines import as_list as _list
 from domain.composite_lines import as_object as _object
 from domain.composite_lines import children_of, counted_steps, lines_of
@@ -58,9 +59,9 @@ class StepBase(Struct, frozen=True, kw_only=True):
 
 
 class ActionStep(StepBase, frozen=True, kw_only=True):
-    """Work done by a handler of this process.
+    """Work done by a handler of this process, or by an agent (`action` is `agent:NAME` then).
 
-    `input` is `config` with `input_mapping` laid over it.
+    `input` is `config` with `input_mapping` laid over it; an agent has the latter only.
     """
 
     action: str
@@ -198,6 +199,8 @@ class Definition(Struct, frozen=True):
     input_schema: Json
     alternatives: tuple[Alternative, ...] = ()
     """The named rules for failures of any step, in order."""
+    agents: frozenset[str] = frozenset()
+    """Those that do a step or an alternative."""
 
     def main_line(self) -> Iterator[str]:
         """Ids along `next_step` from the start."""
@@ -329,20 +332,31 @@ def compile_definition(normalised: JsonObject) -> Definition:
         child: parent for parent, step in steps.items() for _, child in children_of(_object(step))
     }
     output = normalised["output"]
+    compiled = {
+        step_id: _step(_object(step), parents.get(step_id, ""), order)
+        for step_id, step in steps.items()
+    }
+    alternatives = tuple(
+        compile_alternative(_object(each)) for each in _list(normalised.get("alternatives", []))
+    )
     return Definition(
         name=str(normalised["name"]),
         start_step=str(normalised["start_step"]),
-        steps={
-            step_id: _step(_object(step), parents.get(step_id, ""), order)
-            for step_id, step in steps.items()
-        },
+        steps=compiled,
         timeout_seconds=_number(normalised["timeout_seconds"]),
         output=None if output is None else compile_template(output),
         input_schema=normalised["input_schema"],
-        alternatives=tuple(
-            compile_alternative(_object(each)) for each in _list(normalised.get("alternatives", []))
-        ),
+        alternatives=alternatives,
+        agents=agents_in(_actions_of(compiled.values(), alternatives)),
     )
+
+
+def _actions_of(steps: Iterable[Step], named: Iterable[Alternative]) -> Iterator[str | None]:
+    for step in steps:
+        if isinstance(step, ActionStep):
+            yield step.action
+        yield from (each.action for each in step.recovery if isinstance(each, Alternative))
+    yield from (each.action for each in named)
 
 
 def compile_gate(source: JsonObject, order: tuple[str, ...]) -> Gate:
@@ -408,12 +422,15 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
             )
         case "parallel" | "loop" | "fork_join":
             return _fan_out(raw, common)
-    given = compile_template({**_object(raw["config"]), **_object(raw["input_mapping"])})
-    if raw["action"] == "create_task":
+    is_agent = raw["type"] == AGENT
+    own = {} if is_agent else _object(raw["config"])
+    given = compile_template({**own, **_object(raw["input_mapping"])})
+    action = agent_action(str(raw["agent_name"])) if is_agent else str(raw["action"])
+    if action == HumanTaskStep.ACTION:
         return HumanTaskStep(**common, input=given)
     return ActionStep(
         **common,
-        action=str(raw["action"]),
+        action=action,
         input=given,
         key_per_try=raw["idempotency"] == "try",
     )

@@ -28,6 +28,7 @@ from domain.composite_events import (
     Joined,
 )
 from domain.control_events import ForkedFrom, Paused, Resumed, StepKept, StepSettled
+from domain.dispatch_events import DISPATCH_PAYLOADS, DispatchFailed, TaskDispatched
 from domain.event_envelope import Event, Meta, Payload, Recorded
 from domain.json_values import Json, JsonObject
 from domain.recovery_events import (
@@ -57,6 +58,7 @@ __all__ = [
     "CompensationFinished",
     "CompensationStarted",
     "Completed",
+    "DispatchFailed",
     "Event",
     "Failed",
     "ForkedFrom",
@@ -90,6 +92,7 @@ __all__ = [
     "StepSettled",
     "StepSkipped",
     "StepStarted",
+    "TaskDispatched",
     "WorkflowActivated",
     "WorkflowDeactivated",
     "WorkflowPublished",
@@ -413,6 +416,7 @@ EXECUTION_PAYLOADS: tuple[type[Payload], ...] = (
     ForkedFrom,
     StepKept,
     *CHILD_PAYLOADS,
+    *DISPATCH_PAYLOADS,
 )
 WORKFLOW_PAYLOADS: tuple[type[Payload], ...] = (
     WorkflowPublished,

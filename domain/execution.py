@@ -11,7 +11,13 @@ import msgspec
 from immutables import Map
 from msgspec import structs
 
-from domain import child_evolution, control_evolution, lanes, recovery_evolution
+from domain import (
+    child_evolution,
+    control_evolution,
+    dispatch_evolution,
+    lanes,
+    recovery_evolution,
+)
 from domain import events as ev
 from domain.definition import is_aside
 from domain.execution_state import (
@@ -118,6 +124,7 @@ def _started(state: ExecutionState, data: ev.Started, meta: ev.Meta) -> Changes:
         "live": frozenset((START,)),
         "started_at": meta.at,
         "deadline_at": data.deadline_at,
+        "dispatch_problem": None,
     }
 
 
@@ -459,4 +466,5 @@ _APPLY: Final[dict[type[ev.Payload], Callable[[ExecutionState, Any, ev.Meta], Ch
     **recovery_evolution.APPLY,
     **control_evolution.APPLY,
     **child_evolution.APPLY,
+    **dispatch_evolution.APPLY,
 }

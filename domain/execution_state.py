@@ -102,6 +102,16 @@ class Fan(Struct, frozen=True):
     left: Map[str, tuple[str, ...]] = Map()
 
 
+class Dispatched(Struct, frozen=True):
+    """Where a try went that is done elsewhere; its result names `correlation_id`."""
+
+    task_id: str
+    correlation_id: str
+    agent: str
+    transport: str
+    since: datetime
+
+
 class StepState(Struct, frozen=True):
     """One step of the present attempt.
 
@@ -142,6 +152,8 @@ class StepState(Struct, frozen=True):
     compensate_with: str | None = None
     child_id: UUID | None = None
     """The execution that a sub_workflow step runs."""
+    dispatched: Dispatched | None = None
+    """Set while, and after, somebody outside of the engine has the try."""
 
     @property
     def is_around(self) -> bool:
@@ -320,6 +332,8 @@ class ExecutionState(Struct, frozen=True):
     """Why it is being undone: the reason of the failure it will end with, or `cancelled`."""
     pause: Pause | None = None
     forked_from: Origin | None = None
+    dispatch_problem: str | None = None
+    """Why the request to start it could not be sent, until it has started."""
 
     @property
     def status(self) -> str:

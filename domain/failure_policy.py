@@ -8,7 +8,8 @@ names the step that undoes it.
 from collections.abc import Iterator
 from typing import Final
 
-from domain.json_values import Json, JsonObject, pointer_join
+from domain.agent_names import AGENT, agent_action
+from domain.json_values import JsonObject, pointer_join
 from domain.mistakes import Fields, Places
 from domain.older_recovery import read_recovery_strategy, read_retry_strategy
 from domain.recovery_config import read_recovery_config
@@ -41,10 +42,10 @@ def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -
         message = f"on_error {mode!r} means critical {meant}; leave one of the two out."
         step.refuse("contradiction", message, "critical")
     settings = _settings(step)
-    own_action = step.raw.get("action") if kind == "action" else None
+    own_action = _own_action(step, kind)
     if "recovery" in step.raw:
         _refuse_beside_recovery(step, mode)
-        stages = _listed(step, own_action if isinstance(own_action, str) else None)
+        stages = _listed(step, own_action)
     else:
         _refuse_second_retry(step, mode)
         stages = list(_spelled(step, step_id, mode, own_action, settings))
@@ -52,8 +53,11 @@ def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -
     for index, (stage, written) in enumerate(stages):
         where = pointer_join(step.pointer, "recovery", index)
         places.note(where, pointer_join(step.pointer, *written))
-        if stage["kind"] == "alternative" and kind not in ("action", "sub_workflow"):
-            message = "Only a step that performs an action, or runs a workflow, has alternatives."
+        if stage["kind"] == "alternative" and kind not in ("action", AGENT, "sub_workflow"):
+            message = (
+                "Only a step that performs an action, asks an agent or runs a workflow has "
+                "alternatives."
+            )
             step.refuse("contradiction", message, *written)
     return {
         "critical": mode != "continue" if critical is None else critical,
@@ -61,6 +65,13 @@ def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -
         "recovery_config": settings or None,
         "compensate_with": step.step_id("compensate_with"),
     }
+
+
+def _own_action(step: Fields, kind: str) -> str | None:
+    name = {"action": step.raw.get("action"), AGENT: step.raw.get("agent_name")}.get(kind)
+    if not isinstance(name, str):
+        return None
+    return agent_action(name) if kind == AGENT else name
 
 
 def _mode(step: Fields) -> str | None:
@@ -137,7 +148,7 @@ def _stage(
 
 
 def _spelled(
-    step: Fields, step_id: str, mode: str | None, own_action: Json, settings: JsonObject
+    step: Fields, step_id: str, mode: str | None, own_action: str | None, settings: JsonObject
 ) -> Iterator[Stage]:
     """The stages from fields of their own: retry, then alternatives, then a question."""
     raw = step.raw
@@ -156,9 +167,8 @@ def _spelled(
         settings.update(given)
     if chosen is not None and chosen["kind"] == "alternative":
         yield chosen, ("recovery_strategy",)
-    action = own_action if isinstance(own_action, str) else None
     if raw.get("alternatives") is not None:
-        found = read_alternatives(step, raw["alternatives"], "alternatives", own_action=action)
+        found = read_alternatives(step, raw["alternatives"], "alternatives", own_action=own_action)
         for index, alternative in enumerate(found):
             yield alternative, ("alternatives", index)
     yield from _question(step, chosen, settings)

@@ -214,6 +214,8 @@ def running_actions(definition: Definition, state: ExecutionState) -> list[str]:
             continue
         if step.child_id is not None:
             continue  # the execution that it runs is claimed for itself
+        if step.dispatched is not None:
+            continue  # somebody outside has it, and answers, or the step times out
         declared = declared_at(definition, path)
         if isinstance(declared, ActionStep | ValidateStep | SubWorkflowStep):
             found.append(path)

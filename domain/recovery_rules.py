@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from domain.agent_names import agents_in
 from domain.definition import (
     COMPOSITES,
     ActionStep,
@@ -38,6 +39,11 @@ class RecoveryRules(Struct, frozen=True):
     errors: ErrorLists = DEFAULT_LISTS
     alternatives: tuple[Alternative, ...] = ()
     config: RecoveryConfig | None = None
+
+    @property
+    def agents(self) -> frozenset[str]:
+        """Those that do an alternative."""
+        return agents_in(each.action for each in self.alternatives)
 
 
 DEFAULT_RULES: Final = RecoveryRules()

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from domain.agent_names import AGENT, agent_action
 from domain.error_classes import Failure
 from domain.json_values import Json, JsonObject
 
@@ -53,7 +54,8 @@ class InputChange(Struct, frozen=True):
 
 
 class Alternative(Struct, frozen=True):
-    """Other work for a failed step: an action, or `workflow`, by name or id.
+    """Other work for a failed step: an action (an agent's as `agent:NAME`), or `workflow`, by name
+    or id.
 
     With neither it is the step's own work, with a changed input.
 
@@ -115,10 +117,10 @@ def compile_stage(raw: JsonObject) -> Stage:
 def compile_alternative(raw: JsonObject) -> Alternative:
     """An alternative of a normalised definition, or of the server's rules in the same form."""
     when, work = _members(raw["when"]), _members(raw["do"])
-    changes = raw["input"]
+    changes, agent = raw["input"], _text(work.get(AGENT))
     return Alternative(
         id=str(raw["id"]),
-        action=_text(work["action"]),
+        action=_text(work["action"]) if agent is None else agent_action(agent),
         changes=tuple(
             _change(_members(each)) for each in (changes if isinstance(changes, list) else [])
         ),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
+from domain.agent_names import AGENT_NAME, AGENT_NAME_RULE, agent_action
 from domain.error_classes import ERROR_CLASSES
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, Mistake, is_number
@@ -91,14 +92,15 @@ def read_alternative(
         if raw.keys() - {"kind", "rule"}:
             fields.refuse("contradiction", "Give rule, or id, when, do and input.", "rule")
         return {"kind": "alternative", "rule": _id(fields, "rule")}
-    (action, workflow), changes = _work(fields), _changes(fields)
-    is_own = workflow is None and action in (None, own_action)
+    (action, workflow, agent), changes = _work(fields), _changes(fields)
+    done = action if agent is None else agent_action(agent)
+    is_own = workflow is None and done in (None, own_action)
     if is_own and own_action == "create_task":
         message = "A person is not asked twice at once: name an action in do, or use a retry."
         fields.refuse("contradiction", message, *(["do"] if "do" in raw else []))
     elif is_own and not changes:
         message = (
-            "This alternative is the step itself: name another action in do, or change the input. "
+            "This alternative is the step itself: name other work in do, or change the input. "
             "To do the same again, use a retry."
         )
         fields.refuse("cycle", message, *(["do"] if "do" in raw else []))
@@ -106,7 +108,11 @@ def read_alternative(
         "kind": "alternative",
         "id": _id(fields, "id"),
         "when": _when(fields),
-        "do": {"action": action} if workflow is None else {"action": None, "workflow": workflow},
+        "do": {
+            "action": action,
+            **({} if workflow is None else {"workflow": workflow}),
+            **({} if agent is None else {"agent": agent}),
+        },
         "input": changes,
     }
 
@@ -209,23 +215,37 @@ def _when(fields: Fields) -> JsonObject:
     }
 
 
-def _work(fields: Fields) -> tuple[str | None, str | None]:
-    """The action to perform, or the workflow to run, instead; neither: the step's own work."""
+def _work(fields: Fields) -> tuple[str | None, str | None, str | None]:
+    """The action, the workflow or the agent that is used instead; none: the step's own work."""
     raw = fields.raw.get("do")
     if raw is None:
-        return None, None
+        return None, None, None
     if not isinstance(raw, dict):
-        fields.refuse("bad_value", 'do is {"action": name} or {"workflow": name}.', "do")
-        return "invalid", None
+        message = 'do is {"action": name}, {"agent": name} or {"workflow": name}.'
+        fields.refuse("bad_value", message, "do")
+        return "invalid", None, None
     work = _inside(fields, raw, "do")
-    work.refuse_others(frozenset({"action", "workflow"}), frozenset({"agent"}))
+    work.refuse_others(frozenset({"action", "agent", "workflow"}))
     action, workflow = raw.get("action"), read_workflow_id(work, "workflow")
-    if action is not None and workflow is not None:
-        work.refuse("contradiction", "Give action or workflow, not both.", "workflow")
+    agent = read_agent_name(work, "agent")
+    given = [name for name in ("action", "agent", "workflow") if raw.get(name) is not None]
+    if len(given) > 1:
+        work.refuse("contradiction", f"Give {given[0]} or {given[1]}, not both.", given[1])
+        return None, workflow, None if workflow else agent
     if action is None or (isinstance(action, str) and action):
-        return action, workflow
+        return action, workflow, agent
     work.refuse("unknown_action", "action names what is done instead.", "action")
-    return "invalid", None
+    return "invalid", None, None
+
+
+def read_agent_name(fields: Fields, name: str) -> str | None:
+    """The name of an agent; None where it is left out."""
+    value = fields.raw.get(name)
+    if value is None or (isinstance(value, str) and AGENT_NAME.match(value)):
+        return value
+    message = f"{name} is the name of an agent: {AGENT_NAME_RULE}; a reference is not possible."
+    fields.refuse("bad_identifier", message, name)
+    return "invalid"
 
 
 def read_workflow_id(fields: Fields, name: str) -> str | None:

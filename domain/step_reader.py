@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from domain.agent_names import AGENT
 from domain.child_reader import (
     EVENT_FIELDS,
     SUB_WORKFLOW_FIELDS,
@@ -21,21 +22,17 @@ from domain.failure_policy import FIELDS as FAILURE_FIELDS
 from domain.failure_policy import read_failure_policy
 from domain.json_values import Json, JsonObject
 from domain.mistakes import SECONDS_MAX, Fields, Mistake, Places, is_number
+from domain.stage_reader import read_agent_name
 
 GATES_MAX: Final = 100
 TIMEOUT_SECONDS_DEFAULT: Final = 300
-KINDS_LATER: Final = frozenset(["agent"])
-STEP_FIELDS_LATER: Final = frozenset(
-    [
-        "agent_name",
-        "on_failure",
-    ]
-)
+STEP_FIELDS_LATER: Final = frozenset({"on_failure"})
 COMMON_FIELDS: Final = FAILURE_FIELDS | frozenset(
     ["id", "name", "type", "description", "next_step", "timeout_seconds", "conditions"]
 )
 KIND_FIELDS: Final = {
     "action": frozenset(["action", "config", "input_mapping", "idempotency"]),
+    AGENT: frozenset(["agent_name", "input_mapping", "idempotency"]),
     "wait": frozenset({"duration_ms"}),
     "conditional": frozenset(
         ["condition", "if_true_step", "if_false_step", "then_step", "else_step"]
@@ -63,7 +60,7 @@ def read_step(
     kind = _kind(step)
     if kind is None:
         return _common(step, step_id, "action", places) | _NO_ACTION
-    if kind != "action" and raw.get("type", "action") == "action":
+    if kind not in ("action", AGENT) and raw.get("type", "action") == "action":
         step = _from_alias(step, kind, places)
     elif kind == "loop":
         step = unfold(step, "loop_config", LOOP_FIELDS, places)
@@ -77,6 +74,8 @@ def _settings(step: Fields, kind: str, places: Places) -> JsonObject:
     match kind:
         case "action":
             return _action(step)
+        case "agent":
+            return _agent(step)
         case "wait":
             return {"duration_ms": _duration(step)}
         case "parallel":
@@ -107,11 +106,7 @@ _NO_ACTION: Final[JsonObject] = {
 
 
 def _kind(step: Fields) -> str | None:
-    kind = step.raw.get("type", "action" if "action" in step.raw else "agent")
-    if isinstance(kind, str) and kind in KINDS_LATER:
-        message = f"Steps of type {kind!r} are not available yet; use {', '.join(KIND_FIELDS)}."
-        step.refuse("not_available_yet", message, *(["type"] if "type" in step.raw else []))
-        return None
+    kind = step.raw.get("type", "action" if "action" in step.raw else AGENT)
     if isinstance(kind, str):
         kind = _KIND_SPELLINGS.get(kind, kind)
     if not isinstance(kind, str) or kind not in KIND_FIELDS:
@@ -151,7 +146,9 @@ _ALIAS_FIELDS: Final = frozenset({"action", "config", "input_mapping"})
 
 def _common(step: Fields, step_id: str, kind: str, places: Places) -> JsonObject:
     # A person takes the time it takes; a wait and a branch have their own.
-    is_timed = kind == "validate" or (kind == "action" and step.raw.get("action") != "create_task")
+    is_timed = kind in ("validate", AGENT) or (
+        kind == "action" and step.raw.get("action") != "create_task"
+    )
     gates = step.raw.get("conditions", [])
     if not isinstance(gates, list) or len(gates) > GATES_MAX:
         message = f"conditions is a list of at most {GATES_MAX} conditions."
@@ -178,15 +175,31 @@ def _action(step: Fields) -> JsonObject:
         message = "action names what the step does and is needed."
         step.refuse("unknown_action", message, "action")
         action = ""
-    key = step.raw.get("idempotency", "attempt")
-    if key not in ("attempt", "try"):
-        step.refuse("bad_value", 'idempotency is "attempt" or "try".', "idempotency")
     return {
         "action": action,
         "config": step.object("config"),
         "input_mapping": step.object("input_mapping"),
-        "idempotency": key,
+        "idempotency": _idempotency(step),
     }
+
+
+def _agent(step: Fields) -> JsonObject:
+    name = read_agent_name(step, "agent_name")
+    if step.raw.get("agent_name") is None:
+        message = "agent_name says which agent does the step; a step of another kind has a type."
+        step.refuse("missing_field", message, "agent_name")
+    return {
+        "agent_name": name or "invalid",
+        "input_mapping": step.object("input_mapping"),
+        "idempotency": _idempotency(step),
+    }
+
+
+def _idempotency(step: Fields) -> Json:
+    key = step.raw.get("idempotency", "attempt")
+    if key not in ("attempt", "try"):
+        step.refuse("bad_value", 'idempotency is "attempt" or "try".', "idempotency")
+    return key
 
 
 def _gate(step: Fields, places: Places, raw: Json, *parts: str | int) -> JsonObject:

@@ -8,6 +8,7 @@ conditions, the actions' settings, literal credentials (`domain/credentials.py`)
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from domain.agent_uses import AgentUse, agents_used
 from domain.conditions import BadCondition
 from domain.credentials import literal_credentials
 from domain.definition import PRIORITIES, compile_gate
@@ -38,6 +39,8 @@ class Verdict(NamedTuple):
     warnings: tuple[Mistake, ...]
     calls: tuple[Call, ...] = ()
     """The workflows that it runs; whether that is possible, only who knows the others can say."""
+    agents: tuple[AgentUse, ...] = ()
+    """The agents that it names; whether they exist, only who knows the registry can say."""
 
 
 def validate(
@@ -67,11 +70,13 @@ def validate(
         found += _schema(normalised["input_schema"], check_schema)
     written = _as_written(found, reader) + tuple(_storable(raw))
     calls = () if normalised is None else tuple(calls_of(normalised))
+    agents = () if normalised is None else tuple(agents_used(normalised))
     return Verdict(
         normalised,
         tuple(dict.fromkeys(written)),
         _as_written(warnings, reader),
         tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in calls),
+        tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in agents),
     )
 
 

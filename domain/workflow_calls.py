@@ -25,13 +25,20 @@ def calls_of(normalised: JsonObject) -> Iterator[Call]:
         if step.get("type") == "sub_workflow" and isinstance(workflow, str):
             number = version if isinstance(version, int) else None
             yield Call(f"{pointer}/workflow_id", workflow, number)
-        yield from _alternatives(step.get("recovery"), f"{pointer}/recovery")
-    yield from _alternatives(normalised.get("alternatives"), "/alternatives")
+        for place, name in named_by_alternatives(
+            "workflow", step.get("recovery"), f"{pointer}/recovery"
+        ):
+            yield Call(place, name, None)
+    for place, name in named_by_alternatives(
+        "workflow", normalised.get("alternatives"), "/alternatives"
+    ):
+        yield Call(place, name, None)
 
 
-def _alternatives(stages: Json, pointer: str) -> Iterator[Call]:
+def named_by_alternatives(what: str, stages: Json, pointer: str) -> Iterator[tuple[str, str]]:
+    """(pointer, name) of each `workflow` or `agent` that alternatives in a list of stages do."""
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         work = stage.get("do") if isinstance(stage, dict) else None
-        workflow = work.get("workflow") if isinstance(work, dict) else None
-        if isinstance(workflow, str):
-            yield Call(pointer_join(pointer, index, "do", "workflow"), workflow, None)
+        name = work.get(what) if isinstance(work, dict) else None
+        if isinstance(name, str):
+            yield pointer_join(pointer, index, "do", what), name

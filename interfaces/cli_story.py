@@ -129,6 +129,10 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     "compensation_finished": lambda data: f"{data.get('path')} is undone",
     "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
     "human_task_completed": lambda data: f"{data.get('path')} was done by a person",
+    "task_dispatched": lambda data: (
+        f"{_step(data)} is a task of agent {data.get('agent')}, over {data.get('transport')}"
+    ),
+    "dispatch_failed": lambda data: f"the request could not be sent: {data.get('reason')}",
     "child_started": lambda data: (
         f"{data.get('path')} runs {data.get('workflow_id')} as {data.get('child_id')}"
     ),

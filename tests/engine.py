@@ -8,7 +8,15 @@ grace, leaving the block is a crash: handlers end in the middle and no lease is 
 import asyncio
 import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +25,23 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from application.agent_directory import unknown_agent
+from application.agent_results import AgentResults
 from application.callers import Caller
 from application.control import Control
 from application.history import History
 from application.ledger import Ledger
 from application.ports import Claim, QueueRow, QueueStatistics, StoreUnavailable, WorkQueue
 from application.requests import ExecuteOptions, Requests
-from application.steps import ErrorClass, StepContext, StepFailure, StepHandler
+from application.steps import (
+    ErrorClass,
+    Failed,
+    StepContext,
+    StepFailure,
+    StepHandler,
+    StepOutcome,
+    Succeeded,
+)
 from application.views import ExecutionView
 from application.worker import Worker, WorkerOptions
 from application.workflows import Workflows
@@ -219,6 +237,34 @@ def handlers(deeds: Deeds) -> Sequence[StepHandler]:
     return [*own, validate, CustomAction("block", block, "tests", BlockingCalls(8))]
 
 
+class AgentsInMemory:
+    """A registry of agents in memory: a directory, and a caller of those of http, which answer
+    `{"from": NAME, "input": ...}` or fail when they are in `failing`.
+    """
+
+    def __init__(self, deeds: Deeds, transports: Mapping[str, str]) -> None:
+        self.deeds = deeds
+        self.by_name = dict(transports)
+        self.inactive: set[str] = set()
+        self.failing: set[str] = set()
+
+    async def unknown(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        del workspace_id
+        found = {name: unknown_agent(name) for name in names if name not in self.by_name}
+        off = self.inactive & set(names)
+        return found | {name: f"Agent {name!r} is inactive; activate it." for name in off}
+
+    async def transports(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        del workspace_id
+        return {name: self.by_name[name] for name in names if name in self.by_name}
+
+    async def call(self, name: str, config: JsonObject, context: StepContext) -> StepOutcome:
+        self.deeds.begin(f"agent:{name}", context)
+        if name in self.failing:
+            return Failed("agent_error", f"{name} fails", "transient")
+        return Succeeded({"from": name, "input": config})
+
+
 class BreakableQueue:
     """The real queue behind a bad line.
 
@@ -300,6 +346,8 @@ class Process:
     control: Control
     history: History
     deeds: Deeds
+    agents: AgentsInMemory
+    results: AgentResults
     reports: list[tuple[str, dict[str, object]]]
 
     async def run(
@@ -368,8 +416,12 @@ async def process(
     appends_max: int = 10_000,
     answer_seconds: float = 10.0,
     working: bool = True,
+    agents: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Process]:
-    """One process on the database at `url`; `working=False` starts no worker (an API process)."""
+    """One process on the database at `url`; `working=False` starts no worker (an API process).
+
+    `agents` are transports by name.
+    """
     deeds = deeds or Deeds()
     options = StoreOptions(
         lease_seconds=lease_seconds,
@@ -381,9 +433,10 @@ async def process(
     await store.start()
     queue = BreakableQueue(store.queue)
     schemas = JsonSchemas()
-    actions = ActionRegistry(handlers(deeds), Secrets({}))
+    registry = AgentsInMemory(deeds, agents or {})
+    actions = ActionRegistry(handlers(deeds), Secrets({}), registry)
     ledger = Ledger(store.log, store.clock, uuid7, 64_000_000)
-    workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem)
+    workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem, registry)
     reports: list[tuple[str, dict[str, object]]] = []
     worker = Worker(
         ledger,
@@ -415,6 +468,8 @@ async def process(
             Control(ledger, workflows, worker),
             history,
             deeds,
+            registry,
+            AgentResults(ledger, workflows, worker),
             reports,
         )
     finally:
@@ -426,6 +481,11 @@ async def process(
 def step(action: str = "noop", following: str | None = None, **fields: Json) -> JsonObject:
     """A step of a definition; `fields` lie over the defaults."""
     return {"type": "action", "action": action, "config": {}, "next_step": following, **fields}
+
+
+def asked(agent: str, following: str | None = None, **fields: Json) -> JsonObject:
+    """A step that an agent does; `fields` lie over the defaults."""
+    return {"agent_name": agent, "input_mapping": {}, "next_step": following, **fields}
 
 
 def definition(name: str = "flow", **steps: JsonObject) -> JsonObject:

@@ -63,6 +63,7 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "two_parents": "A step is inside two composites, or inside one and on the main line, or "
     "undoes others and runs otherwise too.",
     "unknown_action": "No such action is registered on this server.",
+    "unknown_agent": "No agent of this name is registered, or it is inactive.",
     "unknown_field": "This member is not known here.",
     "unknown_parameter": "The route does not know this query parameter.",
     "unknown_workflow": "A warning: no workflow of this name is published yet.",

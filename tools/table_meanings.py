@@ -33,8 +33,8 @@ EVENT_COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
 }
 COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "any": {
-        "action": "Name of the action, `wait`, `conditional` or `create_task`.",
-        "agent_name": "The action's name; here for queries written for older systems.",
+        "action": "Name of the action, `agent`, `wait`, `conditional` or `create_task`.",
+        "agent_name": "The agent that did the step; of another step the action's name.",
         "allowed_actions": "Verbs that are legal now.",
         "alternative": "Id of the alternative that was used.",
         "answer": "What the person wrote.",

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from application.steps import (
     ERROR_CLASSES,
+    AgentCaller,
     ErrorClass,
     Failed,
     StepContext,
@@ -18,6 +19,7 @@ from application.steps import (
     StepOutcome,
     Succeeded,
 )
+from domain.agent_names import agent_of
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from domain.mistakes import Mistake
 from infrastructure.effects.secrets import Mask, Secrets
@@ -29,14 +31,22 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class ActionRegistry:
-    """The `Actions` of this process. Raises `ValueError` when two handlers have one name."""
+    """The `Actions` of this process. Raises `ValueError` when two handlers have one name, or one is
+    named as an agent is.
+    """
 
-    def __init__(self, handlers: Iterable[StepHandler], secrets: Secrets) -> None:
+    def __init__(
+        self, handlers: Iterable[StepHandler], secrets: Secrets, agents: AgentCaller | None = None
+    ) -> None:
+        """`agents` None: steps of agents fail here."""
+        self._agents = agents
         self._handlers: dict[str, StepHandler] = {}
         self._secrets = secrets
         for handler in handlers:
             if handler.name in self._handlers:
                 raise ValueError(f"two handlers are named {handler.name!r}")
+            if agent_of(handler.name) is not None:
+                raise ValueError(f"the name of the handler {handler.name!r} stands for an agent")
             self._handlers[handler.name] = handler
         self._names = frozenset(self._handlers)
 
@@ -51,6 +61,9 @@ class ActionRegistry:
         return tuple(handler.check(config, pointer))
 
     async def perform(self, action: str, config: JsonObject, context: StepContext) -> StepOutcome:
+        agent = agent_of(action)
+        if agent is not None:
+            return await self._call_agent(agent, config, context)
         handler = self._handlers.get(action)
         if handler is None:
             return _permanent(
@@ -67,6 +80,19 @@ class ActionRegistry:
         report = context.progress
         context = structs.replace(context, progress=lambda value: report(mask.json(value)))
         return _masked(await _outcome(handler, config, context), mask)
+
+    async def _call_agent(
+        self, agent: str, config: JsonObject, context: StepContext
+    ) -> StepOutcome:
+        """An agent is told no secret: `${secret.NAME}` of the step that it stands in for stays."""
+        if self._agents is None:
+            return Failed(
+                "agent_unavailable",
+                f"this process calls no agents, so it cannot call {agent[:200]!r}; let a process "
+                "with agents run the execution",
+                "transient",
+            )
+        return await self._agents.call(agent, config, context)
 
 
 async def _outcome(handler: StepHandler, config: JsonObject, context: StepContext) -> StepOutcome:

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from application.views import ErrorView, error_view, milliseconds_between
+from application.views import ErrorView, error_view, milliseconds_between, who_did
 from domain.definition import step_id_of
 from domain.execution import StepState
 from domain.json_values import Json
@@ -16,8 +16,8 @@ from infrastructure.projections.tables import ProjectedTable
 class StepExecution(Struct, frozen=True, gc=False):
     """The row.
 
-    `StepView`, flat. `agent_name` of an action step is the action's name; durations are
-    milliseconds.
+    `StepView`, flat. `agent_name` of a step that an agent did is the agent's name and `action` then
+    `agent`; of an action step both are the action's name. Durations are milliseconds.
     """
 
     run_id: str
@@ -93,12 +93,12 @@ def _row(
 ) -> StepExecution:
     error = step.error
     status, _, sub_status = step.state.partition(".")
-    step_id = step_id_of(path)
+    step_id, (agent_name, action) = step_id_of(path), who_did(step.action)
     return StepExecution(
         run_id,
         step_id,
         step_id,
-        step.action,
+        agent_name,
         status,
         step.input,
         step.output,
@@ -108,7 +108,7 @@ def _row(
         path,
         step.attempt,
         step.try_no,
-        step.action,
+        action,
         sub_status or None,
         error.error_class if error else None,
         error_view(error),

@@ -50,6 +50,7 @@ WaitKind = Literal[
     "alternative",
     "question",
     "action",
+    "agent",
     "human_task",
     "signal",
     "child",

@@ -308,27 +308,8 @@ def test_mistakes_of_a_step(fields: dict[str, Any], pointer: str, code: str) -> 
     assert (f"/steps/a{pointer}", code) in found
 
 
-@pytest.mark.parametrize("kind", ["agent"])
-def test_kinds_that_come_later_are_refused_and_nothing_else_is_said_about_them(kind: str) -> None:
-    later = {"type": kind, "next_step": "b", "parallel_steps": ["x"], "loop_config": {}}
-    raw = workflow({"a": later, "b": step(), "x": step()})
-    assert mistakes(raw) == {"/steps/a/type": "not_available_yet"}
-
-
-def test_a_step_without_a_type_is_an_agents() -> None:
-    raw = workflow({"a": {"agent_name": "x", "input_mapping": {}}})
-    assert mistakes(raw) == {"/steps/a": "not_available_yet"}
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        "agent_name",
-        "on_failure",
-    ],
-)
-def test_fields_that_come_later_are_refused(field: str) -> None:
-    assert mistakes(with_step(**{field: {}})) == {f"/steps/a/{field}": "not_available_yet"}
+def test_fields_that_come_later_are_refused() -> None:
+    assert mistakes(with_step(on_failure={})) == {"/steps/a/on_failure": "not_available_yet"}
 
 
 @pytest.mark.parametrize("value", [1, "x", None, []])
@@ -364,7 +345,7 @@ def test_all_mistakes_are_found_at_once() -> None:
         "name": "no good",
         "start_step": "a",
         "steps": {
-            "a": {"type": "agent", "next_step": "b"},
+            "a": {"type": "magic", "next_step": "b"},
             "b": step("c", on_error="explode", config={"password": "hunter2"}),
             "c": step("nowhere", conditions=["1 +"], action="explode"),
         },
@@ -373,7 +354,7 @@ def test_all_mistakes_are_found_at_once() -> None:
     }
     assert mistakes(raw) == {
         "/name": "bad_identifier",
-        "/steps/a/type": "not_available_yet",
+        "/steps/a/type": "unknown_type",
         "/steps/b/on_error": "bad_value",
         "/steps/b/config/password": "literal_credential",
         "/steps/c/next_step": "dangling_next",

@@ -108,6 +108,8 @@ def test_every_payload_of_an_execution_can_be_applied() -> None:
             ev.ChildEnded(path, 1, 1, EXECUTION_ID, "COMPLETED"),
             ev.SignalReceived(1, "paid", None),
             ev.SignalConsumed(path, 1, 1, 1),
+            ev.TaskDispatched(path, 1, 1, "task-a-1", "corr-run-1-a-1", "x", "kafka"),
+            ev.DispatchFailed("no broker"),
         )
     }
     run.state = after(run, facts[ev.QuestionAsked])  # or there was nothing to answer

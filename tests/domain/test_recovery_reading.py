@@ -62,11 +62,11 @@ def test_the_ways_to_write_recovery(fields: JsonObject, kinds: list[str]) -> Non
         (
             {
                 "alternatives": [
-                    {"id": "x", "do": {"agent": "y"}, "input": [{"path": "n", "set": 1}]}
+                    {"id": "x", "do": {"agent": "y:z"}, "input": [{"path": "n", "set": 1}]}
                 ]
             },
             "/alternatives/0/do/agent",
-            "not_available_yet",
+            "bad_identifier",
         ),
         (
             {"alternatives": [{"id": "x", "do": {"action": "nothing"}}]},

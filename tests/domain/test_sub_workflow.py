@@ -257,7 +257,9 @@ def test_mistakes_have_their_place(fields: dict[str, Any], place: str, code: str
         ({"workflow": 5}, "/workflow", "bad_identifier"),
         ({"workflow": "a b"}, "/workflow", "bad_identifier"),
         ({"workflow": "x", "action": "call_api"}, "/workflow", "contradiction"),
-        ({"agent": "x"}, "/agent", "not_available_yet"),
+        ({"workflow": "x", "agent": "y"}, "/workflow", "contradiction"),
+        ({"action": "call_api", "agent": "y"}, "/agent", "contradiction"),
+        ({"agent": 5}, "/agent", "bad_identifier"),
     ],
 )
 def test_mistakes_in_what_an_alternative_does(work: dict[str, Any], place: str, code: str) -> None:
