@@ -73,6 +73,7 @@ async def _cut(
             ends.append(_Behind(fleet, "network", stack, network))
         elif not bug:
             report.figures["network namespaces"] = "not allowed here"
+            report.demand(options.quick, "no link went down: only root makes networks, with ip")
         programs = [each.program for each in ends]
         async with (
             running(*programs, fleet.projector()),
@@ -82,6 +83,7 @@ async def _cut(
                 await _cuts(ends, plan, chance, report)
                 await asyncio.sleep(plan.between)
             healed = time.monotonic()
+            report.now(f"{name}: waiting for what was begun to end")
             await _rested(workload, 3.0 if bug else REST_SECONDS)
             report.figures["seconds_to_the_last_end"] = round(time.monotonic() - healed, 1)
             if not bug:

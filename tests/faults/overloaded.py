@@ -1,8 +1,9 @@
 """F14. Far more callers than the server has connections, and a database that goes away for a while:
 nobody hears anything but 2xx, 429 and 503, and everybody hears it soon.
 
-`python -m tests.faults F14`: 500 callers over 30 s, of which the database is stopped for 30 more;
-health and cancel stay responsive, and all is normal again 5 s after the database is back.
+`python -m tests.faults F14`: 500 callers over 30 s, and 30 s more in which the database is stopped;
+who is refused comes again at some moment of the time that he was told to wait. Health and cancel
+stay responsive, and all is normal again 5 s after the database is back.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.programs import running
-from tests.faults.report import Options, Report, main, tell
+from tests.faults.report import Options, Report, main
 from tests.faults.wire import API, Caller, Heard, calling
 from tests.faults.workload import WORKFLOW, definition
 from tests.invariants import Answer
@@ -116,7 +117,8 @@ class Crowd:
                     command = UUID(identifier)
                     self.history.append(Answer(identifier, command, "done", "execute", version))
                 else:
-                    await asyncio.sleep(self._chance.uniform(0.0, 0.2))
+                    seconds = float(heard.headers.get("retry-after", "0.2"))
+                    await asyncio.sleep(self._chance.uniform(0.0, seconds))
 
     async def _watch(self) -> None:
         async with calling(self._address, seconds_max=60.0) as caller:
@@ -147,6 +149,7 @@ async def run(options: Options, report: Report) -> None:
     async with owned_postgres() as postgres:
         plan = QUICK if options.quick else FULL
         report.violations += await _overloaded(postgres, options, report, plan, "overloaded")
+        report.now("the control")
         unbounded = Report(fault="F14", seed=options.seed, quick=True)
         bug = "outages-are-defects"
         broken = await _overloaded(postgres, options, unbounded, CONTROL, bug, bug)
@@ -165,6 +168,7 @@ async def _overloaded(
             published = await caller.post(f"{API}/workflows", definition(3), "publish")
             assert published.status == 201, published
         crowd = Crowd(server.address, random.Random(options.seed))
+        report.now(lambda: f"{name}: {crowd.phase}, {len(crowd.executions)} executions taken")
         async with crowd.shouting(plan.callers):
             await asyncio.sleep(plan.load_seconds)
             crowd.phase = "outage"
@@ -176,7 +180,9 @@ async def _overloaded(
             crowd.phase = "after"
             await asyncio.sleep(1.0 if plan.timed else 0.2)
         async with calling(server.address) as caller:
+            report.now(f"{name}: waiting for what was taken to end")
             await _settled(caller, crowd)
+        report.now(f"{name}: judging")
         log, broken = await judge(url, crowd.history, effects=fleet.effects)
     keep(options, f"F14-{name}", log, crowd.history)
     _count(report, crowd)
@@ -202,6 +208,7 @@ def _slow(crowd: Crowd) -> list[str]:
     limits: Sequence[tuple[str, float, float]] = (
         ("outage: execute", 1.0, ANSWER_SECONDS_MAX),
         ("outage: cancel", 1.0, ANSWER_SECONDS_MAX),
+        ("outage: readyz", 1.0, ANSWER_SECONDS_MAX),
         ("load: cancel", 0.99, CANCEL_SECONDS_MAX),
         *((f"{phase}: livez", 0.99, HEALTH_SECONDS_MAX) for phase in ("load", "outage", "after")),
     )
@@ -225,7 +232,6 @@ async def _settled(caller: Caller, crowd: Crowd) -> None:
                 position = max(position, int(heard.json()["position"]))
                 break
             await asyncio.sleep(0.05)
-    tell(f"{len(crowd.executions)} executions ended")
     await caller.get(f"{API}/executions?page_size=1&min_position={position}")
 
 

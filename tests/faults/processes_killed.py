@@ -1,7 +1,8 @@
 """F4. Processes that answer and processes that work are killed: what they had in hand goes on
 elsewhere within a lease and five seconds, each outcome is recorded once, under one key.
 
-`python -m tests.faults F4`: 100 workers and 50 API processes, over 2,000 executions.
+`python -m tests.faults F4`: 100 workers and 50 API processes, over 2,000 executions with leases of
+three seconds, and six workers with leases of 15 s.
 """
 
 import asyncio
@@ -56,6 +57,8 @@ QUICK: Final = Plan(
     timed=False,
 )
 FULL: Final = Plan(executions=2_000, worker_kills=100, api_kills=50)
+SHIPPED: Final = Plan(executions=150, worker_kills=6, api_kills=0, lease_seconds=15.0)
+"""With the lease that the product comes with."""
 CONTROL: Final = Plan(
     executions=10, worker_kills=1, api_kills=0, workers=1, apis=1, lease_seconds=1.0, timed=False
 )
@@ -68,6 +71,14 @@ async def run(options: Options, report: Report) -> None:
         report.bit("API killed", 0)
         plan = QUICK if options.quick else FULL
         report.violations += await _campaign(postgres, options, report, plan, "killed")
+        if not options.quick:
+            shipped = Report(fault="F4", seed=options.seed, quick=False)
+            report.now("leases of 15 s")
+            report.violations += await _campaign(postgres, options, shipped, SHIPPED, "shipped")
+            taken = shipped.bites["work taken over"]
+            report.bit("work taken over after a lease of 15 s", taken)
+            report.figures["with a lease of 15 s"] = shipped.figures
+        report.now("the control")
         forgotten = Report(fault="F4", seed=options.seed, quick=True)
         bug = "key-of-a-delivery"
         broken = await _campaign(postgres, options, forgotten, CONTROL, bug, bug)

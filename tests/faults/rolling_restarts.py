@@ -102,6 +102,7 @@ async def _restarted(
             await asyncio.sleep(0.5)
             broken += await _restart(program, gate, report, answers=program in apis)
             tell(f"restart {number + 1}, {len(gate.executions)} executions")
+        report.now("waiting for what was requested to end")
         for task in load:
             task.cancel()
         for task in load:
@@ -109,6 +110,7 @@ async def _restarted(
                 await task
         async with calling(apis[0].address) as first:
             await _all_ended(first, gate)
+        report.now("judging")
         log, found = await judge(url, gate.history, effects=fleet.effects)
     keep(options, f"O1-{name}", log, gate.history)
     report.figures |= {"answers": dict(gate.statuses), "executions": len(gate.executions)}

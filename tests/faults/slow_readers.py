@@ -127,6 +127,7 @@ async def _followed(
     async with running(server), calling(server.address) as caller:
         published = await caller.post(f"{API}/workflows", definition(6, wait_ms=3_000), "publish")
         assert published.status == 201, published
+        report.now("commands before")
         base = await _commands(caller, plan.commands, "before", history)
         memory = server.memory_bytes()
         followed = [
@@ -142,6 +143,9 @@ async def _followed(
         following += [
             asyncio.create_task(each.follow(server.address, resume=False)) for each in careless
         ]
+        report.now(
+            lambda: f"{sum(each.ended for each in readers)} of {len(readers)} streams have ended"
+        )
         silent = await _silent(server, caller, plan.silent, history)
         report.bit("streams that nobody reads", len(silent))
         loaded = await _commands(caller, plan.commands, "meanwhile", history)
@@ -151,6 +155,7 @@ async def _followed(
         for each in silent:
             each.close()
         await _all_ended(caller, history)
+        report.now("judging")
         log, broken = await judge(url, history, effects=fleet.effects)
     keep(options, "F15", log, history)
     report.bit("streams cut and resumed", sum(each.cuts for each in readers))

@@ -52,9 +52,11 @@ async def run(options: Options, report: Report) -> None:
         url = server.create_database()
         async with inner_callers(url, options.folder) as callers:
             lags = await _campaign(server, callers, plan, random.Random(options.seed), report)
+            report.now("waiting for what was begun to end")
             report.violations += await callers.ended()
             head = await callers.services.store.log.head()
             report.demand(await _reached(callers, head), "I9: the tables never catch up")
+        report.now("judging, and a rebuild")
         log, broken = await judge(url, callers.history)
         report.violations += broken + await _rebuilt(url, report)
         keep(options, "F7", log, callers.history)
@@ -65,6 +67,7 @@ async def run(options: Options, report: Report) -> None:
             rebuild = report.figures["rebuild_seconds"]
             report.demand(rebuild <= REBUILD_SECONDS_MAX, f"the rebuild took {rebuild} s")
         for name, damage in DAMAGE.items():
+            report.now(f"the control: {name}")
             report.control(name, await _damaged(url, damage))
 
 

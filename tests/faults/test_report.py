@@ -1,5 +1,6 @@
 """A fault's verdict: what was broken counts, and so does a run that could not break anything."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,20 @@ async def test_a_run_that_breaks_off_is_a_miss_and_is_kept(tmp_path: Path) -> No
 
     assert report.misses()[0] == "the run broke off: RuntimeError: no server"
     assert "no server" in (tmp_path / "kept" / "F0.json").read_text()
+
+
+async def test_a_run_without_an_end_is_broken_off_and_says_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.faults.report.SECONDS_MAX", 0.01)
+
+    async def endless(options: Options, report: Report) -> None:
+        report.now("waiting for nothing")
+        await asyncio.Event().wait()
+
+    report = await live_through("F0", endless, Options(quick=True, seed=1, folder=tmp_path))
+    assert report.misses()[0].startswith("the run broke off: TimeoutError")
+    assert report.misses()[0].endswith("at: waiting for nothing")
 
 
 async def test_a_quick_run_that_showed_nothing_is_made_again(tmp_path: Path) -> None:
