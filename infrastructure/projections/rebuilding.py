@@ -144,10 +144,24 @@ class Rebuild:
 
 
 def _change_places(session: Session, table: ProjectedTable) -> None:
-    """The rebuilt table gets the live name; the view, on PostgreSQL with its grants, follows."""
-    if session.dialect == "sqlite":  # which rewrites views when a table below them is renamed
+    """The rebuilt table gets the live name; the view follows, with its triggers.
+
+    PostgreSQL keeps the view with its grants, too; SQLite rewrites views when a table below them is
+    renamed, so there it is made anew.
+    """
+    triggers: list[tuple[str, ...]] = []
+    if session.dialect == "sqlite":
+        triggers = session.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
+            " ORDER BY name",
+            (table.name,),
+        )
         session.execute(f"DROP VIEW {table.name}")
     session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
     session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")
-    session.execute(table.view_statement(replace=session.dialect == "postgresql"))
+    session.execute(
+        table.view_statement(session.dialect, replace=session.dialect == "postgresql")
+    )
+    for (statement,) in triggers:
+        session.execute(statement)
     session.execute(f"DROP TABLE {table.stored}_old")
