@@ -5,10 +5,11 @@ How rows get into these tables, and when the views show them, is the schema's ma
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from application.outside_runs import OutsideDefinition, OutsideRun
 from application.ports import StoreUnavailable, UnknownOutcome
@@ -20,22 +21,21 @@ from infrastructure.store_health import StoreThreads
 
 WRITE_SECONDS_MAX: Final = 10.0
 
-_RUNS: Final = sa.table(
-    "outside_runs",
-    sa.column("workspace_id", sa.Text()),
-    *(
-        sa.column(name, {"input_data": StoredJson(), "created_at": StoredTime()}.get(name))
-        for name in OutsideRun.__slots__
-    ),
-)
-_DEFINITIONS: Final = sa.table(
-    "outside_definitions",
-    sa.column("workspace_id", sa.Text()),
-    *(
-        sa.column(name, {"workflow_data": StoredJson()}.get(name))
-        for name in OutsideDefinition.__slots__
-    ),
-)
+_KINDS: Final[dict[str, TypeEngine[Any]]] = {
+    "input_data": StoredJson(),
+    "workflow_data": StoredJson(),
+    "created_at": StoredTime(),
+    "version": sa.BigInteger(),
+}
+
+
+def _table(name: str, row: type[OutsideRun | OutsideDefinition]) -> sa.TableClause:
+    columns = [sa.column(each, _KINDS.get(each, sa.Text())) for each in row.__slots__]
+    return sa.table(name, sa.column("workspace_id", sa.Text()), *columns)
+
+
+_RUNS: Final = _table("outside_runs", OutsideRun)
+_DEFINITIONS: Final = _table("outside_definitions", OutsideDefinition)
 _RUN_IDS: Final = sa.table(
     "outside_run_ids",
     sa.column("workspace_id", sa.Text()),
@@ -122,7 +122,7 @@ class StoredOutsideRows:
         return await self._threads.run(run)
 
 
-def _meant(workspace_id: str, reference: str) -> sa.Select[tuple[object, ...]]:
+def _meant(workspace_id: str, reference: str) -> sa.Select[Any]:
     """The newest version that the reference means, in any of its three forms."""
     table = _DEFINITIONS
     meanings = [table.c.id == reference, table.c.name == reference]

@@ -114,8 +114,8 @@ class Column:
 class OutsideRows:
     """Rows of other programs, which a view shows below those of its projection.
 
-    `table`, called `o` in SQL, has the view's columns in `given`. `computed` is the SQL of others by
-    name, all the rest are null. A row is shown while `shown` holds; `{stored}` in it is the
+    `table`, called `o` in SQL, has the view's columns in `given`; `computed` is the SQL of others
+    by name; all the rest are null. A row is shown while `shown` holds, in which `{stored}` is the
     projection's table.
     """
 
@@ -211,15 +211,17 @@ class ProjectedTable:
             each if isinstance(each, str) else f"{each[1]} AS {each[0]}" for each in self.public
         )
         own = f"{verb} {self.name} AS SELECT {', '.join(listed)} FROM {self.stored}"  # noqa: S608 - names of the code
-        return own if self.outside is None else f"{own} UNION ALL {self._outside_rows(dialect)}"
+        return (
+            own
+            if self.outside is None
+            else f"{own} UNION ALL {self._shown_of(self.outside, dialect)}"
+        )
 
-    def _outside_rows(self, dialect: Dialect) -> str:
+    def _shown_of(self, outside: OutsideRows, dialect: Dialect) -> str:
         """What of them the view shows.
 
         Types are spelled out: SQLite looks into a union only when both sides have the same.
         """
-        outside = self.outside
-        assert outside is not None
         kinds = {column.name: column.kind for column in self.columns}
         listed = []
         for each in self.public:
