@@ -6,11 +6,15 @@ A row is taken over as soon as its execution is in the tables; nobody writes int
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from application.ledger import execution_uuid
+from domain.errors import Invalid
 from domain.json_values import JsonObject
+
+RUN_ID_LENGTH_MAX: Final = 200
+"""The schema's rule, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,14 @@ async def outside_run(
     """The execution that a request with this run id is about, and the row of it, if there is one.
 
     To be asked before the execution is requested, so that the row is never shown beside it. Asked
-    again it answers the same, also when the row is taken over.
+    again it answers the same, also when the row is taken over. Raises Invalid for a run id that no
+    row can have.
     """
+    if not run_id.strip() or len(run_id) > RUN_ID_LENGTH_MAX or not _storable(run_id):
+        raise Invalid(
+            f"A run_id is text of 1 to {RUN_ID_LENGTH_MAX} characters without NUL; send one, best "
+            "run- and a UUID."
+        )
     execution_id = execution_uuid(workspace_id, run_id)
     own = f"run-{execution_id}"
     if run_id != own:
@@ -82,3 +92,7 @@ async def outside_definition(
     """The definition for a request that brings none: that which its row names, most exact first."""
     named = (run.workflow_definition_id, run.workflow_id, run.workflow_name)
     return await rows.outside_definition(workspace_id, [each for each in named if each])
+
+
+def _storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= each <= "\udfff" for each in text)

@@ -1,9 +1,8 @@
 """What other programs insert into the views, how it is shown, and how executions take it over."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from application.ledger import execution_uuid
 from application.outside_runs import outside_definition, outside_run
 from application.ports import Append
 from application.reads import ExecutionQuery
+from domain.errors import Invalid
 from domain.events import Event
 from infrastructure.addresses import administration_engine
 from infrastructure.database import Store
@@ -312,6 +312,14 @@ async def test_a_row_that_comes_after_its_request_is_not_shown_beside_it(
     assert "inserted once" in own
 
 
+@pytest.mark.parametrize("run_id", ["", " ", "r" * 201, "a\x00b", "\ud800"])
+async def test_a_run_id_that_no_row_can_have_is_refused(
+    rows: StoredOutsideRows, run_id: str
+) -> None:
+    with pytest.raises(Invalid, match="run_id"):
+        await outside_run(rows, "default", run_id)
+
+
 async def test_rows_are_their_workspace_s(rows: StoredOutsideRows, client: Client) -> None:
     client.insert("workflow_runs", run_id="r1", workflow_name="demo", workspace_id="other")
     assert (await outside_run(rows, "default", "r1"))[1] is None
@@ -466,8 +474,9 @@ def test_the_second_of_two_inserts_at_once_is_refused(postgres_dsn: str) -> None
 
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(late)
-            while not first.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
-                time.sleep(0.01)
+            blocked = "SELECT 1 FROM pg_locks WHERE NOT granted"
+            while not waiting.done() and not first.execute(blocked).fetchone():
+                wait([waiting], timeout=0.01)
             first.commit()
             with pytest.raises(psycopg.errors.UniqueViolation):
                 waiting.result()
