@@ -5,8 +5,8 @@ from typing import Final
 
 VIEWS: Final[Mapping[str, str]] = {
     "workflow_runs": "A row per execution, and per run that [another program inserted]"
-    "(../how-to/query-with-sql.md#rows-that-other-programs-insert) until its execution is there; what"
-    " is not known of such a run is null.",
+    "(../how-to/query-with-sql.md#rows-that-other-programs-insert) until its execution is there;"
+    " what is not known of such a run is null.",
     "step_executions": "A row per try of a step in an attempt, and per step that another program"
     " inserted for a run that has no steps here yet.",
     "state_durations": "A row per stay of an execution or a step in a state.",
