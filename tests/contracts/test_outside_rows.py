@@ -250,11 +250,15 @@ async def test_rows_are_not_changed_or_deleted_through_the_views(client: Client)
         assert client.shown(view) == before
 
 
-async def test_on_conflict_does_not_work_on_the_views(client: Client) -> None:
+async def test_on_conflict_does_not_work_on_the_views(client: Client, ledger_url: str) -> None:
     client.insert("workflow_runs", run_id="r1", workflow_name="demo")
     insert = "INSERT INTO workflow_runs (run_id, workflow_name) VALUES ('r1', 'other')"
+    client.refused(f"{insert} ON CONFLICT DO NOTHING")
     client.refused(f"{insert} ON CONFLICT (run_id) DO NOTHING")
     client.refused(f"{insert} ON CONFLICT (run_id) DO UPDATE SET workflow_name = 'other'")
+    if ledger_url.startswith("sqlite"):
+        for way in ("INSERT OR IGNORE", "INSERT OR REPLACE", "REPLACE"):
+            assert "inserted once" in client.refused(insert.replace("INSERT", way, 1))
     assert [each["workflow_name"] for each in client.shown()] == ["demo"]
 
 
