@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from typing import Final
 
 VIEWS: Final[Mapping[str, str]] = {
-    "workflow_runs": "A row per execution.",
-    "step_executions": "A row per try of a step in an attempt.",
+    "workflow_runs": "A row per execution, and per run that [another program inserted]"
+    "(../how-to/query-with-sql.md#rows-that-other-programs-insert) until its execution is there;"
+    " what is not known of such a run is null.",
+    "step_executions": "A row per try of a step in an attempt, and per step that another program"
+    " inserted for a run that has no steps here yet.",
     "state_durations": "A row per stay of an execution or a step in a state.",
-    "workflow_definitions": "A row per published version of a workflow.",
+    "workflow_definitions": "A row per published version of a workflow, and per definition that"
+    " another program inserted under a name that is not published.",
     "workflow_statistics": "A row per workflow and status.",
     "human_tasks": "A row per task given to a person.",
     "questions": "A row per question about a failed step.",
@@ -194,6 +198,10 @@ STORED: Final[Mapping[str, str]] = {
     "change of a row; it is the only table that cannot be computed from another.",
     "work_queue": "A row per execution that still has something to do: when, who has the "
     "lease until when, epoch, version. An index over the log.",
+    "outside_runs": "What other programs inserted into `workflow_runs`, taken over or not.",
+    "outside_run_ids": "Which execution a run id from outside names that is not its own.",
+    "outside_steps": "What other programs inserted into `step_executions`.",
+    "outside_definitions": "What other programs inserted into `workflow_definitions`.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",
     "projection_checkpoints": "How far each projection has come, and how far a rebuild of it.",
     "projection_failures": "The event that paused a projection, and why.",

@@ -3,6 +3,7 @@ be running.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
 from domain.events import Recorded
@@ -144,10 +145,28 @@ class Rebuild:
 
 
 def _change_places(session: Session, table: ProjectedTable) -> None:
-    """The rebuilt table gets the live name; the view, on PostgreSQL with its grants, follows."""
-    if session.dialect == "sqlite":  # which rewrites views when a table below them is renamed
-        session.execute(f"DROP VIEW {table.name}")
-    session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
-    session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")
-    session.execute(table.view_statement(replace=session.dialect == "postgresql"))
+    """The rebuilt table gets the live name."""
+    with view_following(session, table):
+        session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
+        session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")
     session.execute(f"DROP TABLE {table.stored}_old")
+
+
+@contextmanager
+def view_following(session: Session, table: ProjectedTable) -> Iterator[None]:
+    """Put the view over the table as it is afterwards, with the triggers that the view had.
+
+    PostgreSQL keeps the view, its triggers and grants; SQLite rewrites views when a table below
+    them is renamed, so there it is made anew.
+    """
+    triggers: list[tuple[str, ...]] = []
+    if session.dialect == "sqlite":
+        triggers = session.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? ORDER BY name",
+            (table.name,),
+        )
+        session.execute(f"DROP VIEW {table.name}")
+    yield
+    session.execute(table.view_statement(session.dialect, replace=session.dialect == "postgresql"))
+    for (statement,) in triggers:
+        session.execute(statement)

@@ -10,7 +10,7 @@ from domain.definition import step_id_of
 from domain.execution import StepState
 from domain.json_values import Json
 from infrastructure.projections.folding import EXECUTIONS, Batch
-from infrastructure.projections.tables import ProjectedTable
+from infrastructure.projections.tables import OutsideRows, ProjectedTable
 
 
 class StepExecution(Struct, frozen=True, gc=False):
@@ -65,6 +65,16 @@ TABLE: Final = ProjectedTable(
         "error_message",
         *_FIELDS[8:],
         ("execution_id", "substr(run_id, 5)"),
+    ),
+    outside=OutsideRows(
+        table="outside_steps",
+        given=frozenset((*_FIELDS[:10], "workspace_id")),
+        computed={"id": "o.id || ''", "step_execution_id": "o.id || ''"},
+        # Until the run has steps of its own here.
+        shown="NOT EXISTS (SELECT 1 FROM {stored} r WHERE r.run_id = o.run_id)"
+        " AND NOT EXISTS (SELECT 1 FROM outside_run_ids n"
+        " JOIN {stored} r ON r.run_id = n.execution_run_id"
+        " WHERE n.workspace_id = o.workspace_id AND n.run_id = o.run_id)",
     ),
 )
 

@@ -6,8 +6,8 @@ A table `workflow_runs_v1` is the store, the view `workflow_runs` over it is wha
 While a projection is rebuilt, a second table with the suffix `_r` is filled beside the first.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -110,6 +110,21 @@ class Column:
     nullable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OutsideRows:
+    """Rows of other programs, which a view shows below those of its projection.
+
+    `table`, called `o` in SQL, has the view's columns in `given`; `computed` is the SQL of others
+    by name; all the rest are null. A row is shown while `shown` holds, in which `{stored}` is the
+    projection's table.
+    """
+
+    table: str
+    given: frozenset[str]
+    shown: str
+    computed: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class ProjectedTable:
     """A table that a projection fills, with the view over it.
@@ -128,6 +143,7 @@ class ProjectedTable:
     jsonb: frozenset[str] = frozenset()
     summed: frozenset[str] = frozenset()
     indexes: tuple[Index, ...] = ()
+    outside: OutsideRows | None = None
     stream: str | None = None
     narrow: bool = False
     """Small rows: on SQLite the table is its primary key (WITHOUT ROWID)."""
@@ -188,13 +204,34 @@ class ProjectedTable:
             )
         return made
 
-    def view_statement(self, *, replace: bool = False) -> str:
-        """The public view over the live table."""
+    def view_statement(self, dialect: Dialect, *, replace: bool = False) -> str:
+        """The public view over the live table, and over what other programs inserted."""
         verb = "CREATE OR REPLACE VIEW" if replace else "CREATE VIEW"
         listed = (
             each if isinstance(each, str) else f"{each[1]} AS {each[0]}" for each in self.public
         )
-        return f"{verb} {self.name} AS SELECT {', '.join(listed)} FROM {self.stored}"  # noqa: S608 - names of the code
+        own = f"{verb} {self.name} AS SELECT {', '.join(listed)} FROM {self.stored}"  # noqa: S608 - names of the code
+        return (
+            own
+            if self.outside is None
+            else f"{own} UNION ALL {self._shown_of(self.outside, dialect)}"
+        )
+
+    def _shown_of(self, outside: OutsideRows, dialect: Dialect) -> str:
+        """What of them the view shows.
+
+        Types are spelled out: SQLite looks into a union only when both sides have the same.
+        """
+        kinds = {column.name: column.kind for column in self.columns}
+        listed = []
+        for each in self.public:
+            name = each if isinstance(each, str) else each[0]
+            value = f"o.{name}" if name in outside.given else outside.computed.get(name, "NULL")
+            if name in kinds and name not in outside.given:
+                value = f"CAST({value} AS {_type_name(kinds[name], dialect)})"
+            listed.append(value)
+        shown = outside.shown.format(stored=self.stored)
+        return f"SELECT {', '.join(listed)} FROM {outside.table} o WHERE {shown}"  # noqa: S608 - names of the code
 
     @cached_property
     def _statements(self) -> dict[tuple[str, int], Any]:
@@ -323,7 +360,14 @@ def time_text(at: datetime) -> str:
 
 
 def _record_type(column: Column) -> str:
-    return _RECORD_TYPES.get(column.kind, _SQL_TYPES[column.kind][0])
+    return _type_name(column.kind, "postgresql")
+
+
+def _type_name(kind: str, dialect: Dialect) -> str:
+    """The type without a collation."""
+    if dialect == "postgresql":
+        return _RECORD_TYPES.get(kind, _SQL_TYPES[kind][0])
+    return _SQL_TYPES[kind][1]
 
 
 def _alchemy_type(kind: str) -> TypeEngine[Any]:

@@ -10,7 +10,7 @@ from application.reads import WorkflowView
 from domain.json_values import JsonObject
 from domain.workflow import WorkflowState, version_id
 from infrastructure.projections.folding import WORKFLOWS, Batch, WorkflowChange
-from infrastructure.projections.tables import Index, ProjectedTable
+from infrastructure.projections.tables import Index, OutsideRows, ProjectedTable
 
 
 class WorkflowDefinition(Struct, frozen=True, gc=False):
@@ -47,6 +47,18 @@ TABLE: Final = ProjectedTable(
     json=frozenset({"workflow_data", "definition"}),
     public=WorkflowDefinition.__struct_fields__,
     indexes=(Index("newest", "workspace_id, name", where="newest"),),
+    outside=OutsideRows(
+        table="outside_definitions",
+        given=frozenset((*WorkflowDefinition.__struct_fields__[:10], "workspace_id")),
+        computed={
+            "workflow_id": "'wf-' || o.name || '-' || o.version",
+            "newest": "NOT EXISTS (SELECT 1 FROM outside_definitions n"
+            " WHERE n.workspace_id = o.workspace_id AND n.name = o.name AND n.version > o.version)",
+        },
+        # Until a workflow of that name is published.
+        shown="NOT EXISTS (SELECT 1 FROM {stored} r"
+        " WHERE r.workspace_id = o.workspace_id AND r.name = o.name AND r.newest)",
+    ),
 )
 
 

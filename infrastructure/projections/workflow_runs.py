@@ -18,7 +18,7 @@ from application.views import (
 )
 from domain.json_values import Json, JsonObject
 from infrastructure.projections.folding import EXECUTIONS, Batch
-from infrastructure.projections.tables import Index, ProjectedTable
+from infrastructure.projections.tables import Index, OutsideRows, ProjectedTable
 
 
 class WorkflowRun(Struct, frozen=True, gc=False):
@@ -96,6 +96,16 @@ TABLE: Final = ProjectedTable(
             where="parent_run_id IS NOT NULL",
         ),
         Index("labels", "labels jsonb_path_ops", where="labels <> '{}'", using="gin"),
+    ),
+    outside=OutsideRows(
+        table="outside_runs",
+        given=frozenset(WorkflowRun.__struct_fields__[:14]),
+        computed={"id": "o.run_id"},
+        # Until the execution is there, under the same run id or that which another text names.
+        shown="NOT EXISTS (SELECT 1 FROM {stored} r WHERE r.run_id = o.run_id)"
+        " AND NOT EXISTS (SELECT 1 FROM outside_run_ids n"
+        " JOIN {stored} r ON r.run_id = n.execution_run_id"
+        " WHERE n.workspace_id = o.workspace_id AND n.run_id = o.run_id)",
     ),
 )
 

@@ -173,12 +173,17 @@ def test_tables_of_an_older_schema_keep_their_rows(database_url: str) -> None:
 
 def older(connection: Connection, revision: str) -> None:
     """The schema of an earlier release in an empty database."""
+    command.upgrade(alembic_config(connection), revision)
+    connection.commit()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """What runs a migration on this connection."""
     config = Config()
     config.set_main_option("script_location", "infrastructure:migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
-    connection.commit()
+    return config
 
 
 def _any_value(kind: str) -> Any:

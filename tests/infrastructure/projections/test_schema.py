@@ -56,6 +56,27 @@ def test_the_views_have_the_public_columns_in_order(connection: sa.Connection) -
         assert [column["name"] for column in found] == names
 
 
+def view_text(connection: sa.Connection, name: str) -> str:
+    """What the database says that a view is."""
+    query = (
+        "SELECT pg_get_viewdef('{}'::regclass)"
+        if connection.dialect.name == "postgresql"
+        else "SELECT sql FROM sqlite_master WHERE type = 'view' AND name = '{}'"
+    )
+    return " ".join(connection.exec_driver_sql(query.format(name)).scalar_one().split())
+
+
+def test_the_views_of_a_rebuild_are_the_migrated_ones(connection: sa.Connection) -> None:
+    dialect = "postgresql" if connection.dialect.name == "postgresql" else "sqlite"
+    for each in PROJECTIONS:
+        migrated = view_text(connection, each.table.name)
+        if dialect == "sqlite":
+            assert migrated == each.table.view_statement(dialect)
+        else:
+            connection.exec_driver_sql(each.table.view_statement(dialect, replace=True))
+            assert migrated == view_text(connection, each.table.name)
+
+
 def test_a_projection_is_chosen_by_name_or_all() -> None:
     assert chosen("all") == PROJECTIONS
     assert [each.table.name for each in chosen("human_tasks")] == ["human_tasks"]
@@ -87,6 +108,53 @@ def test_the_feed_keeps_its_plan_from_an_empty_table_on(postgres_dsn: str) -> No
     assert "Index Scan using ledger_events_notification_id_idx" in plan
     assert "Sort" not in plan
     assert "Bitmap" not in plan
+
+
+MONITORING = (
+    "SELECT run_id, workflow_name, status, created_at FROM workflow_runs"
+    " WHERE status IN ('PENDING', 'RUNNING') ORDER BY created_at DESC",
+    "SELECT run_id, workflow_name, error_message, created_at FROM workflow_runs"
+    " WHERE status = 'FAILED' ORDER BY created_at DESC LIMIT 10",
+    "SELECT agent_name, status, COUNT(*) as count FROM step_executions"
+    " GROUP BY agent_name, status ORDER BY agent_name, status",
+    "SELECT status FROM workflow_runs WHERE run_id = 'run-1'",
+    "SELECT status FROM workflow_definitions WHERE id = 'd1'",
+)
+
+
+@pytest.mark.parametrize("query", MONITORING)
+def test_a_row_of_another_program_costs_a_look_into_indexes(
+    sqlite_url: str, postgres_dsn: str, query: str
+) -> None:
+    migrate.upgrade(sqlite_url)
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as opened:
+        plan = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {query}")]
+    opened.close()
+    looks = [step for step in plan if step.startswith(("SEARCH r ", "SEARCH n "))]
+    assert len(looks) == (1 if "workflow_definitions" in query else 3)
+    assert not [step for step in plan if step.startswith(("SCAN r", "SCAN n", "MATERIALIZE"))]
+
+    migrate.upgrade(postgres_dsn)
+    with psycopg.connect(postgres_dsn) as server:
+        server.execute(
+            "INSERT INTO outside_runs SELECT 'run-' || n, 'wf', 'w', 'd', 'PENDING', '{}', NULL,"
+            " 'system', now(), now(), NULL, NULL, NULL, 'default' FROM generate_series(1, 500) n"
+        )
+        server.execute("SET enable_seqscan = off")  # as it is once the projection is large
+        explained = "\n".join(row[0] for row in server.execute(f"EXPLAIN {query}".encode()))
+    assert "_v1 r" in explained
+    assert "Seq Scan on workflow_runs_v1 r" not in explained
+    assert "Seq Scan on step_executions_v1 r" not in explained
+
+
+@pytest.mark.parametrize("query", MONITORING[:2])
+def test_conditions_reach_both_sides_of_the_view(sqlite_url: str, query: str) -> None:
+    migrate.upgrade(sqlite_url)
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as opened:
+        plan = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {query}")]
+    opened.close()
+    assert plan[0] == "MERGE (UNION ALL)"
+    assert not [step for step in plan if "workflow_runs" in step and "CO-ROUTINE" in step]
 
 
 @pytest.mark.parametrize(
