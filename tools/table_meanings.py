@@ -194,6 +194,8 @@ STORED: Final[Mapping[str, str]] = {
     "change of a row; it is the only table that cannot be computed from another.",
     "work_queue": "A row per execution that still has something to do: when, who has the "
     "lease until when, epoch, version. An index over the log.",
+    "agent_breakers": "A [circuit breaker](../explanation/agents.md#circuit-breaker) per agent "
+    "that was called.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",
     "projection_checkpoints": "How far each projection has come, and how far a rebuild of it.",
     "projection_failures": "The event that paused a projection, and why.",
