@@ -1,22 +1,18 @@
-"""The names under which a step's try is known to the agent that does it; computed, never drawn.
+"""The names under which an agent knows a try of a step; computed, never drawn."""
 
-The same try has the same names whoever computes them, so that a call which is made again after a
-lost worker, and a result which comes back, can be told from those of other tries.
-"""
-
+from typing import Final
 from uuid import UUID, uuid5
 
+from domain.definition import step_id_of
+from domain.workflow import NAMESPACE
 
-def task_id(execution_id: UUID, path: str, step_id: str, attempt: int, try_no: int) -> str:
-    """`task-{step_id}-{8 hex}`: what the agent calls the work."""
-    return f"task-{step_id}-{_hex8('task', execution_id, path, attempt, try_no)}"
-
-
-def correlation_id(execution_id: UUID, path: str, step_id: str, attempt: int, try_no: int) -> str:
-    """`corr-run-{execution}-{step_id}-{8 hex}`: what a result is matched by."""
-    digits = _hex8("corr", execution_id, path, attempt, try_no)
-    return f"corr-run-{execution_id}-{step_id}-{digits}"
+_DIGITS: Final = 8
 
 
-def _hex8(kind: str, execution_id: UUID, path: str, attempt: int, try_no: int) -> str:
-    return uuid5(execution_id, f"{kind}\n{path}\n{attempt}\n{try_no}").hex[:8]
+def task_ids(execution_id: UUID, path: str, attempt: int, try_no: int) -> tuple[str, str]:
+    """`task-{step}-{8hex}` and `corr-run-{execution}-{step}-{8hex}` of a try: the same at each
+    look, and another for each try.
+    """
+    seed = f"task\n{execution_id}\n{path}\n{attempt}\n{try_no}"
+    digits, step_id = uuid5(NAMESPACE, seed).hex[:_DIGITS], step_id_of(path)
+    return f"task-{step_id}-{digits}", f"corr-run-{execution_id}-{step_id}-{digits}"

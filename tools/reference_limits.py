@@ -273,7 +273,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "s",
         ),
         Limit(
-            "infrastructure.effects.registry",
+            "infrastructure.effects.failure_texts",
             "MESSAGE_LENGTH_MAX",
             "An error message",
             "characters",
