@@ -391,6 +391,40 @@ async def test_an_agent_that_fails_is_called_no_more(calls: Calls) -> None:
     }
 
 
+async def test_an_agent_that_answers_503_for_30_seconds_gets_nothing_but_probes(
+    calls: Calls, store: Store
+) -> None:
+    """Four callers, each with a call every half second of a virtual clock."""
+    clock = Ahead(store.clock.now())
+    begun = clock.now()
+    settings = BreakerSettings(timeout_seconds=10)
+
+    def reply(request: Received) -> bytes:
+        is_up = clock.now() - begun >= timedelta(seconds=30)
+        return replying()(request) if is_up else answer(503)
+
+    async with http_server(reply) as server:
+        calls.register(server.url, circuit_breaker_config=settings)
+        outbound = Outbound(OutboundAllow.parse("127.0.0.1"))
+        breakers = Breakers(open_breaker_store(store), clock)
+        caller = HttpAgentCaller(calls.book, breakers, outbound, clock)
+        received: list[int] = []
+        while clock.now() - begun < timedelta(seconds=30):
+            before = len(server.received)
+            await asyncio.gather(*(caller.call(calls.name, {}, step_context()) for _ in range(4)))
+            received.append(len(server.received) - before)
+            await clock.sleep(0.5)
+        assert sum(received[:2]) <= settings.failure_threshold + 3, "until it opened"
+        later = [count for count in received[2:] if count]
+        assert len(later) == 2, "half-open after 10 and after 20 seconds"
+        assert max(later) <= settings.half_open_max_calls
+        await clock.sleep(10)
+        outcomes = [await caller.call(calls.name, {}, step_context()) for _ in range(4)]
+        await outbound.aclose()
+    assert [type(outcome) for outcome in outcomes] == [Succeeded] * 4
+    assert await calls.state() == CLOSED
+
+
 async def test_an_agent_that_says_no_works(calls: Calls) -> None:
     def reply(request: Received) -> bytes:
         told = {"code": -32000, "message": "no"}
