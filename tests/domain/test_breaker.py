@@ -227,6 +227,29 @@ def test_a_call_that_began_before_a_change_of_state_says_nothing_after_it() -> N
     assert calls.end(late, "failure") == HALF_OPEN
     assert calls.end(late, "success") == HALF_OPEN
     assert calls.breaker is before
+    for _ in range(PROBES):
+        calls.end(probe, "success")
+        probe = calls.begin()
+        assert isinstance(probe, Admitted)
+    closed = calls.breaker
+    assert closed.state == CLOSED
+    for _ in range(20):
+        assert calls.end(late, "failure") == CLOSED
+    assert calls.breaker is closed
+
+
+def test_a_probe_of_an_earlier_round_is_not_taken_for_one_of_this() -> None:
+    calls = opened(Calls())
+    first, late = calls.begin(), calls.begin()
+    assert isinstance(first, Admitted)
+    assert isinstance(late, Admitted)
+    assert calls.end(first, "failure") == OPEN
+    calls.wait(60)
+    now = [calls.begin(), calls.begin()]
+    assert now == [Admitted(late.round + 2, first.probe), Admitted(late.round + 2, late.probe)]
+    before = calls.breaker
+    assert calls.end(late, "failure") == HALF_OPEN
+    assert calls.breaker is before
 
 
 # ------------------------------------------------------------------------- settings and storage
