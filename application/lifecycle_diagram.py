@@ -1,10 +1,11 @@
-"""The two state machines as Mermaid text, drawn by `transitions` from `domain/lifecycle.py`."""
+"""The state machines as Mermaid text, drawn by `transitions` from their declarations."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from transitions.extensions import HierarchicalGraphMachine
 from transitions.extensions.diagrams_mermaid import NestedGraph
 
+from domain.breaker import breaker_machine
 from domain.lifecycle import DottedState, LifecycleMachine, execution_machine, step_machine
 
 
@@ -14,11 +15,17 @@ class _Drawn(HierarchicalGraphMachine):
     state_cls = DottedState
 
 
-def lifecycle_mermaid(machine: Literal["execution", "step"]) -> str:
-    """A `stateDiagram-v2` of an execution's or a step's life; guards stand in brackets."""
-    declared = execution_machine() if machine == "execution" else step_machine()
-    article = "an" if machine == "execution" else "a"
-    text: str = NestedGraph(_drawn(declared)).get_graph(title=f"Life of {article} {machine}").source
+_DECLARED: Final = {
+    "execution": (execution_machine, "Life of an execution"),
+    "step": (step_machine, "Life of a step"),
+    "breaker": (breaker_machine, "Circuit breaker of an agent"),
+}
+
+
+def lifecycle_mermaid(machine: Literal["execution", "step", "breaker"]) -> str:
+    """A `stateDiagram-v2` of an execution's, a step's or a breaker's life; guards in brackets."""
+    declared, title = _DECLARED[machine]
+    text: str = NestedGraph(_drawn(declared())).get_graph(title=title).source
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 

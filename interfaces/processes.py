@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from uuid_utils.compat import uuid7
 
+from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
 from application.history import History
@@ -64,6 +65,10 @@ class Observation:
     append_queue_fill: float | None = None
     worker: Worker | None = None
     projector: ProjectionRunner | None = None
+    agent_calls: Mapping[tuple[str, str], int] | None = None
+    """By agent and what became of them."""
+    agent_breakers: Mapping[BreakerKey, str] | None = None
+    """States, as this process last saw them."""
 
 
 class Process(Protocol):

@@ -73,6 +73,18 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "wrong_type": "The setting has another JSON type.",
 }
 STEP_CODES: Final[Mapping[str, str]] = {
+    "agent_call_broken": "The call of an agent ended in an exception of the engine.",
+    "agent_credential_missing": "The agent wants a credential and has none. Permanent.",
+    "agent_credential_unusable": "No HTTP header can hold the agent's credential, or it is too "
+    "short to be taken out of outputs again. Permanent.",
+    "agent_error": "The agent answered that it failed: `JSON-RPC Error -32000: ...`, or what the "
+    "simple form has as `error`. Permanent.",
+    "agent_inactive": "The agent is inactive or deleted. Permanent.",
+    "agent_redirects": "The agent's URL redirects, which is not followed: register the address "
+    "that answers. Permanent.",
+    "agent_without_url": "The agent has no URL to be called at. Permanent.",
+    "bad_agent_reply": "The agent's answer is not its protocol: a page in HTML, no JSON, no UTF-8, "
+    "nested too deeply, without the members that it must have. Permanent.",
     "bad_config": "A setting is wrong once its references are filled in. Permanent.",
     "bad_content_encoding": "An answer is packed in a way that was not offered, or damaged.",
     "bad_mail": "The mail cannot be written: a header or address is wrong. Permanent.",
@@ -82,6 +94,8 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "body_too_large": "An answer is larger than is read. Permanent.",
     "branches_failed": "Too few branches of a fork_join completed; the message lists why.",
     "branch_timeout": "A branch did not end within its `timeout_seconds`.",
+    "circuit_open": "The agent failed lately and was not called: its [circuit "
+    "breaker](../explanation/agents.md#circuit-breaker) is open. Transient.",
     "child_cancelled": "The execution that a sub_workflow step ran was cancelled. Permanent.",
     "child_failed": "The execution that a sub_workflow step ran failed without saying why.",
     "cancelled_error": "An action cancelled itself.",
@@ -101,17 +115,22 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "Permanent.",
     "output_not_storable": "The output is no JSON value within the limits. Permanent.",
     "outputs_too_large": "All outputs of the execution together are too large. Permanent.",
+    "registry_unavailable": "The database did not say who the agent is. Transient.",
     "secret_missing": "There is no secret of that name. Permanent.",
     "secret_too_short": "The secret is too short to be taken out of outputs again. Permanent.",
     "step_timeout": "The try did not end within its `timeout_seconds`.",
+    "task_not_completed": "The agent's task ended in another state: `Task state: failed`. "
+    "Permanent.",
     "timeout": "The called service did not answer in time.",
     "too_deep": "Executions run one another deeper than they may. Permanent.",
     "too_many_redirects": "The service redirected too often. Permanent.",
     "unknown_action": "This server lacks the action that the definition names. Permanent.",
+    "unknown_agent": "No agent of this name is registered. Permanent.",
     "workflow_inactive": "A sub_workflow step names a workflow that takes no executions. "
     "Permanent.",
     "workflow_not_found": "A sub_workflow step names a workflow or version that does not exist. "
     "Permanent.",
+    "wrong_reply_id": "The agent answered with the id of another request. Permanent.",
     "validation_failed": "Data does not fit a strict validate step; `output` lists why. Permanent.",
     "worker_lost": "Three workers were lost while they ran this try. Permanent.",
 }

@@ -273,7 +273,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "s",
         ),
         Limit(
-            "infrastructure.effects.registry",
+            "infrastructure.effects.failure_texts",
             "MESSAGE_LENGTH_MAX",
             "An error message",
             "characters",
@@ -287,6 +287,20 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         ),
     ),
     "Calls to the outside": (
+        Limit(
+            "domain.breaker",
+            "CALLS_MAX",
+            "A number of calls in a `circuit_breaker_config`",
+            "",
+            "`out_of_range`",
+        ),
+        Limit(
+            "domain.breaker",
+            "SECONDS_MAX",
+            "A time in a `circuit_breaker_config`",
+            "s",
+            "`out_of_range`",
+        ),
         Limit(
             "infrastructure.effects.outbound",
             "BODY_BYTES_MAX",

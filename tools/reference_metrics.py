@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from prometheus_client.core import Metric
 
+from application.breakers import BreakerKey
+from application.callers import DEFAULT_WORKSPACE
+from domain.breaker import CLOSED
 from infrastructure.settings import Settings
 from interfaces.bootstrap import open_services
 from interfaces.http.figures import Figures
@@ -41,7 +45,13 @@ def scraped() -> Sequence[Metric]:
 async def _scrape(settings: Settings) -> Sequence[Metric]:
     services = await open_services(settings)
     try:
-        return list(Figures(await services.observe(), open_streams=0).collect())
+        # Nobody called an agent yet; one stands for them, so that their labels are seen.
+        seen = replace(
+            await services.observe(),
+            agent_calls={("scorer", "completed"): 0},
+            agent_breakers={BreakerKey(DEFAULT_WORKSPACE, "scorer"): CLOSED},
+        )
+        return list(Figures(seen, open_streams=0).collect())
     finally:
         await services.close()
 

@@ -202,6 +202,8 @@ STORED: Final[Mapping[str, str]] = {
     "outside_run_ids": "Which execution a run id from outside names that is not its own.",
     "outside_steps": "What other programs inserted into `step_executions`.",
     "outside_definitions": "What other programs inserted into `workflow_definitions`.",
+    "agent_breakers": "A [circuit breaker](../explanation/agents.md#circuit-breaker) per agent "
+    "that was called.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",
     "projection_checkpoints": "How far each projection has come, and how far a rebuild of it.",
     "projection_failures": "The event that paused a projection, and why.",

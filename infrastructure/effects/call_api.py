@@ -14,6 +14,7 @@ import msgspec
 from application.steps import StepContext, StepFailure
 from domain.json_values import Json, JsonObject, NotStorable, read_json
 from domain.mistakes import Mistake
+from infrastructure.effects.attempt_headers import attempt_headers
 from infrastructure.effects.config_fields import (
     ANY,
     INTEGER,
@@ -153,11 +154,7 @@ def _request(config: JsonObject, context: StepContext) -> OutboundRequest:
         chosen = {name.lower() for name in given}
         headers = {name: text for name, text in headers.items() if name.lower() not in chosen}
         headers |= {name: str(text) for name, text in given.items()}
-    headers |= {
-        "X-Flowledger-Attempt": str(context.attempt),
-        "X-Flowledger-Try": str(context.try_no),
-        "X-Flowledger-Epoch": str(context.epoch),
-    }
+    headers |= attempt_headers(context)
     seconds = context.timeout_seconds
     if isinstance(timeout_ms := config.get("timeout_ms"), int):
         seconds = min(seconds, timeout_ms / 1000)

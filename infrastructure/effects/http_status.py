@@ -14,13 +14,18 @@ def error_class_of(status: int) -> ErrorClass:
 
 def status_failure(answer: OutboundAnswer, output: Json) -> StepFailure:
     """The failure of a step whose call was answered with a status that is no success."""
-    detail: JsonObject = {"status": answer.status}
-    if "retry-after" in answer.headers:
-        detail["retry_after"] = answer.headers["retry-after"][:100]
     return StepFailure(
         "http_status",
         f"{answer.url} answered {answer.status} {answer.reason}".rstrip(),
         error_class=error_class_of(answer.status),
         output=output,
-        detail=detail,
+        detail=status_detail(answer),
     )
+
+
+def status_detail(answer: OutboundAnswer) -> JsonObject:
+    """The status, and what the service says about trying again."""
+    detail: JsonObject = {"status": answer.status}
+    if "retry-after" in answer.headers:
+        detail["retry_after"] = answer.headers["retry-after"][:100]
+    return detail

@@ -22,9 +22,8 @@ from application.steps import (
 from domain.agent_names import agent_of
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from domain.mistakes import Mistake
+from infrastructure.effects.failure_texts import plain_message
 from infrastructure.effects.secrets import Mask, Secrets
-
-MESSAGE_LENGTH_MAX = 2_000
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -128,7 +127,10 @@ def _failed(error: BaseException) -> Failed:
     """The failure that an exception stands for; its own `code`, `retryable`, `error_class` win."""
     error_class = _error_class(error)
     retryable = getattr(error, "retryable", None)
-    message, output = _plain(str(error)) or type(error).__name__, getattr(error, "output", None)
+    message, output = (
+        plain_message(str(error)) or type(error).__name__,
+        getattr(error, "output", None),
+    )
     try:
         check_storable(output)
     except NotStorable as reason:
@@ -174,12 +176,6 @@ def _place(error: BaseException) -> Json:
     last = frames[-1]
     where = f"{PurePath(last.filename).name}:{last.lineno} in {last.name}"
     return {"exception": type(error).__name__, "where": where}
-
-
-def _plain(text: str) -> str:
-    """Text that can be stored: no NUL, no lone surrogate, bounded."""
-    cut = text if len(text) <= MESSAGE_LENGTH_MAX else text[: MESSAGE_LENGTH_MAX - 1] + "…"
-    return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _masked(outcome: StepOutcome, mask: Mask) -> StepOutcome:

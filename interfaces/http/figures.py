@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from application.ports import QueueStatistics
+from domain.breaker import CLOSED, HALF_OPEN, OPEN
 from interfaces.bootstrap import Distribution, Observation
 
 _WORKER: Final = {
@@ -44,6 +45,7 @@ _COMMITS: Final = {
     "commit_times": ("flowledger_commit_seconds", "Duration of the committer's transactions."),
     "batch_sizes": ("flowledger_commit_appends", "Appends in one such transaction."),
 }
+_BREAKER_STATES: Final = {CLOSED: 0, HALF_OPEN: 1, OPEN: 2}
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # the registry hashes it
@@ -69,6 +71,7 @@ class Figures(Collector):
         yield GaugeMetricFamily(
             "flowledger_open_streams", "Open event streams of this process.", self.open_streams
         )
+        yield from self._agents()
         yield from self._projections()
         yield from self._projector()
 
@@ -103,6 +106,30 @@ class Figures(Collector):
             "flowledger_leases_held", "Executions leased by this process.", worker.holds()
         )
         yield from _counters(_WORKER, worker.figures)
+
+    def _agents(self) -> Iterable[Metric]:
+        if self.seen.agent_calls is None or self.seen.agent_breakers is None:
+            return
+        calls = CounterMetricFamily(
+            "flowledger_agent_calls",
+            "Calls of agents by this process, by what became of them: `completed`, or the code of "
+            "the failure (`circuit_open`: not made).",
+            labels=["agent", "outcome"],
+        )
+        for (agent, outcome), count in sorted(self.seen.agent_calls.items()):
+            calls.add_metric([agent, outcome], count)
+        breakers = GaugeMetricFamily(
+            "flowledger_agent_breaker_state",
+            "Circuit breaker of an agent, as this process last saw it: 0 closed, 1 half-open, "
+            "2 open; the highest where workspaces have agents of one name.",
+            labels=["agent"],
+        )
+        states: dict[str, int] = {}
+        for key, state in self.seen.agent_breakers.items():
+            states[key.agent] = max(_BREAKER_STATES[state], states.get(key.agent, 0))
+        for agent, number in sorted(states.items()):
+            breakers.add_metric([agent], number)
+        yield from (calls, breakers)
 
     def _projections(self) -> Iterable[Metric]:
         if self.seen.projections is None:

@@ -15,7 +15,7 @@ from tests.migrations.test_ledger_schema import alembic_config, older
 
 VIEWS = ("workflow_runs", "step_executions", "workflow_definitions")
 TABLES = {"outside_runs", "outside_run_ids", "outside_steps", "outside_definitions"}
-BEFORE, AFTER = "0005", "0007"
+BEFORE, AFTER = "0006", "0007"
 INSERT = text("INSERT INTO workflow_runs (run_id, workflow_name) VALUES ('r1', 'demo')")
 
 

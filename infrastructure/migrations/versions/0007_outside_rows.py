@@ -11,7 +11,7 @@ from alembic import op
 from infrastructure.migrations.outside_triggers import postgresql_triggers, sqlite_triggers
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -45,8 +45,13 @@ def json_answer(body: bytes, status: int = 200) -> bytes:
 
 
 @asynccontextmanager
-async def http_server(reply: Answer = lambda _: answer()) -> AsyncIterator[HttpServer]:
-    """Serves `reply` on a free port; an empty reply leaves the caller waiting."""
+async def http_server(
+    reply: Answer = lambda _: answer(), *, closes: bool = False
+) -> AsyncIterator[HttpServer]:
+    """Serves `reply` on a free port; an empty reply leaves the caller waiting.
+
+    `closes` ends each connection after its first answer, which may be cut short then.
+    """
     server, finished = HttpServer(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,6 +65,8 @@ async def http_server(reply: Answer = lambda _: answer()) -> AsyncIterator[HttpS
                     await finished.wait()
                 writer.write(content)
                 await writer.drain()
+                if closes:
+                    break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

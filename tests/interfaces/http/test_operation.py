@@ -4,8 +4,13 @@ import json
 
 import pytest
 from openapi_spec_validator import validate
+from prometheus_client import CollectorRegistry, generate_latest
 
+from application.breakers import BreakerKey
+from domain.breaker import CLOSED, HALF_OPEN, OPEN
+from interfaces.bootstrap import Observation
 from interfaces.http.examples import BATCH, DEFINITION, EXECUTE, EXECUTE_INLINE
+from interfaces.http.figures import Figures
 from interfaces.http.problems import KINDS
 from tests.interfaces.http.served import QUICK, Client
 from tools.openapi import SNAPSHOT, described
@@ -29,6 +34,25 @@ async def test_figures_are_those_of_the_tables(client: Client) -> None:
     assert 'flowledger_projection_lag_events{projection="workflow_runs"}' in text
     assert "flowledger_events_stored_total" in text
     assert "flowledger_queue_depth 0.0" in text
+
+
+def test_figures_of_agents_are_by_name() -> None:
+    registry = CollectorRegistry()
+    seen = Observation(
+        store_answers=True,
+        agent_calls={("scorer", "completed"): 7, ("scorer", "circuit_open"): 2},
+        agent_breakers={
+            BreakerKey("default", "scorer"): CLOSED,
+            BreakerKey("other", "scorer"): HALF_OPEN,
+            BreakerKey("default", "writer"): OPEN,
+        },
+    )
+    registry.register(Figures(seen, open_streams=0))
+    text = generate_latest(registry).decode()
+    assert 'flowledger_agent_calls_total{agent="scorer",outcome="completed"} 7.0' in text
+    assert 'flowledger_agent_calls_total{agent="scorer",outcome="circuit_open"} 2.0' in text
+    assert 'flowledger_agent_breaker_state{agent="scorer"} 1.0' in text
+    assert 'flowledger_agent_breaker_state{agent="writer"} 2.0' in text
 
 
 async def test_docs_are_served_without_another_host(client: Client) -> None:
