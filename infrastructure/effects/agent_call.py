@@ -14,16 +14,17 @@ from uuid import UUID
 from msgspec import Struct
 
 from application.breakers import BreakerKey, Breakers
-from application.ports import Clock, Overloaded, StoreUnavailable
+from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
 from domain.breaker import BreakerSettings, CallResult, Refused
 from domain.dispatching import task_ids
+from domain.errors import FlowledgerError, NotReady
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from infrastructure.effects.agent_protocols import output_of, request_body
 from infrastructure.effects.attempt_headers import attempt_headers
 from infrastructure.effects.failure_texts import plain_message
 from infrastructure.effects.outbound import Outbound, OutboundRequest
-from infrastructure.effects.secrets import LENGTH_MIN, Mask
+from infrastructure.effects.secrets import LENGTH_MIN, Mask, Secrets
 
 NEARLY: Final = 0.9
 """The part of its time limit after which a call that is given up counts as timed out: the engine's
@@ -88,11 +89,14 @@ class AgentBook(Protocol[A]):
     """The registry of agents."""
 
     async def state(self, workspace_id: str, name: str) -> A | None:
-        """The agent; None when there is none. Raises StoreUnavailable, Overloaded."""
+        """The agent; None when there is none. Raises NotReady."""
         ...
 
     async def credential(self, agent: A) -> str | None:
-        """Its token or key in clear; None when it has none. Raises StepFailure."""
+        """Its token or key, or the `${secret.NAME}` that stands for it; None when it has none.
+
+        Raises NotReady, or another FlowledgerError when it cannot be had.
+        """
         ...
 
 
@@ -115,12 +119,18 @@ class HttpAgentCaller(Generic[A]):
     code of the failure."""
 
     def __init__(
-        self, book: AgentBook[A], breakers: Breakers, outbound: Outbound, clock: Clock
+        self,
+        book: AgentBook[A],
+        breakers: Breakers,
+        outbound: Outbound,
+        clock: Clock,
+        secrets: Secrets,
     ) -> None:
         self._book = book
         self._breakers = breakers
         self._outbound = outbound
         self._clock = clock
+        self._secrets = secrets
         self._masks: dict[BreakerKey, tuple[str, Mask]] = {}
         self.calls: Counter[tuple[str, str]] = Counter()
 
@@ -157,10 +167,11 @@ class HttpAgentCaller(Generic[A]):
             outcome = await self._guarded(agent, task)
         except StepFailure as failure:
             outcome = _failed(failure, NOTHING_TO_MASK)
-        except (StoreUnavailable, Overloaded) as error:
-            return Failed(
-                "registry_unavailable", f"agents cannot be looked up: {error}", "transient"
-            )
+        except NotReady as error:
+            text = plain_message(f"agents cannot be looked up: {error}")
+            return Failed("registry_unavailable", text, "transient")
+        except FlowledgerError as error:
+            return Failed(error.code, plain_message(error.message), "permanent", retryable=False)
         except Exception as error:  # noqa: BLE001 - every try has an outcome
             # Its text is not shown: nobody knows whether it holds the credential.
             return Failed("agent_call_broken", f"the call ended in {type(error).__name__}")
@@ -176,6 +187,8 @@ class HttpAgentCaller(Generic[A]):
                 "agent_inactive", f"the agent {agent.name!r} is {agent.status}; activate it"
             )
         credential = await self._book.credential(agent)
+        if credential is not None:
+            credential = self._secrets.in_credential(credential)
         request = _request(agent, task, credential)
         key = BreakerKey(task.workspace_id, agent.name)
         mask = self._mask(key, credential)

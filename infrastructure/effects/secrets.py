@@ -76,6 +76,14 @@ class Secrets:
         }
         return filled, mask
 
+    def in_credential(self, text: str) -> str:
+        """The credential that an agent's record gives: the secret, where it names one, else `text`.
+
+        Raises `StepFailure` (permanent): `secret_missing`, `secret_too_short`.
+        """
+        use = _USE.fullmatch(text)
+        return text if use is None else self._value(use[1])
+
     def _value(self, name: str) -> str:
         value = self._values.get(name, "")
         if not value:

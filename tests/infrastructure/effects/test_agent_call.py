@@ -12,15 +12,16 @@ import pytest
 from msgspec import structs
 
 from application.breakers import BreakerKey, Breakers
-from application.ports import StoreUnavailable
-from application.steps import Failed, StepFailure, StepOutcome, Succeeded
+from application.steps import Failed, StepOutcome, Succeeded
 from domain.breaker import CLOSED, DEFAULT_SETTINGS, OPEN, BreakerSettings
+from domain.errors import NotReady, StateConflict
 from domain.json_values import JsonObject
 from infrastructure.breaker_store import open_breaker_store
 from infrastructure.database import Store, StoreOptions, open_store
 from infrastructure.effects.agent_call import AgentTask, HttpAgentCaller
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.outbound_addresses import OutboundAllow
+from infrastructure.effects.secrets import Secrets
 from infrastructure.migrations import migrate
 from tests.infrastructure.effects.local_servers import (
     Received,
@@ -33,6 +34,7 @@ from tests.infrastructure.effects.local_servers import (
 pytestmark = pytest.mark.anyio
 
 SECRET = "canary/secret+1"
+SECRETS = Secrets({"AGENT": SECRET})
 NUMBERS = count(1)
 
 
@@ -64,7 +66,7 @@ class Book:
     failure: Exception | None = None
 
     async def state(self, workspace_id: str, name: str) -> Agent | None:
-        if isinstance(self.failure, StoreUnavailable):
+        if isinstance(self.failure, NotReady):
             raise self.failure
         return self.agents.get(name) if workspace_id == "default" else None
 
@@ -134,7 +136,7 @@ async def calls(store: Store) -> AsyncIterator[Calls]:
     yield Calls(
         book,
         breakers,
-        HttpAgentCaller(book, breakers, outbound, store.clock),
+        HttpAgentCaller(book, breakers, outbound, store.clock, SECRETS),
         f"agent-{next(NUMBERS)}",
     )
     await outbound.aclose()
@@ -258,6 +260,17 @@ async def test_the_credential_is_sent_and_never_comes_back(
     assert SECRET not in json.dumps([failed.message, failed.output, failed.detail])
 
 
+async def test_a_credential_may_be_a_secret_s_name(calls: Calls) -> None:
+    async with http_server(replying(echo=SECRET)) as server:
+        calls.register(server.url, auth_type="bearer", credential="${secret.AGENT}")
+        outcome = await calls.call()
+        assert server.received[0].headers["authorization"] == f"Bearer {SECRET}"
+        calls.register(server.url, auth_type="bearer", credential="${secret.OTHER}")
+        assert (await calls.failure()).code == "secret_missing"
+    assert isinstance(outcome, Succeeded)
+    assert SECRET not in json.dumps(outcome.output)
+
+
 # ---------------------------------------------------------------------- what never reaches anybody
 
 
@@ -285,10 +298,14 @@ async def test_what_cannot_be_called_is_explained(calls: Calls) -> None:
 
 async def test_a_registry_that_fails_is_an_outcome_too(calls: Calls) -> None:
     calls.register("http://127.0.0.1:9/")
-    calls.book.failure = StoreUnavailable("lost")
-    assert (await calls.failure()).error_class == "transient"
-    calls.book.failure = StepFailure("secret_missing", "set it", error_class="permanent")
-    assert (await calls.failure()).code == "secret_missing"
+    calls.book.failure = NotReady("The store does not answer; try again.")
+    lost = await calls.failure()
+    assert (lost.code, lost.error_class) == ("registry_unavailable", "transient")
+    assert "try again" in lost.message
+    calls.book.failure = StateConflict("No key.", current_status="active")
+    sealed = await calls.failure()
+    assert (sealed.code, sealed.message) == ("illegal_transition", "No key.")
+    assert not sealed.retryable
     calls.book.failure = ValueError(f"broken by {SECRET}")
     broken = await calls.failure()
     assert (broken.code, SECRET in broken.message) == ("agent_call_broken", False)
@@ -407,7 +424,7 @@ async def test_an_agent_that_answers_503_for_30_seconds_gets_nothing_but_probes(
         calls.register(server.url, circuit_breaker_config=settings)
         outbound = Outbound(OutboundAllow.parse("127.0.0.1"))
         breakers = Breakers(open_breaker_store(store), clock)
-        caller = HttpAgentCaller(calls.book, breakers, outbound, clock)
+        caller = HttpAgentCaller(calls.book, breakers, outbound, clock, SECRETS)
         received: list[int] = []
         while clock.now() - begun < timedelta(seconds=30):
             before = len(server.received)
@@ -455,7 +472,7 @@ async def test_a_call_that_is_given_up_counts_when_its_time_was_nearly_over(
         once = BreakerSettings(failure_threshold=1)
         calls.register(server.url, timeout_ms=300_000, circuit_breaker_config=once)
         outbound = Outbound(OutboundAllow.parse("127.0.0.1"))
-        caller = HttpAgentCaller(calls.book, calls.breakers, outbound, clock)
+        caller = HttpAgentCaller(calls.book, calls.breakers, outbound, clock, SECRETS)
         given_up = asyncio.create_task(
             caller.call(calls.name, {}, step_context(timeout_seconds=100.0))
         )
