@@ -1,10 +1,13 @@
 """Fixtures every test may use: an event loop, a PostgreSQL server, a fresh database."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kafka import broker as kafka_broker
+from tests.kafka.mock import mock_cluster
 from tests.postgres_server import PostgresServer, running_postgres
 
 
@@ -56,3 +59,27 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(
         request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_dsn")
     )
+
+
+@pytest.fixture(scope="session")
+def mock_kafka() -> Iterator[str]:
+    """Address of the mock cluster of the Kafka library; topics are made on first use."""
+    with mock_cluster() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def real_kafka() -> Iterator[str]:
+    """Address of a real broker, shared by the tests of this process; choose topics of your own."""
+    problem = kafka_broker.missing()
+    address = os.environ.get(kafka_broker.ADDRESS_VARIABLE)
+    if problem is not None and not address and not os.environ.get(kafka_broker.REQUIRED_VARIABLE):
+        pytest.skip(problem)
+    with kafka_broker.running_kafka() as running:
+        yield running
+
+
+@pytest.fixture(params=["mock", "real"])
+def kafka(request: pytest.FixtureRequest) -> str:
+    """Address of a broker; the test runs once on the mock cluster and once on a real one."""
+    return str(request.getfixturevalue(f"{request.param}_kafka"))
