@@ -13,8 +13,10 @@ from uuid_utils.compat import uuid7
 
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
+from application.dead_letters import DeadLetterOffice
 from application.history import History
 from application.ledger import Ledger
+from application.messages import MessagePublisher
 from application.ports import Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
 from application.reads import ProjectionView, Reads
 from application.requests import NoRunner, Requests, Runner
@@ -24,18 +26,21 @@ from application.workflows import Workflows
 from domain.recovery_rules import RecoveryRules
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.database import Store, StoreOptions
+from infrastructure.dead_letters import DeadLetterTable
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.registry import ActionRegistry
 from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.following import open_follower
 from infrastructure.graphviz_svg import GraphvizSvg
 from infrastructure.input_schema import JsonSchemas
+from infrastructure.kafka.opening import open_publisher
 from infrastructure.projections.postgres_store import PostgresProjectionStore
 from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
 from infrastructure.settings import Settings
+from infrastructure.store_health import CALLS_WAITING_MAX, StoreThreads
 
 CHECK_SECONDS: Final = 1.0
 LOG: Final = logging.getLogger("flowledger")
@@ -125,6 +130,11 @@ class Services:
         self.history = History(reading, self.workflows, store.feed)
         self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)
         self.svg = GraphvizSvg.installed()
+        self.publisher: MessagePublisher | None = None
+        if settings.kafka_brokers:
+            self.publisher = open_publisher(settings)
+        self._letters = dead_letter_table(settings, store)
+        self.dead_letters = DeadLetterOffice(self._letters, store.clock, self.publisher)
         self._outbound = outbound
 
     async def start(self) -> None:
@@ -148,6 +158,9 @@ class Services:
         self.history.close()
         await asyncio.to_thread(self.projections.stop)
         await self._outbound.aclose()
+        if self.publisher is not None:
+            await self.publisher.close()
+        await self._letters.close()
         await self.store.close()
 
     def _too_far_behind(self) -> str | None:
@@ -335,6 +348,12 @@ def projection_store(settings: Settings, store: Store) -> ProjectionStore:
     if isinstance(address, PostgresAddress):
         return PostgresProjectionStore(address.dsn)
     raise ValueError(f"{settings.database_url} does not name the open store")
+
+
+def dead_letter_table(settings: Settings, store: Store) -> DeadLetterTable:
+    """The dead letters of an open store, on a thread and connections of their own."""
+    threads = StoreThreads("dead letters", 1, store.health, waiting_max=CALLS_WAITING_MAX)
+    return DeadLetterTable(projection_store(settings, store), threads)
 
 
 def store_options(settings: Settings) -> StoreOptions:

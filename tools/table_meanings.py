@@ -203,6 +203,9 @@ STORED: Final[Mapping[str, str]] = {
     "outside_steps": "What other programs inserted into `step_executions`.",
     "outside_definitions": "What other programs inserted into `workflow_definitions`.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",
+    "dead_letters": "A row per message that could not be taken (or, with partition -1, not be "
+    "sent): where it came from, what it says, the cause, OPEN, REPLAYED or DISCARDED.",
+    "relay_checkpoints": "Up to which position of the log messages were sent.",
     "projection_checkpoints": "How far each projection has come, and how far a rebuild of it.",
     "projection_failures": "The event that paused a projection, and why.",
     "purge_permit": "While it has a row, old events may be removed (SQLite).",
