@@ -104,7 +104,7 @@ class DeadLetterOffice:
 
     async def add(self, message: Message, cause: str) -> None:
         """See DeadLetters."""
-        assert message.place is not None, "it names the place it was found at"  # noqa: S101 - ours
+        assert message.place is not None, "it names the place it was found at"  # noqa: S101 - a slip of ours
         place = message.place
         text = f"dead letter\n{message.topic}\n{place.partition}\n{place.offset}"
         letter = DeadLetter(
