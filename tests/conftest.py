@@ -1,6 +1,5 @@
 """Fixtures every test may use: an event loop, a PostgreSQL server, a fresh database."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,33 +19,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def no_broker() -> str | None:
-    """Why the tests on a real broker are left out; None when they run. Where one is required, as in
-    CI, they run, and fail without it.
-    """
-    asked = (kafka_broker.ADDRESS_VARIABLE, kafka_broker.REQUIRED_VARIABLE)
-    return None if any(map(os.environ.get, asked)) else kafka_broker.missing()
-
-
 def pytest_report_header() -> str | None:
-    return no_broker()
+    return None if kafka_broker.required() else kafka_broker.missing()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
-    """Leave out what needs a real broker where there is none."""
-    if no_broker() is None:
+    """Leave out what needs a real broker where there is none. Where one is required, as in CI, it
+    runs, and fails without it.
+    """
+    if kafka_broker.required() or kafka_broker.missing() is None:
         return
-    left_out = [each for each in items if _on_real_broker(each)]
+    absent = {"own_kafka"} if kafka_broker.given() else {"own_kafka", "real_kafka"}
+    left_out = [each for each in items if absent & _brokers_of(each)]
     items[:] = [each for each in items if each not in left_out]
     config.hook.pytest_deselected(items=left_out)
 
 
-def _on_real_broker(item: pytest.Function) -> bool:
-    named = getattr(item, "fixturenames", ())
-    callspec = getattr(item, "callspec", None)
-    return "real_kafka" in named or (
-        callspec is not None and callspec.params.get("kafka") == "real"
-    )
+def _brokers_of(item: pytest.Function) -> set[str]:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    named = set(getattr(item, "fixturenames", ()))
+    return named | {f"{parameters['kafka']}_kafka"} if "kafka" in parameters else named
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +94,13 @@ def real_kafka() -> Iterator[str]:
     """Address of a real broker, shared by the tests of this process; choose topics of your own."""
     with kafka_broker.running_kafka() as running:
         yield running
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[kafka_broker.KafkaBroker]:
+    """A real broker of the test's own, to be broken."""
+    with kafka_broker.own_broker() as broker:
+        yield broker
 
 
 @pytest.fixture(params=["mock", "real"])

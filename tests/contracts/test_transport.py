@@ -1,17 +1,24 @@
 """What every message transport keeps to, on the mock cluster and on a real broker."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
 
-from application.messages import Message, MessageHandler, Poison
+from application.messages import POSITION_HEADER, Message, MessageHandler, Poison
 from application.ports import StoreUnavailable
+from application.requests import ExecuteOptions
 from infrastructure.kafka.client import KafkaAddress
 from infrastructure.kafka.publisher import KafkaPublisher
 from infrastructure.kafka.receiver import KafkaReceiver
+from infrastructure.settings import Settings
+from interfaces.bootstrap import open_services
+from tests.builders import linear
+from tests.engine import CALLER
+from tests.kafka.broker import KafkaBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -283,3 +290,65 @@ async def test_two_members_share_the_partitions(
     sent = [Message(topic=topic, key=uuid4().bytes, value=b"last") for _ in range(20)]
     await publisher.publish(sent)
     await until(lambda: first.values().count(b"last") == 20)
+
+
+async def test_what_executions_do_is_told_on_the_broker(
+    kafka: str, sqlite_url: str, receive: Receive, topic: str
+) -> None:
+    """The whole way: executed, recorded, relayed; then the broker has it, in order."""
+    settings = Settings(
+        database_url=sqlite_url,
+        kafka_brokers=kafka,
+        kafka_monitoring_topic=topic,
+        kafka_cloudevents=True,
+    )
+    inbox = Inbox()
+    receive(inbox)
+    services = await open_services(settings)
+    try:
+        await services.workflows.publish(
+            CALLER, {**linear(2, config={"variables": {"x": 1}}), "name": "two"}
+        )
+        answer = await services.requests.execute(CALLER, "two", ExecuteOptions())
+        await inbox.expect(5)
+        checks = await services.checks()
+    finally:
+        await services.close()
+    told = [json.loads(each.value) for each in inbox.taken]
+    assert [(each["step_id"], each["status"]) for each in told] == [
+        ("s1", "RUNNING"),
+        ("s1", "COMPLETED"),
+        ("s2", "RUNNING"),
+        ("s2", "COMPLETED"),
+        ("workflow", "COMPLETED"),
+    ]
+    assert {each["run_id"] for each in told} == {answer.view.run_id}
+    assert {each.header("ce_type") for each in inbox.taken} == {b"flowledger.monitoring_update.v1"}
+    positions = [int(each.header(POSITION_HEADER) or b"") for each in inbox.taken]
+    assert positions == sorted(positions)
+    assert checks["kafka"].detail == "sends"
+
+
+async def test_a_broker_that_was_killed_finds_its_clients_again(
+    letters: KeptLetters, topic: str, own_kafka: KafkaBroker
+) -> None:
+    """Nothing is lost and nobody is started anew; meanwhile both say why messages wait."""
+    address = KafkaAddress(brokers=own_kafka.address)
+    publisher, inbox = KafkaPublisher(address), Inbox()
+    receiver = KafkaReceiver(address, [topic], topic, inbox, letters)
+    receiver.start()
+    try:
+        await publisher.publish(messages(topic, 20))
+        await inbox.expect(20)
+        await asyncio.to_thread(own_kafka.kill)
+        waiting = asyncio.create_task(publisher.publish(messages(topic, 30)[20:]))
+        await until(lambda: not publisher.health().answers and not receiver.health().answers)
+        assert "Kafka does not answer" in publisher.health().detail
+        assert not waiting.done()
+        await asyncio.to_thread(own_kafka.start)
+        await waiting
+        await until(lambda: len(set(inbox.values())) == 30)
+        assert publisher.health().answers
+    finally:
+        await receiver.stop()
+        await publisher.close()

@@ -77,6 +77,16 @@ class KafkaUnavailable(RuntimeError):
     """No broker could be had; the message says what to install or set."""
 
 
+def given() -> str | None:
+    """The address of a broker that somebody else runs, if it is set."""
+    return os.environ.get(ADDRESS_VARIABLE) or None
+
+
+def required() -> bool:
+    """Whether a broker that cannot be had is a failure."""
+    return bool(os.environ.get(REQUIRED_VARIABLE))
+
+
 def missing() -> str | None:
     """What this machine lacks to run a broker, as a sentence; None when it has all."""
     lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
@@ -201,8 +211,8 @@ def running_kafka(port: int = 0) -> Iterator[str]:
 
     Raises KafkaUnavailable.
     """
-    address = os.environ.get(ADDRESS_VARIABLE)
-    if address:
+    address = given()
+    if address is not None:
         wait_until_ready(address)
         yield address
         return
