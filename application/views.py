@@ -281,11 +281,16 @@ def _wait(path: str, step: StepState) -> WaitView:
     return WaitView("action", path, step.deadline_at, step.action)
 
 
+def step_execution_id(execution_id: object, attempt: int, path: str, try_no: int) -> str:
+    """The id of a try of a step."""
+    return f"{execution_id}:{attempt}:{path}:{try_no}"
+
+
 def step_view(execution_id: str, path: str, step: StepState, name: str | None = None) -> StepView:
     """A step's present try."""
     error = error_view(step.error)
     return StepView(
-        step_execution_id=f"{execution_id}:{step.attempt}:{path}:{step.try_no}",
+        step_execution_id=step_execution_id(execution_id, step.attempt, path, step.try_no),
         run_id=f"run-{execution_id}",
         step_id=step_id_of(path),
         step_name=name or step_id_of(path),

@@ -121,6 +121,34 @@ class Settings(BaseSettings):
         ge=1_000_000,
         description="Memory for cached execution states, in bytes (estimated).",
     )
+    kafka_brokers: str = Field(
+        "", description="Kafka brokers, host:port, comma-separated; empty: nothing goes over Kafka."
+    )
+    kafka_options: SecretStr = Field(
+        SecretStr(""),
+        description="More options of the Kafka client, a JSON object with the names of librdkafka, "
+        'as {"security.protocol": "SASL_SSL"}.',
+    )
+    kafka_group_id: str = Field(
+        "execution-consumer-group",
+        description="Consumer group that shares the requests from outside.",
+    )
+    kafka_execution_topic: str = Field(
+        "workflow.execution.requests", description="Topic of requests to execute a plan."
+    )
+    kafka_cancellation_topic: str = Field(
+        "workflow.cancellation.requests", description="Topic of requests to cancel a run."
+    )
+    kafka_task_topic: str = Field(
+        "orchestrator.tasks.http", description="Topic of tasks for agents."
+    )
+    kafka_result_topic: str = Field("results.topic", description="Topic of the agents' results.")
+    kafka_monitoring_topic: str = Field(
+        "workflow.monitoring.updates", description="Topic of what runs and their steps come to."
+    )
+    kafka_cloudevents: bool = Field(
+        False, description="Send messages as CloudEvents 1.0 (binary mode: `ce_` headers)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )

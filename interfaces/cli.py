@@ -16,6 +16,7 @@ from interfaces import (
     cli_questions,
     cli_serve,
 )
+from interfaces.cli_dead_letters import dead_letters_app
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_output import write_error
 from interfaces.cli_projections import projections_app
@@ -58,6 +59,7 @@ app.command("complete")(cli_interventions.complete)
 app.command("history")(cli_executions.history)
 app.command("diagram")(cli_executions.diagram)
 app.command("explain")(cli_executions.explain)
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(projections_app, name="projections")
 app.command("doctor")(cli_operations.doctor)
 app.command("demo")(cli_demo.demo)

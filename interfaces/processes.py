@@ -14,10 +14,13 @@ from uuid_utils.compat import uuid7
 from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
+from application.dead_letters import DeadLetterOffice
 from application.history import History
 from application.ledger import Ledger
-from application.ports import Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
+from application.messages import DeadLetters, MessagePublisher
+from application.ports import Clock, Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
 from application.reads import ProjectionView, Reads
+from application.relay import Relay, RelayHealth
 from application.requests import NoRunner, Requests, Runner
 from application.stuck import StuckExecutions
 from application.worker import Worker, WorkerOptions
@@ -25,18 +28,27 @@ from application.workflows import Workflows
 from domain.recovery_rules import RecoveryRules
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.database import Store, StoreOptions
+from infrastructure.dead_letters import DeadLetterTable
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.registry import ActionRegistry
 from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.following import open_follower
 from infrastructure.graphviz_svg import GraphvizSvg
 from infrastructure.input_schema import JsonSchemas
-from infrastructure.projections.postgres_store import PostgresProjectionStore
+from infrastructure.kafka.opening import kafka_topics, open_publisher
+from infrastructure.projections.postgres_store import (
+    LEADER_LOCK,
+    RELAY_LOCK,
+    PostgresProjectionStore,
+)
 from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
+from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
+from infrastructure.store_health import CALLS_WAITING_MAX, StoreHealth, StoreThreads
+from interfaces.kafka.shapes import Shapes
 
 CHECK_SECONDS: Final = 1.0
 LOG: Final = logging.getLogger("flowledger")
@@ -130,6 +142,20 @@ class Services:
         self.history = History(reading, self.workflows, store.feed)
         self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)
         self.svg = GraphvizSvg.installed()
+        self.publisher: MessagePublisher | None = None
+        if settings.kafka_brokers:
+            self.publisher = open_publisher(settings)
+        self._letters = dead_letter_table(settings, store)
+        self.dead_letters = DeadLetterOffice(self._letters, store.clock, self.publisher)
+        self.relay: Relay | None = None
+        self._relay_log: LedgerRelayLog | None = None
+        if self.publisher is not None:
+            projected = projection_store(settings, store, relay=True)
+            self._relay_log = _relay_log(projected, store.health)
+            if alone:
+                self.relay = _relay(
+                    settings, self._relay_log, self.publisher, self.dead_letters, store.clock
+                )
         self._outbound = outbound
 
     async def start(self) -> None:
@@ -138,6 +164,11 @@ class Services:
         self.store.feed.subscribe(self.projections.wake)
         self.store.refuse_new_work(self._too_far_behind)
         self.projections.start()
+        if self._relay_log is not None:
+            await self._relay_log.begin()
+        if self.relay is not None:
+            self.store.feed.subscribe(self.relay.wake)
+            self.relay.start()
         if self.worker is not None:
             self.worker.start()
 
@@ -153,6 +184,13 @@ class Services:
         self.history.close()
         await asyncio.to_thread(self.projections.stop)
         await self._outbound.aclose()
+        if self.relay is not None:
+            await self.relay.stop()
+        elif self._relay_log is not None:
+            await self._relay_log.close()
+        if self.publisher is not None:
+            await self.publisher.close()
+        await self._letters.close()
         await self.store.close()
 
     def _too_far_behind(self) -> str | None:
@@ -167,6 +205,8 @@ class Services:
         checks = await _common_checks(self.store.ping, draining=self.draining)
         if self.worker is not None:
             checks["worker"] = _leases(self.worker)
+        if self.relay is not None:
+            checks["kafka"] = _sends(self.relay.health())
         return checks
 
     async def observe(self) -> Observation:
@@ -205,10 +245,18 @@ class WorkerProcess:
         self.worker = _worker(settings, store, ledger, workflows, actions, rules)
         self._store = store
         self._outbound = outbound
+        self._settings = settings
 
     async def start(self) -> None:
         """Begin to work."""
         await self._store.start()
+        if self._settings.kafka_brokers:
+            projected = projection_store(self._settings, self._store, relay=True)
+            log = _relay_log(projected, self._store.health)
+            try:
+                await log.begin()
+            finally:
+                await log.close()
         self.worker.start()
 
     async def close(self) -> None:
@@ -248,19 +296,37 @@ class ProjectorProcess:
         self.projections = ProjectionRunner(
             PostgresProjectionStore(address.dsn), self.follower.clock.now
         )
+        self.relay: Relay | None = None
+        self._publisher: MessagePublisher | None = None
+        if settings.kafka_brokers:
+            health, clock = self.follower.health, self.follower.clock
+            self._publisher = open_publisher(settings)
+            self._letters = _dead_letters(PostgresProjectionStore(address.dsn), health)
+            log = _relay_log(PostgresProjectionStore(address.dsn, leader_lock=RELAY_LOCK), health)
+            office = DeadLetterOffice(self._letters, clock, self._publisher)
+            self.relay = _relay(settings, log, self._publisher, office, clock)
 
     def _wake(self) -> None:
         self.projections.wake()
+        if self.relay is not None:
+            self.relay.wake()
 
     async def start(self) -> None:
         """Begin to project."""
         await self.follower.start()
         self.projections.start()
+        if self.relay is not None:
+            self.relay.start()
 
     async def close(self) -> None:
         """See Process."""
         self.draining = True
         await asyncio.to_thread(self.projections.stop)
+        if self.relay is not None:
+            await self.relay.stop()
+            await self._letters.close()
+        if self._publisher is not None:
+            await self._publisher.close()
         await self.follower.close()
 
     async def checks(self) -> dict[str, CheckResult]:
@@ -271,7 +337,10 @@ class ProjectorProcess:
 
         checks = await _common_checks(ping, draining=self.draining)
         leads = "fills the tables" if self.projections.leading else "another process does"
-        return checks | {"projections": CheckResult(True, leads)}
+        checks["projections"] = CheckResult(True, leads)
+        if self.relay is not None:
+            checks["kafka"] = _sends(self.relay.health())
+        return checks
 
     async def observe(self) -> Observation:
         """See Process."""
@@ -332,14 +401,50 @@ def _worker(
     )
 
 
-def projection_store(settings: Settings, store: Store) -> ProjectionStore:
-    """Connections for the tables of an open store."""
+def projection_store(settings: Settings, store: Store, *, relay: bool = False) -> ProjectionStore:
+    """Connections for the tables of an open store; who leads with those of a `relay` is the one
+    relay, not the one projector.
+    """
     address = parse_address(settings.database_url)
     if isinstance(address, SQLiteAddress) and not isinstance(store.writes, PostgresAddress):
-        return SQLiteProjectionStore(address.path, store.writes)
+        leader = "relay" if relay else "projector"
+        return SQLiteProjectionStore(address.path, store.writes, leader=leader)
     if isinstance(address, PostgresAddress):
-        return PostgresProjectionStore(address.dsn)
+        leader_lock = RELAY_LOCK if relay else LEADER_LOCK
+        return PostgresProjectionStore(address.dsn, leader_lock=leader_lock)
     raise ValueError(f"{settings.database_url} does not name the open store")
+
+
+def dead_letter_table(settings: Settings, store: Store) -> DeadLetterTable:
+    """The dead letters of an open store."""
+    return _dead_letters(projection_store(settings, store), store.health)
+
+
+def _dead_letters(projected: ProjectionStore, health: StoreHealth) -> DeadLetterTable:
+    threads = StoreThreads("dead letters", 1, health, waiting_max=CALLS_WAITING_MAX)
+    return DeadLetterTable(projected, threads)
+
+
+def _relay_log(projected: ProjectionStore, health: StoreHealth) -> LedgerRelayLog:
+    return LedgerRelayLog(projected, StoreThreads("relay", 1, health))
+
+
+def _relay(
+    settings: Settings,
+    log: LedgerRelayLog,
+    publisher: MessagePublisher,
+    letters: DeadLetters,
+    clock: Clock,
+) -> Relay:
+    shapes = Shapes(kafka_topics(settings), cloudevents=settings.kafka_cloudevents)
+    return Relay(log, publisher, shapes, letters, clock, _report)
+
+
+def _sends(health: RelayHealth) -> CheckResult:
+    """Never a reason not to be ready: without Kafka messages wait, and the rest goes on."""
+    if health.problem is not None:
+        return CheckResult(True, f"messages wait: {health.problem}")
+    return CheckResult(True, "sends" if health.leading else "another process sends")
 
 
 def store_options(settings: Settings) -> StoreOptions:

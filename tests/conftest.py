@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import broker as kafka_broker
+from tests.kafka.mock import mock_cluster
 from tests.postgres_server import PostgresServer, running_postgres
 
 
@@ -15,6 +17,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--processes-too", action="store_true", help="run the faults of whole fleets of processes"
     )
+
+
+def pytest_report_header() -> str | None:
+    return None if kafka_broker.required() else kafka_broker.missing()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    """Leave out what needs a real broker where there is none. Where one is required, as in CI, it
+    runs, and fails without it.
+    """
+    if kafka_broker.required() or kafka_broker.missing() is None:
+        return
+    absent = {"own_kafka"} if kafka_broker.given() else {"own_kafka", "real_kafka"}
+    left_out = [each for each in items if absent & _brokers_of(each)]
+    items[:] = [each for each in items if each not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _brokers_of(item: pytest.Function) -> set[str]:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    named = set(getattr(item, "fixturenames", ()))
+    return named | {f"{parameters['kafka']}_kafka"} if "kafka" in parameters else named
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +80,30 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(
         request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_dsn")
     )
+
+
+@pytest.fixture(scope="session")
+def mock_kafka() -> Iterator[str]:
+    """Address of the mock cluster of the Kafka library; topics are made on first use."""
+    with mock_cluster() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def real_kafka() -> Iterator[str]:
+    """Address of a real broker, shared by the tests of this process; choose topics of your own."""
+    with kafka_broker.running_kafka() as running:
+        yield running
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[kafka_broker.KafkaBroker]:
+    """A real broker of the test's own, to be broken."""
+    with kafka_broker.own_broker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["mock", "real"])
+def kafka(request: pytest.FixtureRequest) -> str:
+    """Address of a broker; the test runs once on the mock cluster and once on a real one."""
+    return str(request.getfixturevalue(f"{request.param}_kafka"))

@@ -205,6 +205,9 @@ STORED: Final[Mapping[str, str]] = {
     "agent_breakers": "A [circuit breaker](../explanation/agents.md#circuit-breaker) per agent "
     "that was called.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",
+    "dead_letters": "A row per message that could not be taken (or, with partition -1, not be "
+    "sent): where it came from, what it says, the cause, OPEN, REPLAYED or DISCARDED.",
+    "relay_checkpoints": "Up to which position of the log messages were sent.",
     "projection_checkpoints": "How far each projection has come, and how far a rebuild of it.",
     "projection_failures": "The event that paused a projection, and why.",
     "purge_permit": "While it has a row, old events may be removed (SQLite).",

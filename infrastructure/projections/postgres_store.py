@@ -22,6 +22,7 @@ from infrastructure.projections.sessions import Prepared, Session
 from infrastructure.projections.tables import Dialect, ProjectedTable, encode_json
 
 LEADER_LOCK: Final = 7017281934620003
+RELAY_LOCK: Final = 7017281934620008
 LOCK_SECONDS: Final = 10.0
 STATEMENT_SECONDS: Final = 120.0
 
@@ -57,8 +58,10 @@ class PostgresProjectionStore:
 
     dialect: Dialect = "postgresql"
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, leader_lock: int = LEADER_LOCK) -> None:
+        """`leader_lock` is the advisory lock of those who lead in this."""
         self._dsn = dsn
+        self._leader_lock = leader_lock
         self._connection: psycopg.Connection | None = None
         self._session: PostgresSession | None = None
         self._leads = False
@@ -96,7 +99,7 @@ class PostgresProjectionStore:
         with self._reached() as connection:
             if not self._leads:
                 row = connection.execute(
-                    "SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)
+                    "SELECT pg_try_advisory_lock(%s)", (self._leader_lock,)
                 ).fetchone()
                 self._leads = bool(row and row[0])
             return self._leads
@@ -109,7 +112,7 @@ class PostgresProjectionStore:
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
                 " AND ((classid::bigint << 32) | objid::bigint) = :key AND objsubid = 1"
             ),
-            {"key": LEADER_LOCK},
+            {"key": self._leader_lock},
         )
         return bool(found.scalar_one())
 

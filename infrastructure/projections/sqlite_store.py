@@ -53,9 +53,10 @@ class SQLiteProjectionStore:
 
     dialect: Dialect = "sqlite"
 
-    def __init__(self, path: Path, jobs: SQLiteJobs) -> None:
+    def __init__(self, path: Path, jobs: SQLiteJobs, *, leader: str = "projector") -> None:
+        """`leader` is what the lock's file says after the database's name."""
         self._uri = SQLiteAddress(path).read_only_uri
-        self._lock_path = path.with_name(f"{path.name}-projector")
+        self._lock_path = path.with_name(f"{path.name}-{leader}")
         self._jobs = jobs
         self._reader: sqlite3.Connection | None = None
         self._lock: int | None = None

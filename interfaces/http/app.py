@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 
 from interfaces.bootstrap import Process, Services
 from interfaces.http import (
+    dead_letters,
     diagrams,
     events,
     execute,
@@ -37,6 +38,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     explanations.router,
     diagrams.router,
     human_tasks.router,
+    dead_letters.router,
     interventions.router,
     lineage.router,
     questions.router,

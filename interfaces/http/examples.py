@@ -152,6 +152,22 @@ HUMAN_TASK: Final[JsonObject] = {
     "completed_by": None,
     "result": None,
 }
+DEAD_LETTER: Final[JsonObject] = {
+    "id": "2f0f8a11-6d56-5a77-8a0b-5f6a2a1f9e10",
+    "status": "OPEN",
+    "topic": "workflow.execution.requests",
+    "partition": 2,
+    "offset": 4711,
+    "key": "run-5f0c",
+    "value": '{"workflow_plan":{}}',
+    "value_bytes": 20,
+    "encoding": "utf-8",
+    "headers": {},
+    "cause": "/run_id: it is missing",
+    "received_at": "2026-11-20T09:30:01Z",
+    "replayed_at": None,
+    "allowed_actions": ["replay", "discard"],
+}
 STATISTICS: Final[JsonObject] = {
     "workflow_name": "etl",
     "total": 12,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
+from application.dead_letters import DeadLetterView
 from application.explain import Explanation, Waiting
 from application.ports import QueueStatistics
 from application.question_views import QuestionView
@@ -37,6 +38,7 @@ from application.views import (
 )
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
+    DEAD_LETTER,
     EVENT,
     EXECUTION,
     HUMAN_TASK,
@@ -190,6 +192,8 @@ ExplanationShape: Final = _shape(Explanation, "Explanation")
 
 ExecutionPage: Final = page_of(ExecutionShape, "ExecutionPage")
 WorkflowPage: Final = page_of(WorkflowShape, "WorkflowPage")
+DeadLetterShape: Final = _shape(DeadLetterView, "DeadLetter", example=DEAD_LETTER)
+DeadLetterPage: Final = page_of(DeadLetterShape, "DeadLetterPage")
 HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
 QuestionList: Final = _list_of(QuestionShape, "QuestionList")
 QuestionPage: Final = page_of(QuestionShape, "QuestionPage")

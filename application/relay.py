@@ -1,0 +1,205 @@
+"""Sends what the log tells to other systems: the log is the outbox, and nothing else sends.
+
+One process of the cluster does it. It reads the log after its own checkpoint, sends in order, and
+moves the checkpoint when everything is stored by the broker; after a crash what was sent since the
+last move is sent again. While the broker is away it keeps its place.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+from msgspec import Struct, structs
+
+from application.dead_letters import NOT_SENT
+from application.messages import (
+    NOT_NOW,
+    POSITION_HEADER,
+    BrokerAway,
+    DeadLetters,
+    Message,
+    MessagePublisher,
+    Place,
+    Spelling,
+    Undeliverable,
+)
+from application.ports import Clock
+from application.relay_facts import Telling
+from domain.events import Recorded
+
+BATCH_MAX: Final = 500
+POLL_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+Report = Callable[[str, dict[str, object]], None]
+
+
+class CheckpointMoved(Exception):
+    """Another process moved the relay's checkpoint."""
+
+
+class RelayLog(Protocol):
+    """The log for one who sends from it.
+
+    Every call may raise StoreUnavailable or UnknownOutcome.
+    """
+
+    async def lead(self) -> bool:
+        """Be the one relay of the cluster, now and until the connection is lost."""
+
+    async def position(self) -> int:
+        """Up to where everything was sent; where the log ended when Kafka was first set up."""
+
+    async def after(self, position: int, limit: int) -> Sequence[Recorded]:
+        """The next events. Raises what an event did that this release cannot read, when it is the
+        very next one.
+        """
+
+    async def beginning(self, execution_id: UUID) -> Recorded | None:
+        """The first event of an execution."""
+
+    async def move(self, before: int, after: int) -> None:
+        """Move the checkpoint. Raises CheckpointMoved when it does not stand at `before`."""
+
+    async def close(self) -> None:
+        """Let go of the lead and of the connections."""
+
+
+class RelayHealth(Struct, frozen=True):
+    """Whether this process leads, how far it has sent, and what keeps it from sending, if
+    anything does.
+    """
+
+    leading: bool
+    position: int
+    problem: str | None
+
+
+class Relay:
+    """`start` and `stop` it in the event loop; `wake` it when something was appended."""
+
+    def __init__(
+        self,
+        log: RelayLog,
+        publisher: MessagePublisher,
+        spell: Spelling,
+        letters: DeadLetters,
+        clock: Clock,
+        report: Report,
+    ) -> None:
+        self._log = log
+        self._publisher = publisher
+        self._spell = spell
+        self._letters = letters
+        self._clock = clock
+        self._report = report
+        self._telling = Telling(log)
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._leading = False
+        self._position = 0
+        self._problem: str | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End at once; what was not confirmed is sent again by the next one. Safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._log.close()
+        self._leading = False
+
+    def wake(self, *_: object) -> None:
+        """Something was appended; in the event loop."""
+        self._wanted.set()
+
+    def health(self) -> RelayHealth:
+        """As of now; costs nothing."""
+        problem = self._problem
+        if problem is None and self._leading:
+            told = self._publisher.health()
+            problem = None if told.answers else told.detail
+        return RelayHealth(self._leading, self._position, problem)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            before = self._position
+            try:
+                if await self._log.lead():
+                    await self._serve()
+                self._leading, self._problem = False, None
+                await self._clock.sleep(POLL_SECONDS)  # another one leads; appends are its business
+                continue
+            except CheckpointMoved:
+                self._leading = False
+                continue
+            except (BrokerAway, *NOT_NOW) as error:
+                self._note(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be sent past it
+                self._note(f"{type(error).__name__}: {error}", error)
+            failures = failures + 1 if self._position == before else 0
+            await self._clock.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+
+    async def _serve(self) -> None:
+        """Send until something goes wrong."""
+        self._position = await self._log.position()
+        self._leading = True
+        while True:
+            self._wanted.clear()
+            events = await self._log.after(self._position, BATCH_MAX)
+            if not events:
+                self._problem = None
+                await self._wait(POLL_SECONDS)
+                continue
+            await self._send(await self._messages(events))
+            last = events[-1].position
+            await self._log.move(self._position, last)
+            self._position, self._problem = last, None
+
+    async def _messages(self, events: Sequence[Recorded]) -> list[Message]:
+        return [
+            self._spell(fact, recorded.position)
+            for recorded in events
+            for fact in await self._telling.facts(recorded.event)
+        ]
+
+    async def _send(self, messages: list[Message]) -> None:
+        """All of them. One that the broker refuses for ever is put aside, so that it holds nobody
+        up; those after it were taken with it, and are sent a second time.
+        """
+        while True:
+            try:
+                await self._publisher.publish(messages)
+            except Undeliverable as error:
+                refused = error.message
+                await self._put_aside(refused, error.cause)
+                messages = [each for each in messages if each is not refused]
+            else:
+                return
+
+    async def _put_aside(self, message: Message, cause: str) -> None:
+        self._report("message_not_sent", {"topic": message.topic, "cause": cause})
+        position = message.header(POSITION_HEADER) or b"0"
+        placed = structs.replace(message, place=Place(NOT_SENT, int(position)))
+        await self._letters.add(placed, f"It could not be sent: {cause}")
+
+    async def _wait(self, seconds: float) -> None:
+        """Until somebody wakes it, at most so long."""
+        until = self._clock.now() + timedelta(seconds=seconds)
+        forget = self._clock.call_at(until, self._wanted.set)
+        try:
+            await self._wanted.wait()
+        finally:
+            forget()
+
+    def _note(self, problem: str, error: Exception | None = None) -> None:
+        if problem != self._problem:
+            self._report("relay_waits", {"cause": problem, "exception": error})
+        self._problem = problem

@@ -1,0 +1,1 @@
+"""Messages over Kafka: the only place that imports its client, which is an extra."""

@@ -1,0 +1,99 @@
+"""Publishers and receivers for those who use Kafka; nobody else needs its client installed."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from application.messages import (
+    DeadLetters,
+    MessageHandler,
+    MessagePublisher,
+    MessageReceiver,
+    Topics,
+)
+from infrastructure.settings import Settings
+
+if TYPE_CHECKING:  # else this module could not be read where the client is not installed
+    from infrastructure.kafka.client import KafkaAddress
+
+MISSING: Final = (
+    "FLOWLEDGER_KAFKA_BROKERS is set, and the Kafka client is not installed. Install it with: "
+    "pip install 'flowledger[kafka]'"
+)
+
+
+class KafkaMissing(ValueError):
+    """The client is not installed."""
+
+
+class BadKafkaSettings(ValueError):
+    """A setting cannot be used; the text says which."""
+
+
+def kafka_topics(settings: Settings) -> Topics:
+    """What the topics are called. Raises BadKafkaSettings when two have one name."""
+    topics = Topics(
+        executions=settings.kafka_execution_topic,
+        cancellations=settings.kafka_cancellation_topic,
+        tasks=settings.kafka_task_topic,
+        results=settings.kafka_result_topic,
+        monitoring=settings.kafka_monitoring_topic,
+    )
+    names = [getattr(topics, field) for field in topics.__struct_fields__]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise BadKafkaSettings(
+                f"The FLOWLEDGER_KAFKA_..._TOPIC settings need five different names; {name!r} is "
+                "not one."
+            )
+    return topics
+
+
+def open_publisher(settings: Settings) -> MessagePublisher:
+    """A publisher; the broker need not answer yet. Raises KafkaMissing, BadKafkaSettings."""
+    address = _address(settings)
+    from infrastructure.kafka.publisher import KafkaPublisher  # noqa: PLC0415 - an extra
+
+    return KafkaPublisher(address)
+
+
+def open_receiver(
+    settings: Settings,
+    topics: Sequence[str],
+    handle: MessageHandler,
+    dead_letters: DeadLetters,
+    *,
+    group: str | None = None,
+    at_once: int = 1,
+) -> MessageReceiver:
+    """A member of `group` (FLOWLEDGER_KAFKA_GROUP_ID), to be started; `at_once` messages of one
+    partition are handled at a time, those of one key in order. Raises as `open_publisher` does.
+    """
+    address = _address(settings)
+    from infrastructure.kafka.receiver import KafkaReceiver  # noqa: PLC0415 - an extra
+
+    group = group or settings.kafka_group_id
+    return KafkaReceiver(address, topics, group, handle, dead_letters, at_once=at_once)
+
+
+def _address(settings: Settings) -> "KafkaAddress":
+    if find_spec("confluent_kafka") is None:
+        raise KafkaMissing(MISSING)
+    from infrastructure.kafka.client import KafkaAddress  # noqa: PLC0415 - an extra
+
+    return KafkaAddress(brokers=settings.kafka_brokers, options=_options(settings))
+
+
+def _options(settings: Settings) -> dict[str, Any]:  # as JSON gives them, checked here
+    text = settings.kafka_options.get_secret_value()
+    try:
+        given = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadKafkaSettings(f"FLOWLEDGER_KAFKA_OPTIONS is not JSON: {error}") from error
+    if not isinstance(given, dict) or any(isinstance(each, dict | list) for each in given.values()):
+        raise BadKafkaSettings(
+            'FLOWLEDGER_KAFKA_OPTIONS is a JSON object of plain values, as {"sasl.mechanism": '
+            '"PLAIN"}'
+        )
+    return given

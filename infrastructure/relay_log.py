@@ -1,0 +1,107 @@
+"""The RelayLog port: the log after the relay's checkpoint, table `relay_checkpoints`.
+
+Reads, lock and checkpoint share a connection: a relay that loses the lead loses what it writes on.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+from uuid import UUID
+
+from application.relay import CheckpointMoved
+from domain.events import Recorded
+from infrastructure.event_store.codec import Codec
+from infrastructure.projections.log_reading import NO_LIMIT, LogReading
+from infrastructure.projections.sessions import ProjectionStore, Session
+from infrastructure.store_health import StoreThreads
+
+NAME: Final = "kafka"
+_BEGIN: Final = (
+    "INSERT INTO relay_checkpoints (name, position) VALUES (?, ?) ON CONFLICT DO NOTHING"
+)
+_SELECT: Final = "SELECT position FROM relay_checkpoints WHERE name = ?"
+_MOVE: Final = (
+    "UPDATE relay_checkpoints SET position = ? WHERE name = ? AND position = ? RETURNING position"
+)
+
+T = TypeVar("T")
+
+
+class LedgerRelayLog:
+    """See RelayLog. `threads` has one thread, which alone uses the store's connections."""
+
+    def __init__(self, store: ProjectionStore, threads: StoreThreads) -> None:
+        self._store = store
+        self._threads = threads
+        self._codec = Codec()
+
+    async def begin(self) -> None:
+        """Let the relay start at the present end of the log, if it has not started before.
+
+        Called by every process that is set up for Kafka before it takes work: what came before
+        was no business of those who listen there, what comes after must reach them.
+        """
+
+        def write(session: Session) -> None:
+            head = LogReading(session, self._codec).head()
+            session.execute(_BEGIN, (NAME, head))
+
+        if not await self._read(lambda session: session.execute(_SELECT, (NAME,))):
+            await self._threads.run(lambda: self._store.write(write))
+
+    async def lead(self) -> bool:
+        """See RelayLog."""
+        return await self._threads.run(self._store.lead)
+
+    async def position(self) -> int:
+        """See RelayLog."""
+        rows = await self._read(lambda session: session.execute(_SELECT, (NAME,)))
+        if not rows:
+            await self.begin()
+            return await self.position()
+        return int(rows[0][0])
+
+    async def after(self, position: int, limit: int) -> Sequence[Recorded]:
+        """See RelayLog."""
+        found = await self._read(
+            lambda session: LogReading(session, self._codec).after(position, limit)
+        )
+        readable: list[Recorded] = []
+        for each in found:
+            if not isinstance(each, Recorded):
+                if not readable:
+                    raise each.error
+                break
+            readable.append(each)
+        return readable
+
+    async def beginning(self, execution_id: UUID) -> Recorded | None:
+        """See RelayLog."""
+        found = await self._read(
+            lambda session: LogReading(session, self._codec).by_stream(execution_id, 0, NO_LIMIT, 1)
+        )
+        first = found[0] if found else None
+        if not isinstance(first, Recorded) or first.event.execution_id != execution_id:
+            return None
+        return first
+
+    async def move(self, before: int, after: int) -> None:
+        """See RelayLog."""
+        values = (after, NAME, before)
+        moved = await self._threads.run(
+            lambda: self._store.write(lambda session: session.execute(_MOVE, values))
+        )
+        if not moved:
+            raise CheckpointMoved(f"the relay's checkpoint does not stand at {before} any more")
+
+    async def close(self) -> None:
+        """See RelayLog. Safe to call twice."""
+        await asyncio.to_thread(self._threads.close)
+        await asyncio.to_thread(self._store.close)
+
+    async def _read(self, read: Callable[[Session], T]) -> T:
+        def call() -> T:
+            with self._store.reading() as session:
+                return read(session)
+
+        return await self._threads.run(call)

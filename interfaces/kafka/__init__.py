@@ -1,0 +1,1 @@
+"""The messages of Kafka topics: what callers write there, and what is written for them."""

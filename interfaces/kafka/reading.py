@@ -1,0 +1,194 @@
+"""Messages as other programs write them, as facts; what they never can be is Poison.
+
+Read strictly where a mistake would be taken for something else, and leniently where clients differ:
+members that are not known are passed over, times may lack an offset or be missing, ids are any
+text.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from application.messages import (
+    AgentResult,
+    AgentTask,
+    CancellationRequest,
+    ExecutionRequest,
+    Message,
+    Poison,
+)
+from domain.json_values import (
+    Json,
+    JsonObject,
+    NotStorable,
+    check_storable,
+    pointer_join,
+    read_json,
+)
+from interfaces.http.times import read_time
+
+ID_CHARACTERS_MAX: Final = 200
+TEXT_CHARACTERS_MAX: Final = 10_000
+_STRUCTURED: Final = b"application/cloudevents+json"
+_EXECUTION: Final = "execution_request"
+_CANCELLATION: Final = "cancellation_request"
+
+
+def read_request(message: Message) -> ExecutionRequest | CancellationRequest:
+    """A request to execute or to cancel, whichever topic it came on. Raises Poison."""
+    body = _Body.of(message)
+    kind = body.optional_text("message_type")
+    if kind is None:
+        kind = _EXECUTION if "workflow_plan" in body.members else _CANCELLATION
+    if kind == _EXECUTION:
+        return _execution_request(body)
+    if kind == _CANCELLATION:
+        return CancellationRequest(
+            run_id=body.id("run_id"),
+            cancelled_by=body.optional_text("cancelled_by"),
+            reason=body.optional_text("reason"),
+            at=body.time("timestamp"),
+        )
+    raise Poison(
+        f"/message_type: {kind[:100]!r} is not known; it is {_EXECUTION} or {_CANCELLATION}"
+    )
+
+
+def _execution_request(body: "_Body") -> ExecutionRequest:
+    name = "workflow_input" if "input_data" not in body.members else "input_data"
+    return ExecutionRequest(
+        run_id=body.id("run_id"),
+        plan=body.object("workflow_plan"),
+        input=body.payload(name),
+        at=body.time("timestamp"),
+    )
+
+
+def read_task(message: Message) -> AgentTask:
+    """A task for an agent. Raises Poison."""
+    body = _Body.of(message)
+    return AgentTask(
+        run_id=body.id("run_id"),
+        task_id=body.id("task_id"),
+        agent_name=body.id("agent_name"),
+        input=body.payload("input_data"),
+        correlation_id=body.id("correlation_id"),
+        at=body.time("timestamp"),
+    )
+
+
+def read_result(message: Message) -> AgentResult:
+    """What came of a task. Its output may be larger than what can be stored: that is an outcome of
+    the step. Raises Poison.
+    """
+    body = _Body.of(message)
+    status = body.text("status").upper()
+    if status not in ("SUCCESS", "FAILURE"):
+        raise Poison(f"/status: {status[:100]!r} is not known; it is SUCCESS or FAILURE")
+    return AgentResult(
+        run_id=body.id("run_id"),
+        task_id=body.id("task_id"),
+        succeeded=status == "SUCCESS",
+        output=body.members.get("output_data"),
+        correlation_id=body.id("correlation_id"),
+        error_message=body.optional_text("error_message"),
+        at=body.time("timestamp"),
+    )
+
+
+class _Body:
+    """The members of a message's body; what is wrong is told with its place."""
+
+    def __init__(self, members: JsonObject) -> None:
+        self.members = members
+
+    @classmethod
+    def of(cls, message: Message) -> "_Body":
+        value = _json(message.value)
+        if (message.header("content-type") or b"").startswith(_STRUCTURED):
+            value = value.get("data") if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise Poison("the body is not a JSON object")
+        return cls(value)
+
+    def id(self, name: str) -> str:
+        """A text that names something."""
+        found = self.text(name)
+        if not found or len(found) > ID_CHARACTERS_MAX or not found.isprintable():
+            raise Poison(
+                f"/{name}: an id is 1 to {ID_CHARACTERS_MAX} printable characters, not "
+                f"{found[:50]!r}"
+            )
+        return found
+
+    def text(self, name: str) -> str:
+        """A text that must be there."""
+        found = self.optional_text(name)
+        if found is None:
+            raise Poison(f"/{name}: it is missing")
+        return found
+
+    def optional_text(self, name: str) -> str | None:
+        """A text, or None when it is missing or null."""
+        found = self.members.get(name)
+        if found is None:
+            return None
+        if not isinstance(found, str):
+            raise Poison(f"/{name}: {_what(found)}not a text")
+        if len(found) > TEXT_CHARACTERS_MAX:
+            raise Poison(
+                f"/{name}: it has {len(found)} characters; at most {TEXT_CHARACTERS_MAX} are taken"
+            )
+        return found
+
+    def object(self, name: str) -> JsonObject:
+        found = self.members.get(name)
+        if not isinstance(found, dict):
+            raise Poison(f"/{name}: {_what(found)}not a JSON object")
+        return found
+
+    def payload(self, name: str) -> JsonObject:
+        """An object that becomes an input; {} when it is missing or null."""
+        if self.members.get(name) is None:
+            return {}
+        found = self.object(name)
+        _checked(lambda: check_storable(found, pointer=pointer_join("", name)))
+        return found
+
+    def time(self, name: str) -> datetime | None:
+        """A time, UTC when it names no offset; None when it is missing or null."""
+        found = self.optional_text(name)
+        if found is None:
+            return None
+        try:
+            return read_time(found)
+        except ValueError as error:
+            raise Poison(f"/{name}: {error}, not {found[:50]!r}") from error
+
+
+def _json(value: bytes) -> Json:
+    return _checked(lambda: read_json(value))
+
+
+def _checked(read: Callable[[], Json]) -> Json:
+    try:
+        return read()
+    except NotStorable as error:
+        raise Poison(f"{error.pointer or 'the body'}: {error.message}") from error
+
+
+def _what(found: Json) -> str:
+    match found:
+        case None:
+            return "it is missing, "
+        case bool():
+            kind = "true or false"
+        case int() | float():
+            kind = "a number"
+        case str():
+            kind = "a text"
+        case list():
+            kind = "an array"
+        case _:
+            kind = "an object"
+    return f"it is {kind}, "

@@ -1,0 +1,153 @@
+"""The table of dead letters on both back ends, and what people do to one."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from application.dead_letters import DeadLetterOffice, DeadLetterView
+from application.messages import Message, Place, TransportHealth
+from domain.errors import NotFound, NotReady, StateConflict
+from infrastructure.database import Store
+from infrastructure.dead_letters import DeadLetterTable
+from infrastructure.settings import Settings
+from interfaces.processes import dead_letter_table
+
+pytestmark = pytest.mark.anyio
+
+
+class Outbox:
+    """A publisher that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.answers = True
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        self.sent.extend(messages)
+
+    def health(self) -> TransportHealth:
+        return TransportHealth(self.answers, "answers" if self.answers else "all brokers are down")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def table(store: Store, ledger_url: str) -> AsyncIterator[DeadLetterTable]:
+    made = dead_letter_table(Settings(database_url=ledger_url), store)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox()
+
+
+@pytest.fixture
+def office(table: DeadLetterTable, store: Store, outbox: Outbox) -> DeadLetterOffice:
+    return DeadLetterOffice(table, store.clock, outbox)
+
+
+def message(
+    offset: int, value: bytes = b"{}", *, topic: str = "t", key: bytes | None = b"k"
+) -> Message:
+    headers = (("text", b"a"), ("binary", b"\xff\x00"))
+    return Message(topic=topic, key=key, value=value, headers=headers, place=Place(1, offset))
+
+
+async def listed(office: DeadLetterOffice, status: str | None = None) -> Sequence[DeadLetterView]:
+    return (await office.list(status=status, topic=None, page=1, page_size=100)).items
+
+
+async def test_a_dead_letter_is_kept_once_with_its_place_and_cause(
+    office: DeadLetterOffice,
+) -> None:
+    for _ in range(3):
+        await office.add(message(7), "/run_id: it is missing")
+    (letter,) = await listed(office)
+    assert (letter.topic, letter.partition, letter.offset) == ("t", 1, 7)
+    assert (letter.status, letter.cause) == ("OPEN", "/run_id: it is missing")
+    assert (letter.value, letter.value_bytes) == (None, 2)
+    shown = await office.show(letter.id)
+    assert (shown.key, shown.value, shown.encoding) == ("k", "{}", "utf-8")
+    assert shown.headers["text"] == "a"
+    assert shown.received_at.tzinfo is not None
+
+
+async def test_another_message_from_the_same_place_is_not_taken_for_it(
+    office: DeadLetterOffice,
+) -> None:
+    """A topic that was made anew begins at offset 0 again."""
+    await office.add(message(0, b"old"), "old")
+    (letter,) = await listed(office)
+    await office.discard(letter.id)
+    await office.add(message(0, b"new"), "new")
+    (letter,) = await listed(office)
+    assert (letter.status, letter.cause) == ("OPEN", "new")
+
+
+async def test_bytes_that_are_no_text_are_told_in_base64(office: DeadLetterOffice) -> None:
+    await office.add(message(1, b"\xff\x00", key=None), "it is not UTF-8\x00")
+    (letter,) = await listed(office)
+    shown = await office.show(letter.id)
+    assert (shown.key, shown.value, shown.encoding) == (None, "/wA=", "base64")
+
+
+async def test_lists_are_filtered_and_paged(office: DeadLetterOffice) -> None:
+    for offset in range(5):
+        await office.add(message(offset, topic=f"t{offset % 2}"), "why")
+    first = await office.list(status="OPEN", topic="t0", page=1, page_size=2)
+    second = await office.list(status="OPEN", topic="t0", page=2, page_size=2)
+    assert (first.total, first.total_pages, len(first.items)) == (3, 2, 2)
+    assert [each.offset for each in [*first.items, *second.items]] == [4, 2, 0]
+    assert await listed(office, "DISCARDED") == []
+
+
+async def test_a_replay_sends_the_message_as_it_was_and_marks_it(
+    office: DeadLetterOffice, outbox: Outbox
+) -> None:
+    await office.add(message(3, b"\xff"), "why")
+    (letter,) = await listed(office)
+    replayed = await office.replay(letter.id)
+    assert (replayed.status, replayed.allowed_actions) == ("REPLAYED", ())
+    assert replayed.replayed_at is not None
+    (sent,) = outbox.sent
+    assert (sent.topic, sent.key, sent.value) == ("t", b"k", b"\xff")
+    assert sent.header("binary") == b"\xff\x00"
+    assert sent.header("flowledger-dead-letter") == letter.id.encode()
+    with pytest.raises(StateConflict) as refused:
+        await office.replay(letter.id)
+    assert refused.value.current_status == "REPLAYED"
+    assert len(outbox.sent) == 1
+
+
+async def test_a_discarded_one_is_neither_sent_nor_discarded_again(
+    office: DeadLetterOffice, outbox: Outbox
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    assert (await office.discard(letter.id)).status == "DISCARDED"
+    for verb in (office.replay, office.discard):
+        with pytest.raises(StateConflict):
+            await verb(letter.id)
+    assert outbox.sent == []
+
+
+async def test_without_a_broker_nothing_is_marked_as_sent(
+    office: DeadLetterOffice, table: DeadLetterTable, store: Store, outbox: Outbox
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    outbox.answers = False
+    with pytest.raises(NotReady, match="all brokers are down"):
+        await office.replay(letter.id)
+    with pytest.raises(NotReady, match="FLOWLEDGER_KAFKA_BROKERS"):
+        await DeadLetterOffice(table, store.clock, None).replay(letter.id)
+    assert (await office.show(letter.id)).status == "OPEN"
+
+
+async def test_an_unknown_one_is_not_found(office: DeadLetterOffice) -> None:
+    for verb in (office.show, office.replay, office.discard):
+        with pytest.raises(NotFound):
+            await verb("nothing")

@@ -1,0 +1,314 @@
+"""The relay over the log on both back ends: what it sends, and that nothing is lost on the way."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from application.dead_letters import DeadLetterOffice
+from application.messages import (
+    BrokerAway,
+    Message,
+    Topics,
+    TransportHealth,
+    Undeliverable,
+)
+from application.ports import Append
+from application.relay import CheckpointMoved, Relay
+from application.relay_facts import Telling
+from domain.events import Recorded
+from infrastructure.database import Store
+from infrastructure.dead_letters import DeadLetterTable
+from infrastructure.relay_log import LedgerRelayLog
+from infrastructure.settings import Settings
+from infrastructure.store_health import StoreThreads
+from interfaces.kafka.shapes import Shapes
+from interfaces.processes import dead_letter_table, projection_store
+from tests.builders import Run, linear
+from tests.contracts.conftest import OpenStore
+from tests.contracts.projected import append_mixed, as_another, stories, story_id
+
+pytestmark = pytest.mark.anyio
+
+TOPICS = Topics(executions="e", cancellations="c", tasks="t", results="r", monitoring="m")
+SECONDS_MAX = 60
+
+
+class Broker:
+    """A publisher that keeps what it is given, or does what a broker does on a bad day."""
+
+    def __init__(self) -> None:
+        self.stored: list[Message] = []
+        self.down = asyncio.Event()
+        self.refuse: Callable[[Message], bool] = lambda _: False
+        self.asked = 0
+        self.cut_after: int | None = None
+        """It stores so many of a batch and is away then, once."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        self.asked += 1
+        if self.cut_after is not None:
+            stored, self.cut_after = self.cut_after, None
+            self.stored += messages[:stored]
+            raise BrokerAway("the connection is lost")
+        refused = [each for each in messages if self.refuse(each)]
+        self.stored += [each for each in messages if each not in refused]
+        if refused:
+            raise Undeliverable(refused[0], "the message is too large")
+
+    def health(self) -> TransportHealth:
+        return TransportHealth(True, "answers")
+
+    async def close(self) -> None:
+        pass
+
+    def bodies(self, topic: str = "m") -> list[dict[str, Any]]:
+        return [json.loads(each.value) for each in self.stored if each.topic == topic]
+
+    def positions(self) -> list[int]:
+        return [int(each.header("flowledger-position") or b"") for each in self.stored]
+
+    def told(self, execution: object) -> list[tuple[str, str]]:
+        """What was told of one execution, repeats left out."""
+        found = [
+            (each["step_id"], each["status"])
+            for each in self.bodies()
+            if each["run_id"] == f"run-{execution}"
+        ]
+        return list(dict.fromkeys(found))
+
+
+class Relaying:
+    """A relay, its parts, and waiting for it."""
+
+    def __init__(self, relay: Relay, log: LedgerRelayLog, store: Store) -> None:
+        self.relay = relay
+        self.log = log
+        self.store = store
+
+    async def caught_up(self) -> None:
+        head = await self.store.log.head()
+        self.relay.wake()
+        await until(lambda: self.relay.health().position >= head)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(SECONDS_MAX * 100):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come to that")
+
+
+Start = Callable[..., "Relaying"]
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+async def letters(store: Store, ledger_url: str) -> AsyncIterator[DeadLetterTable]:
+    made = dead_letter_table(Settings(database_url=ledger_url), store)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def office(letters: DeadLetterTable, store: Store) -> DeadLetterOffice:
+    return DeadLetterOffice(letters, store.clock, None)
+
+
+@pytest.fixture
+async def begin(
+    store: Store, ledger_url: str, broker: Broker, office: DeadLetterOffice
+) -> AsyncIterator[Start]:
+    """Start a relay over a store, as a process does."""
+    async with AsyncExitStack() as stack:
+
+        def start(over: Store = store, publisher: Broker = broker) -> Relaying:
+            log = relay_log(over, ledger_url)
+            relay = Relay(
+                log, publisher, Shapes(TOPICS), office, over.clock, lambda event, facts: None
+            )
+            stack.push_async_callback(relay.stop)
+            relay.start()
+            return Relaying(relay, log, over)
+
+        yield start
+
+
+def relay_log(store: Store, url: str) -> LedgerRelayLog:
+    projected = projection_store(Settings(database_url=url), store, relay=True)
+    return LedgerRelayLog(projected, StoreThreads("relay", 1, store.health))
+
+
+@pytest.fixture
+async def set_up(store: Store, ledger_url: str) -> None:
+    """Kafka is set up before anything happens."""
+    log = relay_log(store, ledger_url)
+    await log.begin()
+    await log.close()
+
+
+async def test_steps_and_the_end_are_told_in_order(
+    store: Store, begin: Start, broker: Broker, set_up: None
+) -> None:
+    told = as_another(Run(linear(2)).succeed_all().events, 1)
+    await append_mixed(store, [told])
+    await begin().caught_up()
+    assert broker.told(story_id(1)) == [
+        ("s1", "RUNNING"),
+        ("s1", "COMPLETED"),
+        ("s2", "RUNNING"),
+        ("s2", "COMPLETED"),
+        ("workflow", "COMPLETED"),
+    ]
+    first = broker.bodies()[0]
+    assert first["metadata"] == {"step_execution_id": f"{story_id(1)}:1:s1:1"}
+    assert first["timestamp"].endswith("Z")
+    assert broker.positions() == sorted(broker.positions())
+    assert {each.key for each in broker.stored} == {f"run-{story_id(1)}".encode()}
+
+
+async def test_a_failure_is_told_under_both_names(
+    store: Store, begin: Start, broker: Broker, set_up: None
+) -> None:
+    run = Run(linear(2))
+    run.go()
+    run.fail("s1", "permanent", retryable=False)
+    await append_mixed(store, [as_another(run.events, 1)])
+    await begin().caught_up()
+    assert broker.told(story_id(1)) == [
+        ("s1", "RUNNING"),
+        ("s1", "FAILED"),
+        ("workflow", "FAILED"),
+    ]
+    end = broker.bodies()[-1]["metadata"]
+    assert end["failed_step"] == "s1"
+    assert end["error"] == end["error_message"] != ""
+
+
+async def test_a_cancellation_is_told_with_who_and_why(
+    store: Store, begin: Start, broker: Broker, set_up: None
+) -> None:
+    run = Run(linear(2))
+    run.go()
+    run.cancel("no longer wanted")
+    await append_mixed(store, [as_another(run.events, 1)])
+    await begin().caught_up()
+    (body,) = broker.bodies("c")
+    assert (body["run_id"], body["cancelled_by"], body["reason"]) == (
+        f"run-{story_id(1)}",
+        "ann",
+        "no longer wanted",
+    )
+    assert broker.told(story_id(1))[-1] == ("workflow", "CANCELLED")
+
+
+async def test_others_hear_of_a_run_under_the_id_they_gave_it(
+    store: Store, ledger_url: str, begin: Start, broker: Broker, set_up: None
+) -> None:
+    events = as_another(Run(linear(1)).succeed_all().events, 1, labels={"run_id": "order 7"})
+    await store.log.append(Append(story_id(1), events[:2]))
+    first = begin()
+    await first.caught_up()
+    await first.relay.stop()
+    # The next relay has not seen the beginning.
+    await store.log.append(Append(story_id(1), events[2:]))
+    await begin().caught_up()
+    assert {each["run_id"] for each in broker.bodies()} == {"order 7"}
+    assert broker.bodies()[-1]["step_id"] == "workflow"
+
+
+async def test_what_happened_before_kafka_was_set_up_is_told_to_nobody(
+    store: Store, ledger_url: str, begin: Start, broker: Broker
+) -> None:
+    await append_mixed(store, [as_another(Run(linear(1)).succeed_all().events, 1)])
+    log = relay_log(store, ledger_url)
+    await log.begin()
+    await log.close()
+    await append_mixed(store, [as_another(Run(linear(1)).succeed_all().events, 2)])
+    await begin().caught_up()
+    assert broker.told(story_id(1)) == []
+    assert broker.told(story_id(2))[-1] == ("workflow", "COMPLETED")
+
+
+async def test_after_a_crash_before_the_checkpoint_messages_come_again_in_order(
+    store: Store, open_ledger: OpenStore, begin: Start, broker: Broker, set_up: None
+) -> None:
+    """At least once: what the broker took and the checkpoint does not know is sent again."""
+    await append_mixed(store, stories())
+    broker.cut_after = 7
+    first = begin()
+    await first.caught_up()
+    await first.relay.stop()
+    expected = await all_told(store)
+    assert len(expected) > 30
+    assert broker.stored == [*expected[:7], *expected]
+
+
+async def all_told(store: Store) -> list[Message]:
+    """Everything that the log tells, in the order of the log."""
+
+    class First:
+        async def beginning(self, execution_id: UUID) -> Recorded | None:
+            return (await store.log.read_stream(execution_id, limit=1))[0]
+
+    telling, spell = Telling(First()), Shapes(TOPICS)
+    return [
+        spell(fact, recorded.position)
+        for recorded in await store.log.read_all(limit=10_000)
+        for fact in await telling.facts(recorded.event)
+    ]
+
+
+async def test_one_process_sends_and_another_takes_over(
+    store: Store, open_ledger: OpenStore, begin: Start, broker: Broker, set_up: None
+) -> None:
+    second_broker = Broker()
+    first = begin()
+    await until(lambda: first.relay.health().leading)
+    second = begin(await open_ledger(worker="w2"), second_broker)
+    await append_mixed(store, stories())
+    await first.caught_up()
+    assert second_broker.stored == []
+    assert not second.relay.health().leading
+    await first.relay.stop()
+    await append_mixed(store, [as_another(Run(linear(1)).succeed_all().events, 900)])
+    await second.caught_up()
+    assert second_broker.told(story_id(900))[-1] == ("workflow", "COMPLETED")
+    assert set(broker.positions()) & set(second_broker.positions()) == set()
+
+
+async def test_a_message_that_nobody_takes_is_put_aside_and_the_rest_is_sent(
+    store: Store, begin: Start, broker: Broker, office: DeadLetterOffice, set_up: None
+) -> None:
+    broker.refuse = lambda each: json.loads(each.value)["step_id"] == "s1"
+    await append_mixed(store, [as_another(Run(linear(2)).succeed_all().events, 1)])
+    await begin().caught_up()
+    assert broker.told(story_id(1)) == [
+        ("s2", "RUNNING"),
+        ("s2", "COMPLETED"),
+        ("workflow", "COMPLETED"),
+    ]
+    kept = (await office.list(status="OPEN", topic="m", page=1, page_size=10)).items
+    assert len(kept) == 2
+    assert {each.partition for each in kept} == {-1}
+    assert all("too large" in each.cause for each in kept)
+
+
+async def test_a_checkpoint_moves_only_from_where_it_stands(
+    store: Store, ledger_url: str, set_up: None
+) -> None:
+    log = relay_log(store, ledger_url)
+    await log.move(0, 5)
+    with pytest.raises(CheckpointMoved):
+        await log.move(0, 9)
+    assert await log.position() == 5
+    await log.close()
