@@ -41,7 +41,7 @@ from interfaces.http.present import API, Body, execution_body, json_answer
 from interfaces.http.problems import KINDS, Mistake, Refused, problem, problem_body
 from interfaces.http.serving import ID_PATTERN, WorkflowId, services_of
 from interfaces.http.shapes import DEFINITION_SCHEMA, BatchShape, ExecutionShape
-from interfaces.http.times import Time
+from interfaces.times import Time
 
 ITEMS_MAX: Final = 1_000
 _ITEMS_AT_ONCE: Final = 100

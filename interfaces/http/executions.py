@@ -32,7 +32,7 @@ from interfaces.http.present import (
 from interfaces.http.problems import Mistake, Refused, refused_part
 from interfaces.http.serving import ExecutionId, services_of
 from interfaces.http.shapes import ExecutionPage, ExecutionShape, StepList
-from interfaces.http.times import read_time
+from interfaces.times import read_time
 
 REASON_CHARACTERS_MAX: Final = 500
 STEP_CHARACTERS_MAX: Final = 1_100

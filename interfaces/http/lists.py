@@ -14,7 +14,7 @@ from interfaces.http.caller import WORKSPACE
 from interfaces.http.labels import label_filters
 from interfaces.http.problems import refused_part
 from interfaces.http.serving import ID_PATTERN
-from interfaces.http.times import Time
+from interfaces.times import Time
 
 BEHIND_SECONDS_MAX: Final = 2.0
 _POSITION_MAX: Final = 2**53

@@ -24,7 +24,7 @@ from interfaces.http.shapes import (
     RunCommandShape,
     StepArray,
 )
-from interfaces.http.times import Time
+from interfaces.times import Time
 
 router = APIRouter(prefix=API, tags=["runs"], route_class=StrictRoute)
 

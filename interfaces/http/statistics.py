@@ -23,7 +23,7 @@ from interfaces.http.shapes import (
     StatisticsShape,
     StuckList,
 )
-from interfaces.http.times import Time
+from interfaces.times import Time
 
 router = APIRouter(prefix=API, tags=["statistics"], route_class=StrictRoute)
 

@@ -25,7 +25,7 @@ from domain.json_values import (
     pointer_join,
     read_json,
 )
-from interfaces.http.times import read_time
+from interfaces.times import read_time
 
 ID_CHARACTERS_MAX: Final = 200
 TEXT_CHARACTERS_MAX: Final = 10_000

@@ -15,7 +15,7 @@ from interfaces.http.conditional import (
     wait_seconds,
 )
 from interfaces.http.problems import Refused
-from interfaces.http.times import read_time
+from interfaces.times import read_time
 
 BORN = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 
