@@ -38,7 +38,6 @@ def test_ids_are_those_of_the_try() -> None:
     assert first.correlation_id.startswith(f"corr-run-{EXECUTION_ID}-a-")
     assert (first.task_id, first.correlation_id) == task_ids(EXECUTION_ID, "a", 1, 1)
     run.send_back("a", error_class="transient", code="boom")
-    run.pass_to_due()
     second = run.task("a")
     assert (second.task_id, second.correlation_id) == task_ids(EXECUTION_ID, "a", 1, 2)
     assert first.correlation_id != second.correlation_id
