@@ -176,7 +176,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "domain.dispatching",
             "REASON_CHARACTERS_MAX",
             "Of the reason why a request could not be sent",
-            " characters",
+            "characters",
             "cut",
         ),
         Limit(
