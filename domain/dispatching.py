@@ -1,7 +1,9 @@
 """Tasks of agents that are done elsewhere: how one goes out, and what its result makes of the step.
 
 A try that is dispatched belongs to no worker. It ends by its result, by its time-out, or by what
-ends the step around it; whatever comes after that is late. Source: docs/explanation/dispatched-work.md.
+ends the step around it; whatever comes after that is late.
+
+Source: docs/explanation/dispatched-work.md.
 """
 
 from collections.abc import Mapping
