@@ -274,7 +274,7 @@ def _queue_write(definition: Definition, draft: Draft) -> QueueWrite:
 
 def _command(execution_id: UUID, result: TaskResult) -> str:
     """The identity of this result: the same contents for the same task, the same command."""
-    contents = msgspec.json.encode(msgspec.structs.replace(result, epoch=0)).decode()
+    contents = msgspec.json.encode(result).decode()
     return str(uuid5(NAMESPACE, f"result\n{execution_id}\n{contents}"))
 
 

@@ -422,18 +422,18 @@ def _step(raw: JsonObject, parent: str, order: tuple[str, ...]) -> Step:
             )
         case "parallel" | "loop" | "fork_join":
             return _fan_out(raw, common)
+    return _work(raw, common)
+
+
+def _work(raw: JsonObject, common: "_Common") -> Step:
     is_agent = raw["type"] == AGENT
     own = {} if is_agent else _object(raw["config"])
     given = compile_template({**own, **_object(raw["input_mapping"])})
     action = agent_action(str(raw["agent_name"])) if is_agent else str(raw["action"])
     if action == HumanTaskStep.ACTION:
         return HumanTaskStep(**common, input=given)
-    return ActionStep(
-        **common,
-        action=action,
-        input=given,
-        key_per_try=raw["idempotency"] == "try",
-    )
+    key_per_try = raw["idempotency"] == "try"
+    return ActionStep(**common, action=action, input=given, key_per_try=key_per_try)
 
 
 def _fan_out(raw: JsonObject, common: "_Common") -> Step:

@@ -1,7 +1,9 @@
 """Tasks of agents that are done elsewhere: how one goes out, and what its result makes of the step.
 
 A try that is dispatched belongs to no worker. It ends by its result, by its time-out, or by what
-ends the step around it; whatever comes after that is late. Source: docs/explanation/agents.md.
+ends the step around it; whatever comes after that is late.
+
+Source: docs/explanation/dispatched-work.md.
 """
 
 from collections.abc import Mapping
@@ -29,7 +31,8 @@ REASON_CHARACTERS_MAX: Final = 2_000
 class TaskResult(Struct, frozen=True, kw_only=True):
     """How a task ended, as who did it says. `error_class` "" means success, as in Outcome.
 
-    `epoch` is that of the task's lease where it had one.
+    Whether the sender still held the task is for its transport to say: no lease of tasks is known
+    here.
     """
 
     correlation_id: str
@@ -38,7 +41,6 @@ class TaskResult(Struct, frozen=True, kw_only=True):
     code: str = ""
     message: str = ""
     retryable: bool = True
-    epoch: int = 0
 
 
 def task_ids(execution_id: UUID, path: str, attempt: int, try_no: int) -> tuple[str, str]:
@@ -126,7 +128,7 @@ def _outcome(result: TaskResult, path: str, attempt: int, try_no: int) -> Outcom
         path,
         attempt,
         try_no,
-        result.epoch,
+        0,
         result.output,
         result.error_class,
         result.code,

@@ -11,8 +11,10 @@ from domain import events as ev
 from domain.children import ChildEnd, Pinned, pin, settle_child
 from domain.decisions import Outcome, Request
 from domain.definition import Definition, compile_definition, count_steps
+from domain.dispatching import TaskResult, record_dispatches, settle_result
 from domain.draft import Draft
 from domain.execution import ExecutionState, evolve, fold
+from domain.execution_state import Dispatched
 from domain.forking import fork as fork_of
 from domain.json_values import Json, JsonObject, sha256_of
 from domain.mistakes import Mistake
@@ -106,6 +108,11 @@ def fork(
     }
 
 
+def agent(following: str | None = None, name: str = "far", **fields: Any) -> JsonObject:
+    """A step that an agent does, as it is written most often: without a type."""
+    return {"agent_name": name, "next_step": following, **fields}
+
+
 def task(following: str | None = None, *, waits: bool = True, **fields: Any) -> JsonObject:
     config: JsonObject = {"title": "Sign it", "wait": waits}
     return {"action": "create_task", "config": config, "next_step": following, **fields}
@@ -189,8 +196,11 @@ class Run:
         start_at: datetime | None = None,
         recovery: JsonObject | None = None,
         rules: RecoveryRules = DEFAULT_RULES,
+        transports: Mapping[str, str] | None = None,
     ) -> None:
+        """`transports` by agent: how work reaches it."""
         form = normalised(raw)
+        self.transports = transports or {}
         self.rules = rules
         self.definition = compile_definition(form)
         self.now = START
@@ -222,6 +232,7 @@ class Run:
     def store(self, draft: Draft) -> list[str]:
         """Keep what was decided; returns it told in short."""
         assert draft.base_version == self.state.version
+        record_dispatches(draft, self.transports)
         self.state = draft.state
         self.events += draft.events
         return [told(event.data) for event in draft.events]
@@ -274,6 +285,19 @@ class Run:
     ) -> list[str]:
         ended: dict[str, Any] = {"code": "boom", "message": message, "retryable": retryable}
         return self.settle(self.outcome(path, error_class=error_class, **{**ended, **fields}))
+
+    def task(self, path: str) -> Dispatched:
+        """The task that the present try of `path` is."""
+        dispatched = self.state.steps[path].dispatched
+        assert dispatched is not None
+        return dispatched
+
+    def send_back(self, path: str, **fields: Any) -> list[str]:
+        """The agent answers the task at `path`."""
+        result = TaskResult(correlation_id=self.task(path).correlation_id, **fields)
+        draft = self.draft()
+        settle_result(draft, self.definition, path, result, self.now, rules=self.rules)
+        return self.store(draft)
 
     def answer(self, text: str, question_id: str | None = None) -> list[str]:
         """A person answers the open question, or the one that is named."""

@@ -82,6 +82,7 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "agent_inactive": "The agent is inactive or deleted. Permanent.",
     "agent_redirects": "The agent's URL redirects, which is not followed: register the address "
     "that answers. Permanent.",
+    "agent_unavailable": "The process that ran the execution calls no agents. Transient.",
     "agent_without_url": "The agent has no URL to be called at. Permanent.",
     "bad_agent_reply": "The agent's answer is not its protocol: a page in HTML, no JSON, no UTF-8, "
     "nested too deeply, without the members that it must have. Permanent.",

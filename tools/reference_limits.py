@@ -173,6 +173,13 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "`too_deep`",
         ),
         Limit(
+            "domain.dispatching",
+            "REASON_CHARACTERS_MAX",
+            "Of the reason why a request could not be sent",
+            "characters",
+            "cut",
+        ),
+        Limit(
             "domain.signals",
             "SIGNALS_KEPT_MAX",
             "Signals of one execution that no step has taken yet",

@@ -10,7 +10,19 @@ from typing import Any
 from hypothesis import strategies
 
 from domain.json_values import JsonObject
-from tests.builders import branch, call, event, fork, loop, parallel, step, task, wait, workflow
+from tests.builders import (
+    agent,
+    branch,
+    call,
+    event,
+    fork,
+    loop,
+    parallel,
+    step,
+    task,
+    wait,
+    workflow,
+)
 from tests.properties import choices as st  # Hypothesis or a seed: either may make them
 
 Draw = Callable[[st.Choice], Any]
@@ -88,11 +100,18 @@ class Taste:
 
 
 ANYTHING = Taste()
+AGENTS = {"far": "pull", "away": "kafka", "near": "http"}
+"""Transports of the agents that random definitions name."""
+WITH_AGENTS = Taste(alone=(*ANYTHING.alone, "agent", "agent", "agent"))
 
 
 @strategies.composite
 def definitions(
-    draw: strategies.DrawFn, steps_max: int = 4, *, in_any_order: bool = False
+    draw: strategies.DrawFn,
+    steps_max: int = 4,
+    *,
+    in_any_order: bool = False,
+    taste: Taste = ANYTHING,
 ) -> JsonObject:
     """A definition that `validate` accepts.
 
@@ -100,7 +119,7 @@ def definitions(
     wait for all.
     """
     return _definition(
-        lambda choice: draw(choice.strategy()), (1, steps_max), ANYTHING, in_any_order=in_any_order
+        lambda choice: draw(choice.strategy()), (1, steps_max), taste, in_any_order=in_any_order
     )
 
 
@@ -160,7 +179,7 @@ class _Builder:
             case "validate":
                 checks = {"data_source": self.reference(earlier, in_loop), "assertions": ["true"]}
                 self.steps[name] = {"type": "validate", "next_step": following, **checks, **fields}
-            case "call" | "event" as kind:
+            case "agent" | "call" | "event" as kind:
                 self.steps[name] = self.of_others(kind, following, earlier, in_loop) | fields
             case "conditional":
                 self.conditional(name, following, earlier, depth, fields, in_loop)
@@ -250,7 +269,11 @@ class _Builder:
     def of_others(
         self, kind: str, following: str | None, earlier: list[str], in_loop: bool
     ) -> JsonObject:
-        """Steps whose end comes from outside: another execution, a signal."""
+        """Steps whose end comes from outside: an agent, another execution, a signal."""
+        if kind == "agent":
+            given = {"x": self.reference(earlier, in_loop), "n": 8}
+            name = self.draw(st.sampled_from(sorted(AGENTS)))
+            return agent(following, name, input_mapping=given) | self.other_ways()
         if kind == "call":
             given = {"x": self.reference(earlier, in_loop)}
             callee = self.draw(st.sampled_from(self.taste.called))

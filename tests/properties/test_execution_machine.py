@@ -15,42 +15,66 @@ from hypothesis.stateful import (
 )
 
 from application.views import step_view, summarise
+from domain.agent_names import agent_of
 from domain.compensation import UNDOING
 from domain.decisions import Outcome, report_progress
+from domain.dispatching import (
+    TaskResult,
+    awaits_result,
+    dispatched_at,
+    ignore_result,
+    settle_result,
+)
 from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
-from domain.events import Recorded
-from domain.execution import fold
+from domain.events import LateResultIgnored, Recorded, TaskDispatched
+from domain.execution import ExecutionState, fold
 from domain.lane_paths import counts, under
-from domain.lifecycle import CANCELLING, COMPENSATING, PAUSED
+from domain.lifecycle import CANCELLING, COMPENSATING, PAUSED, RUNNING
 from domain.planner import next_due, plan, running_actions
 from domain.reopening import was_reached
 from domain.verbs import allowed_actions, settled_by
 from tests.builders import Run, linear, replay
 from tests.invariants import check_all
 from tests.properties.finished_work import run_again
-from tests.properties.random_definitions import definitions, inputs, modes, recoveries
+from tests.properties.random_definitions import (
+    AGENTS,
+    WITH_AGENTS,
+    definitions,
+    inputs,
+    modes,
+    recoveries,
+)
 
 outputs = st.sampled_from([None, {"ok": True}, {"ok": False}, [1, 2]])
+
+
+def is_out(state: ExecutionState, path: str) -> bool:
+    """Whether an agent elsewhere has the try at `path`."""
+    step = state.steps.get(path)
+    return step is not None and step.state == RUNNING and step.dispatched is not None
 
 
 class ExecutionMachine(RuleBasedStateMachine):
     """Clients, workers and time do what they like."""
 
     results = Bundle("results")
+    answers = Bundle("answers")
 
     def __init__(self) -> None:
         super().__init__()
         self.run = Run(linear(1))
 
     @initialize(
-        raw=definitions(),
+        raw=definitions(taste=WITH_AGENTS),
         given=inputs,
         mode=modes,
         simulate=st.sampled_from([False, False, False, True]),
         recovery=recoveries,
     )
     def request(self, raw: Any, given: Any, mode: str, simulate: bool, recovery: Any) -> None:
-        self.run = Run(raw, given, mode=mode, simulate=simulate, recovery=recovery)
+        self.run = Run(
+            raw, given, mode=mode, simulate=simulate, recovery=recovery, transports=AGENTS
+        )
 
     # --- workers ---
 
@@ -93,6 +117,44 @@ class ExecutionMachine(RuleBasedStateMachine):
             draft = self.run.draft()
             report_progress(draft, path, step.attempt, step.try_no, {"at": 1})
             self.run.store(draft)
+
+    # --- agents ---
+
+    @rule(target=answers, output=outputs, works=st.booleans(), last=st.booleans())
+    def do_task(self, output: Any, works: bool, last: bool) -> Any:
+        """An agent is done; its answer may come at any time later, in any order, or twice."""
+        state = self.run.state
+        out = [path for path in sorted(state.live) if is_out(state, path)]
+        if not out:
+            return multiple()
+        path = out[-1 if last else 0]
+        sent = next(
+            event.data
+            for event in reversed(self.run.events)
+            if isinstance(event.data, TaskDispatched) and event.data.path == path
+        )
+        if works:
+            return sent, TaskResult(correlation_id=sent.correlation_id, output=output)
+        failed = {"error_class": "transient", "code": "boom", "message": "it broke"}
+        return sent, TaskResult(correlation_id=sent.correlation_id, **failed)
+
+    @rule(answer=answers)
+    def send_back(self, answer: tuple[TaskDispatched, TaskResult]) -> None:
+        sent, result = answer
+        if sent.correlation_id not in {
+            event.data.correlation_id
+            for event in self.run.events
+            if isinstance(event.data, TaskDispatched)
+        }:
+            return  # it was a task of the execution that this one was forked from
+        draft = self.run.draft()
+        path = dispatched_at(draft.state, sent.correlation_id)
+        if path is None or not awaits_result(draft.state, path):
+            ignore_result(draft, sent, result)
+        else:
+            settle_result(draft, self.run.definition, path, result, self.run.now)
+            assert not isinstance(draft.events[0].data, LateResultIgnored)
+        self.run.store(draft)
 
     # --- time ---
 
@@ -257,6 +319,19 @@ class ExecutionMachine(RuleBasedStateMachine):
         opened = sum(step.fan.open for step in state.steps.values() if step.fan is not None)
         assert opened == len(state.lanes)
         assert not state.terminal or not state.lanes
+
+    @invariant()
+    def an_agents_try_is_out_or_a_workers(self) -> None:
+        run = self.run
+        performed = set(running_actions(run.definition, run.state))
+        for path in run.state.live:
+            step = run.state.steps.get(path)
+            name = None if step is None else agent_of(step.action)
+            if step is None or name is None or step.state != RUNNING:
+                continue
+            is_sent = AGENTS[name] != "http" and not run.state.simulate
+            assert is_out(run.state, path) == is_sent
+            assert (path in performed) != is_sent
 
     @invariant()
     def no_finished_work_is_done_again(self) -> None:
