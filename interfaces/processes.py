@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from uuid_utils.compat import uuid7
 
+from application.agents import Agents
 from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
@@ -24,9 +25,14 @@ from application.worker import Worker, WorkerOptions
 from application.workflows import Workflows
 from domain.recovery_rules import RecoveryRules
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
+from infrastructure.agent_secrets import SealedSecrets
 from infrastructure.database import Store, StoreOptions
+from infrastructure.effects.agent_book import RegisteredAgents
+from infrastructure.effects.agent_health import AgentHealth
 from infrastructure.effects.outbound import Outbound
+from infrastructure.effects.outbound_urls import mistake_of_url
 from infrastructure.effects.registry import ActionRegistry
+from infrastructure.effects.secrets import Secrets
 from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.following import open_follower
 from infrastructure.graphviz_svg import GraphvizSvg
@@ -36,7 +42,9 @@ from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.runner import ProjectionRunner
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
+from infrastructure.sealing import Keys
 from infrastructure.settings import Settings
+from infrastructure.small_tables import open_small_tables
 
 CHECK_SECONDS: Final = 1.0
 LOG: Final = logging.getLogger("flowledger")
@@ -99,6 +107,8 @@ class Services:
         outbound: Outbound,
         actions: ActionRegistry,
         rules: RecoveryRules,
+        secrets: Secrets,
+        keys: Keys,
         *,
         alone: bool,
     ) -> None:
@@ -120,6 +130,11 @@ class Services:
         )
         self.ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
         self.workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem)
+        self._sealed = SealedSecrets(open_small_tables(store, "agents"), store.clock, keys)
+        self.agents = registry(settings, store, self._sealed)
+        self.agent_health = AgentHealth(
+            outbound, RegisteredAgents(self.agents, secrets), store.clock.now
+        )
         self.worker: Worker | None = None
         if alone and settings.worker_slots:
             self.worker = _worker(settings, store, self.ledger, self.workflows, actions, rules)
@@ -153,6 +168,7 @@ class Services:
         self.history.close()
         await asyncio.to_thread(self.projections.stop)
         await self._outbound.aclose()
+        await self._sealed.aclose()
         await self.store.close()
 
     def _too_far_behind(self) -> str | None:
@@ -329,6 +345,18 @@ def _worker(
         _report,
         rules,
         schemas=JsonSchemas(),
+    )
+
+
+def registry(settings: Settings, store: Store, sealed: SealedSecrets) -> Agents:
+    """The agents of an open store."""
+    return Agents(
+        store.log,
+        store.clock,
+        uuid7,
+        sealed,
+        mistake_of_url,
+        http_over_kafka=settings.agent_transport == "kafka",
     )
 
 
