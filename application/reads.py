@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from application.agent_views import AgentView
 from application.question_views import QuestionView
 from application.views import ExecutionView
 from domain.json_values import Json
@@ -236,6 +237,17 @@ class Reads(Protocol):
 
         `sort` is name, created_at, updated_at or version, with `-` for descending.
         """
+
+    async def agents(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        name: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[AgentView]:
+        """Agents by name; deleted ones only when `status` asks for them."""
 
     async def human_tasks(
         self,

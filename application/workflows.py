@@ -3,8 +3,7 @@ a version.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -13,33 +12,20 @@ from msgspec import structs
 from application.agent_directory import AgentDirectory, NoAgents
 from application.call_cycles import CallCheck
 from application.callers import Caller
-from application.ledger import TRIES, not_ready, outcome_unknown
-from application.ports import (
-    Append,
-    Clock,
-    EventLog,
-    Overloaded,
-    StoreUnavailable,
-    UnknownOutcome,
-    VersionConflict,
-)
+from application.ports import Clock, EventLog
+from application.streams import Done, Streams
 from domain import workflow as wf
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import ActionCatalog, Mistake
-from domain.errors import ConcurrentUpdate, Invalid, InvalidDefinition, KeyReused, NotFound
-from domain.events import Event, Meta, Payload, Recorded, WorkflowPublished
+from domain.errors import Invalid, InvalidDefinition, NotFound
+from domain.events import Payload
 from domain.execution import ExecutionState
 from domain.json_values import Json, JsonObject
 from domain.recovery_rules import RecoveryRules
 from domain.validation import Verdict, validate
 from domain.workflow import WorkflowState, workflow_uuid
 
-TRUSTED: Final = timedelta(milliseconds=200)
-"""How long a cached workflow is used without a look at the log; a change in this process is seen
-at once.
-"""
 _DEFINITIONS_KEPT: Final = 1_000
-_STREAMS_KEPT: Final = 1_000
 
 
 class Published(NamedTuple):
@@ -66,13 +52,10 @@ class Workflows:
         agents: AgentDirectory | None = None,
     ) -> None:
         """`agents` None: there are none."""
-        self._log = log
-        self._clock = clock
-        self._new_id = new_id
+        self._streams = Streams(log, clock, new_id, kind="workflow", evolve=wf.evolve)
         self._actions = actions
         self._check_schema = check_schema
         self._agents: AgentDirectory = agents or NoAgents()
-        self._cache: OrderedDict[UUID, tuple[WorkflowState, datetime]] = OrderedDict()
         self._definitions: OrderedDict[str, Definition] = OrderedDict()
 
     def validate(self, definition: Json) -> Verdict:
@@ -134,8 +117,7 @@ class Workflows:
         async def decide(state: WorkflowState | None) -> Sequence[Payload]:
             return wf.decide_publish(state, name, normalised, source)
 
-        state, number, replayed = await self._command(caller, stream, decide)
-        return Published(state, number, warnings, replayed)
+        return _published(await self._streams.command(caller, stream, decide), warnings)
 
     async def revise(self, caller: Caller, ref: str, changes: JsonObject) -> Published:
         """PUT: changed fields of the newest definition make a new version; `status` alone changes
@@ -166,8 +148,7 @@ class Workflows:
                 facts += wf.decide_status(state, status)
             return facts
 
-        state, number, replayed = await self._command(caller, found.id, decide)
-        return Published(state, number, warnings, replayed)
+        return _published(await self._streams.command(caller, found.id, decide), warnings)
 
     async def set_status(self, caller: Caller, ref: str, status: str) -> WorkflowState:
         """active, inactive or deleted."""
@@ -176,8 +157,7 @@ class Workflows:
         async def decide(state: WorkflowState | None) -> Sequence[Payload]:
             return wf.decide_status(state or found, status)
 
-        state, _, _ = await self._command(caller, found.id, decide)
-        return state
+        return (await self._streams.command(caller, found.id, decide)).state
 
     async def find(
         self, workspace_id: str, ref: str, *, trusted: bool = True
@@ -247,89 +227,12 @@ class Workflows:
         return known
 
     async def load(self, stream: UUID, *, trusted: bool = True) -> WorkflowState | None:
-        """A workflow's state: the cached one while it is fresh, else with what the log has in
-        addition.
-        """
-        cached = self._cache.get(stream)
-        now = self._clock.now()
-        if cached is not None and trusted and now - cached[1] < TRUSTED:
-            return cached[0]
-        state = cached[0] if cached else None
-        newer = await self._read(stream, after_version=state.version if state else 0)
-        if newer and not newer[0].event.data.TOPIC.startswith("workflow."):
-            return None
-        for recorded in newer:
-            state = wf.evolve(state, recorded.event)
-        if state is not None:
-            self._remember(state, now)
-        return state
+        """See `Streams.load`."""
+        return await self._streams.load(stream, trusted=trusted)
 
-    def _remember(self, state: WorkflowState, now: datetime) -> None:
-        self._cache[state.id] = (state, now)
-        self._cache.move_to_end(state.id)
-        if len(self._cache) > _STREAMS_KEPT:
-            self._cache.popitem(last=False)
 
-    async def _command(
-        self,
-        caller: Caller,
-        stream: UUID,
-        decide: Callable[[WorkflowState | None], Awaitable[Sequence[Payload]]],
-    ) -> tuple[WorkflowState, int, bool]:
-        command_id = caller.identity(self._new_id())
-        lost = False
-        for _ in range(TRIES):
-            repeated = await self._repeated(caller, stream, command_id)
-            state = await self.load(stream, trusted=False)
-            if repeated is not None and state is not None:
-                return state, repeated, not lost
-            facts = await decide(state)
-            if not facts and state is not None:
-                return state, len(state.versions), False
-            meta = caller.meta(self._clock.now(), command_id)
-            events = _events(stream, state, meta, facts)
-            try:
-                await self._log.append(Append(stream, events))
-            except (VersionConflict, UnknownOutcome) as error:
-                self._cache.pop(stream, None)
-                lost = lost or isinstance(error, UnknownOutcome)
-                continue
-            except (Overloaded, StoreUnavailable) as error:
-                raise not_ready(error) from error
-            for event in events:
-                state = wf.evolve(state, event)
-            if state is not None:
-                self._remember(state, self._clock.now())
-                return state, len(state.versions), False
-        if lost:
-            raise outcome_unknown()
-        raise ConcurrentUpdate(
-            "Others published this workflow three times meanwhile; read it and try again."
-        )
-
-    async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:
-        try:
-            return await self._log.read_stream(stream, after_version=after_version)
-        except (Overloaded, StoreUnavailable) as error:
-            raise not_ready(error) from error
-
-    async def _repeated(self, caller: Caller, stream: UUID, command_id: UUID) -> int | None:
-        """The version number that an earlier command with this identity published (or left)."""
-        number = 0
-        for recorded in await self._read(stream):
-            event = recorded.event
-            if isinstance(event.data, WorkflowPublished):
-                number = event.data.number
-            if event.meta.cmd == str(command_id):
-                if (
-                    caller.idempotency_key is not None
-                    and event.meta.fingerprint != caller.fingerprint
-                ):
-                    raise KeyReused(
-                        "This Idempotency-Key was used before with another request; use a new key."
-                    )
-                return number
-        return None
+def _published(done: Done[WorkflowState], warnings: tuple[Mistake, ...]) -> Published:
+    return Published(done.state, len(done.then.versions), warnings, done.replayed)
 
 
 def _renewed(state: WorkflowState, fields: JsonObject) -> JsonObject:
@@ -340,13 +243,6 @@ def _renewed(state: WorkflowState, fields: JsonObject) -> JsonObject:
             [Mistake("/name", "bad_value", "A workflow keeps its name.")],
         )
     return state.newest().source | fields
-
-
-def _events(
-    stream: UUID, state: WorkflowState | None, meta: Meta, facts: Sequence[Payload]
-) -> list[Event]:
-    base = 0 if state is None else state.version
-    return [Event(stream, base + index + 1, meta, fact) for index, fact in enumerate(facts)]
 
 
 def _named(ref: str) -> tuple[str, int | None]:

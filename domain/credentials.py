@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
+from urllib.parse import unquote_plus, urlsplit
 
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Mistake
@@ -32,6 +33,12 @@ def literal_credentials(steps: JsonObject) -> Iterator[Mistake]:
             for field in ("config", "input_mapping"):
                 pointer = pointer_join("/steps", step_id, field)
                 yield from _inside(step.get(field), pointer)
+
+
+def credential_in_url(url: str) -> bool:
+    """Whether the query of `url` has what looks like a credential."""
+    pairs = (pair.partition("=") for pair in urlsplit(url).query.split("&"))
+    return any(_is_credential(unquote_plus(name), value) for name, _, value in pairs)
 
 
 def _inside(value: Json, pointer: str) -> Iterator[Mistake]:

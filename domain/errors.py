@@ -20,7 +20,7 @@ class FlowledgerError(Exception):
 
 
 class NotFound(FlowledgerError):
-    """No such workflow, version, execution or task."""
+    """No such workflow, version, execution, agent or task."""
 
     code: ClassVar[str] = "not_found"
 
@@ -62,6 +62,18 @@ class WorkflowInactive(FlowledgerError):
     """The workflow takes no new executions."""
 
     code: ClassVar[str] = "workflow_inactive"
+
+
+class AgentExists(FlowledgerError):
+    """Another agent has this name."""
+
+    code: ClassVar[str] = "agent_exists"
+
+
+class NoEncryptionKey(FlowledgerError):
+    """A credential came, and this server has no key to seal it with."""
+
+    code: ClassVar[str] = "no_encryption_key"
 
 
 class ConcurrentUpdate(FlowledgerError):

@@ -1,4 +1,4 @@
-"""What can happen to an execution.
+"""What can happen to an execution, a workflow or an agent.
 
 Frozen payloads, each with the topic under which it is stored for ever.
 
@@ -42,11 +42,16 @@ from domain.recovery_events import (
     RecoverySucceeded,
     RetryScheduled,
 )
+from domain.registry_events import AGENT_PAYLOADS, AgentChanged, AgentDeleted, AgentRegistered
 
 __all__ = [
+    "AGENT_PAYLOADS",
     "EXECUTION_PAYLOADS",
     "PAYLOADS",
     "WORKFLOW_PAYLOADS",
+    "AgentChanged",
+    "AgentDeleted",
+    "AgentRegistered",
     "AlternativeSelected",
     "BranchFinished",
     "BranchStarted",
@@ -424,4 +429,4 @@ WORKFLOW_PAYLOADS: tuple[type[Payload], ...] = (
     WorkflowDeactivated,
     WorkflowRetired,
 )
-PAYLOADS = EXECUTION_PAYLOADS + WORKFLOW_PAYLOADS
+PAYLOADS = EXECUTION_PAYLOADS + WORKFLOW_PAYLOADS + AGENT_PAYLOADS

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infrastructure.effects.mail import MailServer
 from infrastructure.effects.outbound_addresses import OutboundAllow
+from infrastructure.sealing import Keys
 
 STOP_SECONDS_MAX: Final = 25
 """For requests and handlers under way; what comes after them ends before 30 s."""
@@ -46,6 +47,15 @@ class Settings(BaseSettings):
     secrets_file: Path | None = Field(
         None,
         description="File with secrets: a JSON object, or lines NAME=value.",
+    )
+    encryption_key: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that seal the credentials of agents, comma-separated, newest first; "
+        "`flowledger make-key` makes one.",
+    )
+    agent_transport: Literal["http", "kafka"] = Field(
+        "http",
+        description="Who calls the agents of transport http: the engine, or a bridge over Kafka.",
     )
     recovery: str = Field(
         "",
@@ -185,6 +195,11 @@ class Settings(BaseSettings):
     def allow(self) -> OutboundAllow:
         """`outbound_allow`, parsed; raises ValueError naming the bad entry."""
         return OutboundAllow.parse(self.outbound_allow)
+
+    @property
+    def keys(self) -> Keys:
+        """`encryption_key`, parsed; raises BadEncryptionKey without repeating a key."""
+        return Keys.parse(self.encryption_key.get_secret_value())
 
     def mail_server(self) -> MailServer | None:
         """The mail server, or None when mail is off."""

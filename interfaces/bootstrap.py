@@ -1,5 +1,5 @@
-"""Wiring by hand, once: settings in, a process of some kind out. With `processes.py`, which holds
-what is opened here, the only place that imports infrastructure.
+"""Wiring by hand, once: settings in, a process of some kind out. With `processes.py` and
+`agent_parts.py`, which hold what is opened here, the only place that imports infrastructure.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from domain.json_values import Json
 from domain.validation import Verdict as DefinitionVerdict
 from domain.validation import validate
 from infrastructure.addresses import PostgresAddress, parse_address
+from infrastructure.agent_secrets import SealedSecrets
 from infrastructure.database import Store, open_store
 from infrastructure.distribution import Distribution
 from infrastructure.effects.blocking_calls import BlockingCalls
@@ -29,7 +30,9 @@ from infrastructure.projections.catalogue import chosen
 from infrastructure.projections.rebuilding import Rebuild
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.projections.verification import Verdict, verify
+from infrastructure.sealing import make_key
 from infrastructure.settings import Settings, environment
+from infrastructure.small_tables import open_small_tables
 from interfaces.processes import (
     CheckResult,
     Observation,
@@ -51,12 +54,14 @@ __all__ = [
     "Settings",
     "Verdict",
     "definition_check",
+    "make_key",
     "migrate",
     "open_api",
     "open_projector",
     "open_services",
     "open_worker",
     "rebuild_projection",
+    "reseal_credentials",
     "tune_process",
     "verify_projections",
 ]
@@ -69,7 +74,7 @@ async def open_services(settings: Settings) -> Services:
     """All in one process: check the store, migrate an empty one, load the actions, start to work.
 
     Raises UnsafeStore, BadAddress, StoreUnavailable, ActionsNotLoaded, SecretsUnreadable,
-    BadRecoverySettings, ValueError; each says what to do.
+    BadRecoverySettings, BadEncryptionKey, ValueError; each says what to do.
     """
     return await _open_answering(settings, alone=True)
 
@@ -87,9 +92,10 @@ async def open_worker(settings: Settings) -> WorkerProcess:
     _shared_address(settings, "worker")
     await _migrate_empty(settings)
     outbound = Outbound(settings.allow)
-    actions = _actions(settings, outbound)
+    secrets = _secrets(settings)
+    actions = _actions(settings, outbound, secrets)
     rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
-    process = WorkerProcess(settings, _open_store(settings), outbound, actions, rules)
+    process = WorkerProcess(settings, _open_store(settings), outbound, actions, rules, secrets)
     await process.start()
     return process
 
@@ -123,10 +129,12 @@ def _shared_address(settings: Settings, kind: str) -> PostgresAddress:
 async def _open_answering(settings: Settings, *, alone: bool) -> Services:
     await _migrate_empty(settings)
     outbound = Outbound(settings.allow)
-    actions = _actions(settings, outbound)
+    secrets = _secrets(settings)
+    actions = _actions(settings, outbound, secrets)
     rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
+    settings.keys  # noqa: B018 - a bad one is told before anything is opened
     store = _open_store(settings)
-    services = Services(settings, store, outbound, actions, rules, alone=alone)
+    services = Services(settings, store, outbound, actions, rules, secrets, alone=alone)
     await services.start()
     return services
 
@@ -143,7 +151,7 @@ def definition_check(settings: Settings) -> Callable[[Json], DefinitionVerdict]:
 
     Raises ActionsNotLoaded, SecretsUnreadable, ValueError.
     """
-    actions = _actions(settings, Outbound(settings.allow))
+    actions = _actions(settings, Outbound(settings.allow), _secrets(settings))
     return lambda definition: validate(definition, actions, JsonSchemas().problem)
 
 
@@ -174,6 +182,21 @@ async def rebuild_projection(settings: Settings, name: str, report: ReportProgre
     return position
 
 
+async def reseal_credentials(settings: Settings) -> tuple[int, int]:
+    """Seal the credentials of agents with the newest key: how many there are, how many were sealed
+    anew. Raises NoEncryptionKey, BadEncryptionKey, StoreUnavailable.
+    """
+    keys = settings.keys
+    store = _open_store(settings)
+    await store.start()
+    secrets = SealedSecrets(open_small_tables(store, "agents"), store.clock, keys)
+    try:
+        return await secrets.reseal()
+    finally:
+        await secrets.aclose()
+        await store.close()
+
+
 @asynccontextmanager
 async def _projections_only(settings: Settings) -> AsyncIterator[ProjectionStore]:
     store = _open_store(settings)
@@ -189,8 +212,11 @@ def _open_store(settings: Settings) -> Store:
     return open_store(settings.database_url, store_options(settings))
 
 
-def _actions(settings: Settings, outbound: Outbound) -> ActionRegistry:
-    secrets = Secrets.read(environment(), settings.secrets_file)
+def _secrets(settings: Settings) -> Secrets:
+    return Secrets.read(environment(), settings.secrets_file)
+
+
+def _actions(settings: Settings, outbound: Outbound, secrets: Secrets) -> ActionRegistry:
     return ActionRegistry(_handlers(settings, outbound), secrets)
 
 

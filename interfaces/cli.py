@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from interfaces import (
+    cli_agents,
     cli_demo,
     cli_executions,
     cli_interventions,
@@ -43,6 +44,8 @@ app.command("worker")(cli_serve.worker)
 app.command("projector")(cli_serve.projector)
 app.command("migrate")(cli_operations.migrate)
 app.add_typer(workflow_app, name="workflow")
+app.add_typer(cli_agents.agents_app, name="agents")
+app.command("make-key")(cli_agents.make_key)
 app.command("execute")(cli_executions.execute)
 app.command("watch")(cli_executions.watch)
 app.command("list")(cli_executions.list_executions)

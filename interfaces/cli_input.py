@@ -49,6 +49,22 @@ def read_definition(name: str) -> DefinitionFile:
     return DefinitionFile(shown, document.value, document.lines)
 
 
+def read_credential(text: str) -> str:
+    """A `${secret.NAME}` as it is, else what stands in `@FILE` or on stdin (`-`).
+
+    A credential among the arguments of a command could be read by every user of the machine.
+    """
+    if text.startswith("${"):
+        return text
+    if text != "-" and not text.startswith("@"):
+        raise CommandFailed(
+            ExitCode.INVALID,
+            "A credential does not belong on the command line.",
+            "Give '${secret.NAME}', @FILE with the credential, or - for stdin.",
+        )
+    return _content(text.removeprefix("@")).decode("utf-8", "replace").strip()
+
+
 def read_input(text: str | None) -> JsonObject:
     """`--input`: a JSON object, `@FILE` (JSON or YAML) or `-` for stdin; nothing is `{}`."""
     if text is None:

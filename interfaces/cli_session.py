@@ -78,6 +78,9 @@ class Session:
     ) -> Answer:
         return await self._send("POST", path, query, body, headers)
 
+    async def delete(self, path: str) -> Answer:
+        return await self._send("DELETE", path, None, None, None)
+
     async def _send(
         self,
         method: str,

@@ -31,6 +31,7 @@ from infrastructure.database import Store, StoreOptions
 from infrastructure.dead_letters import DeadLetterTable
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.registry import ActionRegistry
+from infrastructure.effects.secrets import Secrets
 from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.following import open_follower
 from infrastructure.graphviz_svg import GraphvizSvg
@@ -48,6 +49,7 @@ from infrastructure.projections.sqlite_store import SQLiteProjectionStore
 from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from infrastructure.store_health import CALLS_WAITING_MAX, StoreHealth, StoreThreads
+from interfaces.agent_parts import AgentParts
 from interfaces.kafka.shapes import Shapes
 
 CHECK_SECONDS: Final = 1.0
@@ -111,6 +113,7 @@ class Services:
         outbound: Outbound,
         actions: ActionRegistry,
         rules: RecoveryRules,
+        secrets: Secrets,
         *,
         alone: bool,
     ) -> None:
@@ -119,7 +122,6 @@ class Services:
         self.settings = settings
         self.draining = False
         self.store = store
-        self.actions = actions
         self.projections = ProjectionRunner(
             projection_store(settings, store), store.clock.now, may_lead=alone
         )
@@ -131,7 +133,12 @@ class Services:
             runner=self.projections,
         )
         self.ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
-        self.workflows = Workflows(store.log, store.clock, uuid7, actions, schemas.problem)
+        self.agent_parts = AgentParts(settings, store, outbound, secrets)
+        actions = actions.calling(self.agent_parts.caller)
+        self.workflows = Workflows(
+            store.log, store.clock, uuid7, actions, schemas.problem, self.agent_parts.agents
+        )
+        self.actions = actions
         self.worker: Worker | None = None
         if alone and settings.worker_slots:
             self.worker = _worker(settings, store, self.ledger, self.workflows, actions, rules)
@@ -191,6 +198,7 @@ class Services:
         if self.publisher is not None:
             await self.publisher.close()
         await self._letters.close()
+        await self.agent_parts.aclose()
         await self.store.close()
 
     def _too_far_behind(self) -> str | None:
@@ -225,6 +233,8 @@ class Services:
             append_queue_fill=self.store.log.saturation(),
             worker=self.worker,
             projector=self.projections,
+            agent_calls=self.agent_parts.caller.calls,
+            agent_breakers=self.agent_parts.breakers.last_seen(),
         )
 
 
@@ -238,9 +248,19 @@ class WorkerProcess:
         outbound: Outbound,
         actions: ActionRegistry,
         rules: RecoveryRules,
+        secrets: Secrets,
     ) -> None:
         ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
-        workflows = Workflows(store.log, store.clock, uuid7, actions, JsonSchemas().problem)
+        self.agent_parts = AgentParts(settings, store, outbound, secrets)
+        actions = actions.calling(self.agent_parts.caller)
+        workflows = Workflows(
+            store.log,
+            store.clock,
+            uuid7,
+            actions,
+            JsonSchemas().problem,
+            self.agent_parts.agents,
+        )
         self.draining = False
         self.worker = _worker(settings, store, ledger, workflows, actions, rules)
         self._store = store
@@ -263,6 +283,7 @@ class WorkerProcess:
         """See Process."""
         self.draining = True
         await self.worker.stop()
+        await self.agent_parts.aclose()
         await self._outbound.aclose()
         await self._store.close()
 
@@ -280,6 +301,8 @@ class WorkerProcess:
             commits=self._store.counters,
             append_queue_fill=self._store.log.saturation(),
             worker=self.worker,
+            agent_calls=self.agent_parts.caller.calls,
+            agent_breakers=self.agent_parts.breakers.last_seen(),
         )
 
 

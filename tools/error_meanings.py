@@ -114,6 +114,8 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "network_error": "No connection, or it broke. Transient.",
     "outbound_refused": "The address is not public and not allowed by `FLOWLEDGER_OUTBOUND_ALLOW`. "
     "Permanent.",
+    "no_encryption_key": "This server lacks the key that an agent's credential was sealed with. "
+    "Permanent.",
     "output_not_storable": "The output is no JSON value within the limits. Permanent.",
     "outputs_too_large": "All outputs of the execution together are too large. Permanent.",
     "registry_unavailable": "The database did not say who the agent is. Transient.",

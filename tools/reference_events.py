@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from domain.events import EXECUTION_PAYLOADS, WORKFLOW_PAYLOADS, Meta, Payload
+from domain.events import AGENT_PAYLOADS, EXECUTION_PAYLOADS, WORKFLOW_PAYLOADS, Meta, Payload
 from tools.markdown import table, told
 
 _INTRODUCTION: Final = """# Events
@@ -60,6 +60,8 @@ def events_page() -> str:
         *(_section(payload) for payload in EXECUTION_PAYLOADS),
         "\n## Workflows\n",
         *(_section(payload) for payload in WORKFLOW_PAYLOADS),
+        "\n## Agents\n",
+        *(_section(payload) for payload in AGENT_PAYLOADS),
     ]
     return "".join(parts)
 

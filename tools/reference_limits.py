@@ -293,6 +293,20 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "(the newest)",
         ),
     ),
+    "Agents": (
+        Limit("domain.agent_reader", "TIMEOUT_MS_MAX", "`timeout_ms`", "ms", "`out_of_range`"),
+        Limit("domain.agent_reader", "RETRIES_MAX", "`max_retries`", "", "`out_of_range`"),
+        Limit(
+            "domain.agent_reader", "MULTIPLIER_MAX", "`backoff_multiplier`", "", "`out_of_range`"
+        ),
+        Limit(
+            "domain.agent_reader",
+            "CREDENTIAL_LENGTH_MAX",
+            "A token or key",
+            "characters",
+            "`bad_value`",
+        ),
+    ),
     "Calls to the outside": (
         Limit(
             "domain.breaker",

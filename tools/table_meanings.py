@@ -18,6 +18,7 @@ VIEWS: Final[Mapping[str, str]] = {
     "recovery_attempts": "A row per use of a [recovery](../explanation/recovery.md#figures) "
     "strategy: each re-try, each alternative, each question.",
     "recovery_metrics": "A row per strategy and class of error, the sums over `recovery_attempts`.",
+    "agents": "A row per [agent](../how-to/register-an-agent.md), also for deleted ones.",
     "execution_events": "A row per [event](events.md) of an execution. A plain view over the log: "
     "always current, and slow for questions over all executions.",
 }
@@ -167,6 +168,22 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "status": "RUNNING, RECOVERING, COMPLETED, FAILED, SKIPPED or CANCELLED.",
     },
     "state_durations": {"path": 'The step; "" for the execution itself.'},
+    "agents": {
+        "id": "UUID of the agent.",
+        "name": "Its name.",
+        "url": "Where it is called; null when it takes its work by itself.",
+        "auth_type": "none, bearer or apikey.",
+        "auth_config": "A reference to a secret, or a mask; never a credential.",
+        "timeout_ms": "What one call may take.",
+        "retry_config": "How often, and after which waits, a step that it does is tried again.",
+        "transport": "http, pull or kafka.",
+        "protocol": "jsonrpc or simple.",
+        "circuit_breaker_config": "When its circuit breaker opens and closes.",
+        "recovery": "What is done when it fails; null for the defaults.",
+        "version": "Number of events of the agent.",
+        "status": "active, inactive or deleted.",
+        "created_by": "Who registered it.",
+    },
     "workflow_statistics": {"status": "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."},
     "workflow_definitions": {
         "id": "UUID of the workflow, the same for all its versions.",
@@ -202,6 +219,8 @@ STORED: Final[Mapping[str, str]] = {
     "outside_run_ids": "Which execution a run id from outside names that is not its own.",
     "outside_steps": "What other programs inserted into `step_executions`.",
     "outside_definitions": "What other programs inserted into `workflow_definitions`.",
+    "agent_secrets": "Credentials of agents, sealed with `FLOWLEDGER_ENCRYPTION_KEY`; back the "
+    "table up with the log, and the key elsewhere.",
     "agent_breakers": "A [circuit breaker](../explanation/agents.md#circuit-breaker) per agent "
     "that was called.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",

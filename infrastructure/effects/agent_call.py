@@ -243,14 +243,15 @@ def _request(agent: Agent, task: AgentTask, credential: str | None) -> OutboundR
             "X-Correlation-ID": task.correlation_id,
             "Idempotency-Key": task.idempotency_key,
             **task.headers,
-            **_authorisation(agent, credential),
+            **authorisation(agent, credential),
         },
         body=request_body(settings.protocol, task.task_id, task.input),
         redirects_max=0,
     )
 
 
-def _authorisation(agent: Agent, credential: str | None) -> dict[str, str]:
+def authorisation(agent: Agent, credential: str | None) -> dict[str, str]:
+    """The header that shows an agent who calls; raises StepFailure when its credential is none."""
     auth_type = agent.settings.auth_type
     if auth_type == "none":
         return {}

@@ -49,6 +49,10 @@ class ActionRegistry:
             self._handlers[handler.name] = handler
         self._names = frozenset(self._handlers)
 
+    def calling(self, agents: AgentCaller) -> "ActionRegistry":
+        """The same actions, with somebody who calls agents."""
+        return ActionRegistry(self._handlers.values(), self._secrets, agents)
+
     def names(self) -> frozenset[str]:
         return self._names
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from infrastructure.projections.agents import AgentList
 from infrastructure.projections.folding import Projection
 from infrastructure.projections.human_tasks import HumanTasks
 from infrastructure.projections.questions import Questions
@@ -23,6 +24,7 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     Questions(),
     RecoveryAttempts(),
     RecoveryMetrics(),
+    AgentList(),
 )
 
 

@@ -1,6 +1,6 @@
 """From events to what projections write.
 
-The states of live executions and workflows, and what a batch changed in them.
+The states of live executions, workflows and agents, and what a batch changed in them.
 
 Everything here is a function of the log alone: a state that is not in memory is folded again from
 its stream, and the same batches give the same changes in a live server, a rebuild and a
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from msgspec import Struct, structs
@@ -23,8 +23,16 @@ from application.recovery_history import (
     attempt_moves,
 )
 from application.step_history import TryKey, step_moves, try_of
-from domain import execution, workflow
-from domain.events import EXECUTION_PAYLOADS, PAYLOADS, Event, Recorded, RecoveryStarted
+from domain import agents, execution, workflow
+from domain.agents import AgentState
+from domain.events import (
+    AGENT_PAYLOADS,
+    EXECUTION_PAYLOADS,
+    PAYLOADS,
+    Event,
+    Recorded,
+    RecoveryStarted,
+)
 from domain.execution import ExecutionState, StepState
 from domain.lifecycle import STEP_ENDED
 from domain.workflow import WorkflowState
@@ -32,10 +40,14 @@ from infrastructure.projections.tables import ProjectedTable
 
 EXECUTIONS: Final = "execution."
 WORKFLOWS: Final = "workflow."
+AGENTS: Final = "agent."
 STATES_KEPT_MAX: Final = 20_000
 STATES_BYTES_MAX: Final = 64 * 2**20
 _STATE_BYTES: Final = 3_000
 _EXECUTION_PAYLOADS: Final = frozenset(EXECUTION_PAYLOADS)
+_AGENT_PAYLOADS: Final = frozenset(AGENT_PAYLOADS)
+
+Record = TypeVar("Record", WorkflowState, AgentState)
 
 
 class OutOfOrder(Exception):
@@ -102,12 +114,16 @@ class ExecutionChange:
 
 
 @dataclass(slots=True)
-class WorkflowChange:
-    """The same for a workflow."""
+class RecordChange(Generic[Record]):
+    """The same for a workflow or an agent."""
 
-    before: WorkflowState | None
-    after: WorkflowState
+    before: Record | None
+    after: Record
     position: int
+
+
+WorkflowChange = RecordChange[WorkflowState]
+AgentChange = RecordChange[AgentState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +132,13 @@ class Batch:
 
     executions: Sequence[ExecutionChange]
     workflows: Sequence[WorkflowChange]
+    agents: Sequence[AgentChange] = ()
 
 
 class Projection(Protocol):
     """A table and the pure fold that fills it.
 
-    `streams` is the topic prefix of the events it looks at, `EXECUTIONS` or `WORKFLOWS`.
+    `streams` is the topic prefix of the events it looks at: `EXECUTIONS`, `WORKFLOWS`, `AGENTS`.
     """
 
     @property
@@ -145,8 +162,33 @@ class _Execution:
     size: int = 0
 
 
+class _Records(Generic[Record]):
+    """The states of workflows, or of agents."""
+
+    def __init__(self, evolve: Callable[[Record | None, Event], Record]) -> None:
+        self._evolve: Callable[[Record | None, Event], Record] = evolve
+        self.states: OrderedDict[int, Record] = OrderedDict()
+
+    def apply(self, recorded: Recorded, changes: dict[int, RecordChange[Record]]) -> None:
+        event = recorded.event
+        stream = event.execution_id.int
+        before = self.states.get(stream)
+        _check_order(before.version if before else 0, event)
+        after = self._evolve(before, event)
+        self.states[stream] = after
+        change = changes.get(stream)
+        if change is None:
+            changes[stream] = RecordChange(before, after, recorded.position)
+        else:
+            change.after, change.position = after, recorded.position
+
+    def evict(self, kept_max: int) -> None:
+        while len(self.states) > kept_max:
+            self.states.popitem(last=False)
+
+
 class States:
-    """The states of executions and workflows at one position of the log.
+    """The states of executions, workflows and agents at one position of the log.
 
     `history` gives the events of the named streams up to the present position, in order of version.
     Executions that have ended leave the memory with the batch in which they end, unless
@@ -170,27 +212,35 @@ class States:
         self._keep_ended = keep_ended
         # By the integers of the ids: hashing those takes a third of the time.
         self._executions: OrderedDict[int, _Execution] = OrderedDict()
-        self._workflows: OrderedDict[int, WorkflowState] = OrderedDict()
+        self._workflows = _Records(workflow.evolve)
+        self._agents = _Records(agents.evolve)
         self._bytes = 0
 
     def forget(self) -> None:
         """Drop everything, as after a batch that was not stored."""
         self._executions.clear()
-        self._workflows.clear()
+        self._workflows.states.clear()
+        self._agents.states.clear()
         self._bytes = 0
 
     def apply(self, events: Sequence[Recorded | Undecodable]) -> Batch:
         """Fold a batch. After any exception `forget` must be called before the next one."""
         executions: list[_Execution] = []
         workflows: dict[int, WorkflowChange] = {}
+        registered: dict[int, AgentChange] = {}
         for recorded in self._wanted(events):
-            if type(recorded.event.data) in _EXECUTION_PAYLOADS:
+            payload = type(recorded.event.data)
+            if payload in _EXECUTION_PAYLOADS:
                 entry = self._apply_execution(recorded)
                 if entry is not None:
                     executions.append(entry)
+            elif payload in _AGENT_PAYLOADS:
+                self._agents.apply(recorded, registered)
             else:
-                self._apply_workflow(recorded, workflows)
-        return Batch(list(self._taken(executions)), list(workflows.values()))
+                self._workflows.apply(recorded, workflows)
+        return Batch(
+            list(self._taken(executions)), list(workflows.values()), list(registered.values())
+        )
 
     def _wanted(self, events: Sequence[Recorded | Undecodable]) -> list[Recorded]:
         """The events of the streams that count; what they continue is in memory afterwards."""
@@ -209,24 +259,15 @@ class States:
             stream = event.execution_id.int
             if event.version == 1:
                 begun.add(stream)
-            elif not (stream in begun or stream in self._executions or stream in self._workflows):
+            elif not (stream in begun or self._knows(stream)):
                 missing[stream] = event.execution_id
         if missing:
             self._load(list(missing.values()))
         return wanted
 
-    def _apply_workflow(self, recorded: Recorded, changes: dict[int, WorkflowChange]) -> None:
-        event = recorded.event
-        stream = event.execution_id.int
-        before = self._workflows.get(stream)
-        _check_order(before.version if before else 0, event)
-        after = workflow.evolve(before, event)
-        self._workflows[stream] = after
-        change = changes.get(stream)
-        if change is None:
-            changes[stream] = WorkflowChange(before, after, recorded.position)
-        else:
-            change.after, change.position = after, recorded.position
+    def _knows(self, stream: int) -> bool:
+        known = (self._executions, self._workflows.states, self._agents.states)
+        return any(stream in each for each in known)
 
     def _apply_execution(self, recorded: Recorded) -> _Execution | None:
         """The execution, when this is its first event of the batch."""
@@ -262,10 +303,13 @@ class States:
     def _load(self, missing: Sequence[UUID]) -> None:
         """Fold streams from the log."""
         for recorded in self._history(missing):
-            if type(recorded.event.data) in _EXECUTION_PAYLOADS:
+            payload = type(recorded.event.data)
+            if payload in _EXECUTION_PAYLOADS:
                 self._apply_execution(recorded)
+            elif payload in _AGENT_PAYLOADS:
+                self._agents.apply(recorded, {})
             else:
-                self._apply_workflow(recorded, {})
+                self._workflows.apply(recorded, {})
         for stream in missing:
             entry = self._executions.get(stream.int)
             if entry is not None:
@@ -291,8 +335,8 @@ class States:
         while len(self._executions) > self._kept_max or self._bytes > STATES_BYTES_MAX:
             _, dropped = self._executions.popitem(last=False)
             self._bytes -= dropped.size
-        while len(self._workflows) > self._kept_max:
-            self._workflows.popitem(last=False)
+        self._workflows.evict(self._kept_max)
+        self._agents.evict(self._kept_max)
 
 
 def _check_order(version: int, event: Event) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
+from application.agent_views import AgentView
 from application.ports import StoreUnavailable
 from application.question_views import QuestionView
 from application.reads import (
@@ -21,14 +22,17 @@ from application.reads import (
     WorkflowView,
 )
 from application.views import ExecutionView
+from domain.agents import DELETED
 from domain.lifecycle import COMPLETED, FAILED, STATUSES
 from infrastructure.projections import (
+    agents,
     human_tasks,
     questions,
     workflow_definitions,
     workflow_runs,
     workflow_statistics,
 )
+from infrastructure.projections.agents import listed_agent
 from infrastructure.projections.execution_list import list_executions
 from infrastructure.projections.human_tasks import task_view
 from infrastructure.projections.progress_report import lowest_position, projection_views
@@ -100,6 +104,25 @@ class ProjectionReads:
         statement = sa.select(table).where(*conditions)
         order = [direction(table.c[column]), table.c.name]
         return await self._page(statement, order, page, page_size, workflow_view)
+
+    async def agents(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        name: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[AgentView]:
+        """See Reads."""
+        table = agents.TABLE.selectable
+        wanted = sa.select(table).where(table.c.workspace_id == workspace_id)
+        wanted = wanted.where(
+            table.c.status == status if status is not None else table.c.status != DELETED
+        )
+        if name is not None:
+            wanted = wanted.where(table.c.name == name)
+        return await self._page(wanted, [table.c.name], page, page_size, listed_agent)
 
     async def human_tasks(
         self,

@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI
 
 from interfaces.bootstrap import Process, Services
 from interfaces.http import (
+    agent_registry,
+    agents,
     dead_letters,
     diagrams,
     events,
@@ -44,6 +46,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     questions.router,
     signals.router,
     workflows.router,
+    agents.router,
+    agent_registry.router,
     statistics.router,
     runs.router,
     health.router,

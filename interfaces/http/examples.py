@@ -280,3 +280,42 @@ BATCH: Final[JsonObject] = {
         {"workflow_id": "etl", "version": 1, "idempotency_key": "order-2"},
     ]
 }
+NEW_AGENT: Final[JsonObject] = {
+    "name": "scorer",
+    "url": "https://scorer.example/a2a",
+    "description": "Scores applications.",
+    "auth_type": "bearer",
+    "auth_config": {"token": "${secret.SCORER_TOKEN}"},
+    "timeout_ms": 30_000,
+}
+AGENT: Final[JsonObject] = {
+    "id": "41c2b0f8-6f3c-5d0e-9a55-6b0b9d1f7c20",
+    "name": "scorer",
+    "url": "https://scorer.example/a2a",
+    "description": "Scores applications.",
+    "auth_type": "bearer",
+    "auth_config": {"token": "${secret.SCORER_TOKEN}"},
+    "timeout_ms": 30_000,
+    "retry_config": {
+        "max_retries": 3,
+        "initial_delay_ms": 1_000,
+        "max_delay_ms": 30_000,
+        "backoff_multiplier": 2.0,
+    },
+    "status": "active",
+    "created_at": "2026-11-20T09:30:00.000Z",
+    "updated_at": "2026-11-20T09:30:00.000Z",
+    "created_by": "alice",
+    "updated_by": "alice",
+    "transport": "http",
+    "protocol": "jsonrpc",
+    "circuit_breaker_config": {
+        "failure_threshold": 5,
+        "failure_rate_threshold": 0.5,
+        "window_size_seconds": 120.0,
+        "timeout_seconds": 60.0,
+        "half_open_max_calls": 3,
+    },
+    "recovery": None,
+    "version": 1,
+}

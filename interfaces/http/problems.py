@@ -31,6 +31,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invalid_input": Kind(
         422, "Invalid input", "Send input_data that fits the input_schema of the workflow."
     ),
+    "no_encryption_key": Kind(
+        422,
+        "No encryption key",
+        "Write `${secret.NAME}`, or have the server started with FLOWLEDGER_ENCRYPTION_KEY.",
+    ),
     "idempotency_key_reused": Kind(
         422, "Idempotency-Key reused", "Use a new key for a new request."
     ),
@@ -50,6 +55,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         409, "Step not reached", "Resume from a step that the execution has reached."
     ),
     "workflow_inactive": Kind(409, "Workflow inactive", "Activate the workflow first."),
+    "agent_exists": Kind(
+        409, "Agent exists", "Change the agent of this name with PUT, or choose another name."
+    ),
     "concurrent_update": Kind(409, "Concurrent update", "Read it again, then repeat."),
     "precondition_failed": Kind(
         412, "Precondition failed", "Read it again; `ETag` is the present version."

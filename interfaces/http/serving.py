@@ -8,6 +8,7 @@ from starlette.requests import Request
 from interfaces.bootstrap import Process, Services
 
 ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,200}$"
+AGENT_PATTERN: Final = r"^[A-Za-z0-9_.-]([A-Za-z0-9_. -]{0,126}[A-Za-z0-9_.-])?$"
 ExecutionId = Annotated[
     str,
     Path(
@@ -22,6 +23,14 @@ WorkflowId = Annotated[
         pattern=ID_PATTERN,
         description="A UUID (of the workflow or one version), `wf-{name}-{n}`, or the name.",
         examples=["etl"],
+    ),
+]
+AgentRef = Annotated[
+    str,
+    Path(
+        pattern=AGENT_PATTERN,
+        description="An agent's UUID, or its name.",
+        examples=["scorer"],
     ),
 ]
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
+from application.agent_views import AgentHealthView, AgentView, CircuitView
 from application.dead_letters import DeadLetterView
 from application.explain import Explanation, Waiting
 from application.ports import QueueStatistics
@@ -36,8 +37,19 @@ from application.views import (
     StepView,
     WaitView,
 )
+from domain.agent_names import TRANSPORTS
+from domain.agent_reader import (
+    DELAY_MS_LIMIT,
+    MULTIPLIER_MAX,
+    RETRIES_MAX,
+    TIMEOUT_MS_MAX,
+    TIMEOUT_MS_MIN,
+)
+from domain.agents import AUTH_TYPES, ON_FAILURE, PROTOCOLS, AgentRecovery, RetryConfig
+from domain.breaker import BreakerSettings
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
+    AGENT,
     DEAD_LETTER,
     EVENT,
     EXECUTION,
@@ -234,6 +246,43 @@ class LineageShape(BaseModel):
     forks_total: int
 
 
+RetryConfigShape: Final = _shape(RetryConfig, "AgentRetryConfig")
+BreakerConfigShape: Final = _shape(BreakerSettings, "CircuitBreakerConfig")
+AgentRecoveryShape: Final = _shape(AgentRecovery, "AgentRecovery")
+AgentShape: Final = _shape(AgentView, "Agent", example=AGENT)
+AgentPage: Final = page_of(AgentShape, "AgentPage")
+AgentHealthShape: Final = _shape(AgentHealthView, "AgentHealth")
+CircuitShape: Final = _shape(CircuitView, "AgentCircuit")
+
+
+class DeletedAgentShape(BaseModel):
+    """An agent that was deleted."""
+
+    message: str
+    timestamp: datetime
+    data: AgentShape  # type: ignore[valid-type]  # a run-time type
+
+
+class AuthShape(BaseModel):
+    """How calls to an agent show who calls; credentials are masked."""
+
+    type: str
+    token: str | None = None
+    key: str | None = None
+    header: str | None = None
+
+
+class RegistryEntryShape(BaseModel):
+    """An agent as older bridges read it; `timeout` is in ms."""
+
+    name: str
+    url: str | None
+    auth_config: AuthShape | None
+    timeout: int
+    retry_config: RetryConfigShape  # type: ignore[valid-type]  # a run-time type
+    circuit_breaker_config: BreakerConfigShape  # type: ignore[valid-type]  # a run-time type
+
+
 class VerdictShape(BaseModel):
     """What publishing would say."""
 
@@ -319,3 +368,52 @@ DEFINITION_SCHEMA: Final[JsonObject] = {
     },
 }
 """The outline; the rules are those of `domain/validation.py`."""
+
+
+def _whole(low: int, high: int, default: int) -> JsonObject:
+    return {"type": "integer", "minimum": low, "maximum": high, "default": default}
+
+
+_RETRY: Final = RetryConfig()
+AGENT_MEMBERS: Final[JsonObject] = {
+    "url": {"type": ["string", "null"], "description": "Needed with transport http."},
+    "description": {"type": ["string", "null"], "maxLength": 4_096},
+    "transport": {"enum": list(TRANSPORTS), "default": "http"},
+    "protocol": {"enum": list(PROTOCOLS), "default": "jsonrpc"},
+    "auth_type": {"enum": list(AUTH_TYPES), "default": "none"},
+    "auth_config": {
+        "type": ["object", "null"],
+        "description": "With bearer `{token}`, with apikey `{key, header_name}`: the credential "
+        "itself, which is sealed and never shown, or `${secret.NAME}`.",
+        "properties": {
+            "token": {"type": "string"},
+            "key": {"type": "string"},
+            "header_name": {"type": "string", "default": "X-API-Key"},
+        },
+    },
+    "timeout_ms": _whole(TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, 30_000),
+    "retry_config": {
+        "type": ["object", "null"],
+        "properties": {
+            "max_retries": _whole(0, RETRIES_MAX, _RETRY.max_retries),
+            "initial_delay_ms": _whole(100, DELAY_MS_LIMIT, _RETRY.initial_delay_ms),
+            "max_delay_ms": _whole(1_000, DELAY_MS_LIMIT, _RETRY.max_delay_ms),
+            "backoff_multiplier": {
+                "type": "number",
+                "minimum": 1,
+                "maximum": MULTIPLIER_MAX,
+                "default": _RETRY.backoff_multiplier,
+            },
+        },
+    },
+    "circuit_breaker_config": {"type": ["object", "null"]},
+    "recovery": {
+        "type": ["object", "null"],
+        "properties": {
+            "on_failure": {"enum": list(ON_FAILURE), "default": "RETRY"},
+            "fallback_agent": {"type": ["string", "null"]},
+            "max_retries": _whole(0, RETRIES_MAX, 3),
+        },
+    },
+}
+"""The outline; the rules are those of `domain/agent_reader.py`."""

@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from application.ports import Append
+from domain.agents import AgentSettings, agent_uuid
 from domain.events import Event, Meta, Requested, WorkflowDeactivated, WorkflowPublished
 from domain.json_values import Json
+from domain.registry_events import AgentChanged, AgentDeleted, AgentRegistered
 from domain.workflow import NAMESPACE, workflow_uuid
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.database import Store
@@ -148,6 +150,22 @@ def published(name: str, versions: int, *, deactivated: bool = False) -> list[Ev
         meta = Meta(datetime(2026, 2, 1, tzinfo=UTC), "d", "bob")
         events.append(Event(stream, versions + 1, meta, WorkflowDeactivated()))
     return events
+
+
+def registered(name: str) -> list[Event]:
+    """The events of an agent that was changed, deleted and registered anew."""
+    stream = agent_uuid("default", name)
+    settings = AgentSettings(url="https://agent.example", auth_type="bearer", secret_id="s-1")
+    payloads = [
+        AgentRegistered(name, settings.as_json()),
+        AgentChanged({"timeout_ms": 5_000}, "inactive"),
+        AgentDeleted(),
+        AgentRegistered(name, AgentSettings(transport="pull").as_json()),
+    ]
+    return [
+        Event(stream, number, Meta(START, f"a{number}", "ann"), payload)
+        for number, payload in enumerate(payloads, start=1)
+    ]
 
 
 async def append_mixed(store: Store, told: Sequence[Story], seed: int = 7) -> int:

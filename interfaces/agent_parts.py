@@ -1,0 +1,46 @@
+"""Wiring of agents: the registry, their sealed credentials, the breakers, and who calls them."""
+
+from uuid_utils.compat import uuid7
+
+from application.agents import Agents
+from application.breakers import Breakers
+from domain.agents import AgentState
+from infrastructure.agent_secrets import SealedSecrets
+from infrastructure.breaker_store import open_breaker_store
+from infrastructure.database import Store
+from infrastructure.effects.agent_call import HttpAgentCaller
+from infrastructure.effects.agent_health import AgentHealth
+from infrastructure.effects.outbound import Outbound
+from infrastructure.effects.outbound_urls import mistake_of_url
+from infrastructure.effects.secrets import Secrets
+from infrastructure.settings import Settings
+from infrastructure.small_tables import open_small_tables
+
+
+class AgentParts:
+    """All about agents over one open store. Close it before the store, after who calls agents."""
+
+    def __init__(
+        self, settings: Settings, store: Store, outbound: Outbound, secrets: Secrets
+    ) -> None:
+        self._sealed = SealedSecrets(open_small_tables(store, "agents"), store.clock, settings.keys)
+        self._breaker_store = open_breaker_store(store)
+        self.agents = Agents(
+            store.log,
+            store.clock,
+            uuid7,
+            self._sealed,
+            mistake_of_url,
+            http_over_kafka=settings.agent_transport == "kafka",
+        )
+        self.breakers = Breakers(self._breaker_store, store.clock)
+        self.caller: HttpAgentCaller[AgentState] = HttpAgentCaller(
+            self.agents, self.breakers, outbound, store.clock, secrets
+        )
+        self.health = AgentHealth(outbound, self.agents, secrets, store.clock.now)
+
+    async def aclose(self) -> None:
+        """Write what the breakers keep back, let go of connections."""
+        await self.breakers.flush()
+        await self._breaker_store.aclose()
+        await self._sealed.aclose()
