@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
-from uuid import UUID
 
 from msgspec import Struct, structs
 
@@ -26,7 +25,7 @@ from application.messages import (
     Undeliverable,
 )
 from application.ports import Clock
-from application.relay_facts import Telling
+from application.relay_facts import Earlier, Telling
 from domain.events import Recorded
 
 BATCH_MAX: Final = 500
@@ -40,7 +39,7 @@ class CheckpointMoved(Exception):
     """Another process moved the relay's checkpoint."""
 
 
-class RelayLog(Protocol):
+class RelayLog(Earlier, Protocol):
     """The log for one who sends from it.
 
     Every call may raise StoreUnavailable or UnknownOutcome.
@@ -56,9 +55,6 @@ class RelayLog(Protocol):
         """The next events. Raises what an event did that this release cannot read, when it is the
         very next one.
         """
-
-    async def beginning(self, execution_id: UUID) -> Recorded | None:
-        """The first event of an execution."""
 
     async def move(self, before: int, after: int) -> None:
         """Move the checkpoint. Raises CheckpointMoved when it does not stand at `before`."""
@@ -164,11 +160,9 @@ class Relay:
             self._position, self._problem = last, None
 
     async def _messages(self, events: Sequence[Recorded]) -> list[Message]:
-        return [
-            self._spell(fact, recorded.position)
-            for recorded in events
-            for fact in await self._telling.facts(recorded.event)
-        ]
+        positions = {id(each.event): each.position for each in events}
+        told = await self._telling.facts([each.event for each in events])
+        return [self._spell(fact, positions[id(event)]) for event, fact in told]
 
     async def _send(self, messages: list[Message]) -> None:
         """All of them. One that the broker refuses for ever is put aside, so that it holds nobody

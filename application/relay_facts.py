@@ -7,62 +7,63 @@ from uuid import UUID
 
 from application.messages import (
     WHOLE_RUN,
+    AgentTask,
     CancellationRequest,
     Fact,
     MonitoringUpdate,
 )
 from application.views import step_execution_id
+from domain.agent_names import KAFKA, agent_of
 from domain.definition import step_id_of
+from domain.dispatching import task_ids
 from domain.events import (
     Cancelled,
     CancelRequested,
     Completed,
     Event,
     Failed,
-    Recorded,
-    Requested,
     StepCompleted,
     StepFailed,
     StepSettled,
     StepStarted,
+    TaskDispatched,
 )
+from domain.json_values import Json
 from domain.lifecycle import COMPLETED
 
-RUN_ID_LABEL: Final = "run_id"
-"""Label of an execution that another system asked for under an id of its own: that id, by which
-the others know it."""
 NAMES_KEPT_MAX: Final = 20_000
 _Step = StepStarted | StepCompleted | StepFailed | StepSettled
+_Try = tuple[UUID, str, int, int]
 
 
-class Beginnings(Protocol):
-    """Looks up how executions began."""
+class Earlier(Protocol):
+    """Looks up what was stored before. Every call may raise StoreUnavailable."""
 
-    async def beginning(self, execution_id: UUID) -> Recorded | None:
-        """The first event of an execution. Raises StoreUnavailable."""
+    async def outside_name(self, workspace_id: str, execution_id: UUID) -> str | None:
+        """The run id by which another system asked for an execution, when it is one of its own."""
+
+    async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
+        """The input that a try began with."""
 
 
 class Telling:
     """Turns events into facts, in their order."""
 
-    def __init__(self, beginnings: Beginnings) -> None:
-        self._beginnings = beginnings
+    def __init__(self, earlier: Earlier) -> None:
+        self._earlier = earlier
         self._names: OrderedDict[UUID, str] = OrderedDict()
+        self._inputs: dict[_Try, Json] = {}
+        """Of the agents' tries that began in this batch."""
 
-    async def facts(self, event: Event) -> Sequence[Fact]:
-        """What others are told of an event, mostly nothing."""
+    async def facts(self, events: Sequence[Event]) -> list[tuple[Event, Fact]]:
+        """What others are told of a batch of events."""
+        self._inputs.clear()
+        return [(event, fact) for event in events for fact in await self._told(event)]
+
+    async def _told(self, event: Event) -> Sequence[Fact]:
         match event.data:
-            case Requested() as begun:
-                self._name(event.execution_id, begun)
-                return ()
-            case StepStarted() as step:
-                return [await self._step(event, step, "RUNNING")]
-            case StepCompleted() as step:
-                return [await self._step(event, step, "COMPLETED")]
-            case StepFailed() as step:
-                return [await self._step(event, step, "FAILED", step.message)]
-            case StepSettled() as step if step.state == COMPLETED:
-                return [await self._step(event, step, "COMPLETED")]
+            case TaskDispatched() as task:
+                return [await self._task(event, task)] if task.transport == KAFKA else ()
             case CancelRequested(reason=reason):
                 return [await self._cancellation(event, reason)]
             case Completed():
@@ -71,8 +72,35 @@ class Telling:
                 return [await self._end(event, "CANCELLED")]
             case Failed() as failed:
                 return [await self._end(event, "FAILED", failed)]
+            case StepStarted() | StepCompleted() | StepFailed() | StepSettled() as step:
+                return await self._told_of_step(event, step)
             case _:
                 return ()
+
+    async def _told_of_step(self, event: Event, step: _Step) -> Sequence[Fact]:
+        match step:
+            case StepStarted():
+                if agent_of(step.action) is not None:
+                    self._inputs[_try(event, step)] = step.input
+                return [await self._step(event, step, "RUNNING")]
+            case StepFailed():
+                return [await self._step(event, step, "FAILED", step.message)]
+            case StepSettled() if step.state != COMPLETED:
+                return ()  # left out by a person: neither word would be true
+            case _:
+                return [await self._step(event, step, "COMPLETED")]
+
+    async def _task(self, event: Event, task: TaskDispatched) -> AgentTask:
+        key = _try(event, task)
+        given = self._inputs[key] if key in self._inputs else await self._earlier.input_of(*key)
+        return AgentTask(
+            run_id=await self._run_id(event),
+            task_id=task.task_id,
+            agent_name=task.agent,
+            input=given if isinstance(given, dict) else {"value": given},
+            correlation_id=task.correlation_id,
+            at=event.meta.at,
+        )
 
     async def _step(
         self,
@@ -82,8 +110,11 @@ class Telling:
         error: str | None = None,
     ) -> MonitoringUpdate:
         step_id = step_id_of(step.path)
+        task_id = None
+        if isinstance(step, StepStarted) and agent_of(step.action) is not None:
+            task_id, _ = task_ids(*_try(event, step))
         return MonitoringUpdate(
-            run_id=await self._run_id(event.execution_id),
+            run_id=await self._run_id(event),
             step_id=step_id,
             step_name=step_id,
             status=status,
@@ -91,12 +122,13 @@ class Telling:
             step_execution_id=step_execution_id(
                 event.execution_id, step.attempt, step.path, step.try_no
             ),
+            task_id=task_id,
             error=error,
         )
 
     async def _cancellation(self, event: Event, reason: str | None) -> CancellationRequest:
         return CancellationRequest(
-            run_id=await self._run_id(event.execution_id),
+            run_id=await self._run_id(event),
             cancelled_by=event.meta.actor,
             reason=reason,
             at=event.meta.at,
@@ -109,7 +141,7 @@ class Telling:
         failed: Failed | None = None,
     ) -> MonitoringUpdate:
         return MonitoringUpdate(
-            run_id=await self._run_id(event.execution_id),
+            run_id=await self._run_id(event),
             step_id=WHOLE_RUN,
             step_name=WHOLE_RUN,
             status=status,
@@ -118,19 +150,19 @@ class Telling:
             error=None if failed is None else failed.message,
         )
 
-    async def _run_id(self, execution_id: UUID) -> str:
+    async def _run_id(self, event: Event) -> str:
+        """By which the others know it."""
+        execution_id = event.execution_id
         known = self._names.get(execution_id)
         if known is not None:
             self._names.move_to_end(execution_id)
             return known
-        first = await self._beginnings.beginning(execution_id)
-        data = None if first is None else first.event.data
-        return self._name(execution_id, data if isinstance(data, Requested) else None)
-
-    def _name(self, execution_id: UUID, begun: Requested | None) -> str:
-        labels = {} if begun is None else begun.labels
-        name = labels.get(RUN_ID_LABEL) or f"run-{execution_id}"
-        self._names[execution_id] = name
+        own = await self._earlier.outside_name(event.meta.ws, execution_id)
+        name = self._names[execution_id] = own or f"run-{execution_id}"
         if len(self._names) > NAMES_KEPT_MAX:
             self._names.popitem(last=False)
         return name
+
+
+def _try(event: Event, step: _Step | TaskDispatched) -> _Try:
+    return event.execution_id, step.path, step.attempt, step.try_no

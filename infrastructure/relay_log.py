@@ -9,17 +9,23 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from application.relay import CheckpointMoved
-from domain.events import Recorded
+from domain.events import Recorded, StepStarted
+from domain.json_values import Json
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.log_reading import NO_LIMIT, LogReading
 from infrastructure.projections.sessions import ProjectionStore, Session
 from infrastructure.store_health import StoreThreads
 
 NAME: Final = "kafka"
+EVENTS_MAX: Final = 2_000
 _BEGIN: Final = (
     "INSERT INTO relay_checkpoints (name, position) VALUES (?, ?) ON CONFLICT DO NOTHING"
 )
 _SELECT: Final = "SELECT position FROM relay_checkpoints WHERE name = ?"
+_NAME: Final = (
+    "SELECT run_id FROM outside_run_ids WHERE workspace_id = ? AND execution_run_id = ?"
+    " ORDER BY run_id LIMIT 1"
+)
 _MOVE: Final = (
     "UPDATE relay_checkpoints SET position = ? WHERE name = ? AND position = ? RETURNING position"
 )
@@ -75,15 +81,40 @@ class LedgerRelayLog:
             readable.append(each)
         return readable
 
-    async def beginning(self, execution_id: UUID) -> Recorded | None:
+    async def outside_name(self, workspace_id: str, execution_id: UUID) -> str | None:
         """See RelayLog."""
+        values = (workspace_id, f"run-{execution_id}")
+        rows = await self._read(lambda session: session.execute(_NAME, values))
+        return str(rows[0][0]) if rows else None
+
+    async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
+        """See RelayLog."""
+        version = 0
+        while page := await self._page(execution_id, version):
+            for recorded in page:
+                data = recorded.event.data
+                if isinstance(data, StepStarted) and (
+                    (data.path, data.attempt, data.try_no) == (path, attempt, try_no)
+                ):
+                    return data.input
+            version = page[-1].event.version
+        raise LookupError(f"{execution_id}: nothing says how {path} began")
+
+    async def _page(self, execution_id: UUID, version: int) -> Sequence[Recorded]:
+        """The next events of an execution after a version."""
         found = await self._read(
-            lambda session: LogReading(session, self._codec).by_stream(execution_id, 0, NO_LIMIT, 1)
+            lambda session: LogReading(session, self._codec).by_stream(
+                execution_id, version, NO_LIMIT, EVENTS_MAX
+            )
         )
-        first = found[0] if found else None
-        if not isinstance(first, Recorded) or first.event.execution_id != execution_id:
-            return None
-        return first
+        page: list[Recorded] = []
+        for each in found:
+            if not isinstance(each, Recorded):
+                raise each.error
+            if each.event.execution_id != execution_id:
+                break  # the next stream
+            page.append(each)
+        return page
 
     async def move(self, before: int, after: int) -> None:
         """See RelayLog."""

@@ -53,9 +53,15 @@ def kafka_topics(settings: Settings) -> Topics:
 def open_publisher(settings: Settings) -> MessagePublisher:
     """A publisher; the broker need not answer yet. Raises KafkaMissing, BadKafkaSettings."""
     address = _address(settings)
+    from confluent_kafka import KafkaException  # noqa: PLC0415 - an extra
+
     from infrastructure.kafka.publisher import KafkaPublisher  # noqa: PLC0415 - an extra
 
-    return KafkaPublisher(address)
+    try:
+        return KafkaPublisher(address)
+    except KafkaException as error:
+        text = f"Kafka's client refuses FLOWLEDGER_KAFKA_OPTIONS: {error.args[0].str()}"
+        raise BadKafkaSettings(text) from error
 
 
 def open_receiver(

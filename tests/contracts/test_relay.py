@@ -8,21 +8,27 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from application.dead_letters import DeadLetterOffice
+from application.ledger import execution_uuid
 from application.messages import (
+    AgentTask,
     BrokerAway,
     Message,
     Topics,
     TransportHealth,
     Undeliverable,
 )
-from application.ports import Append
+from application.outside_runs import outside_run
 from application.relay import CheckpointMoved, Relay
 from application.relay_facts import Telling
-from domain.events import Recorded
+from domain.dispatching import TaskResult
+from domain.events import TaskDispatched
+from domain.json_values import Json
 from infrastructure.database import Store
 from infrastructure.dead_letters import DeadLetterTable
+from infrastructure.outside_rows import StoredOutsideRows
 from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from infrastructure.store_health import StoreThreads
@@ -31,6 +37,7 @@ from interfaces.processes import dead_letter_table, projection_store
 from tests.builders import Run, linear
 from tests.contracts.conftest import OpenStore
 from tests.contracts.projected import append_mixed, as_another, stories, story_id
+from tests.engine import asked, definition, process
 
 pytestmark = pytest.mark.anyio
 
@@ -212,18 +219,65 @@ async def test_a_cancellation_is_told_with_who_and_why(
 
 
 async def test_others_hear_of_a_run_under_the_id_they_gave_it(
-    store: Store, ledger_url: str, begin: Start, broker: Broker, set_up: None
+    store: Store, begin: Start, broker: Broker, set_up: None
 ) -> None:
-    events = as_another(Run(linear(1)).succeed_all().events, 1, labels={"run_id": "order 7"})
-    await store.log.append(Append(story_id(1), events[:2]))
-    first = begin()
-    await first.caught_up()
-    await first.relay.stop()
-    # The next relay has not seen the beginning.
-    await store.log.append(Append(story_id(1), events[2:]))
+    rows = StoredOutsideRows(store.engine, store.query_threads, store.writes)
+    execution_id = execution_uuid("default", "order 7")
+    await outside_run(rows, "default", "order 7")
+    events = [
+        structs.replace(each, execution_id=execution_id)
+        for each in Run(linear(1)).succeed_all().events
+    ]
+    await append_mixed(store, [events])
     await begin().caught_up()
     assert {each["run_id"] for each in broker.bodies()} == {"order 7"}
-    assert broker.bodies()[-1]["step_id"] == "workflow"
+    assert {each.key for each in broker.stored} == {b"order 7"}
+
+
+async def test_a_task_of_an_agent_on_a_topic_goes_out_once_it_is_recorded(
+    ledger_url: str, begin: Start, broker: Broker, set_up: None
+) -> None:
+    async with process(ledger_url, agents={"topic": "kafka", "puller": "pull"}) as engine:
+        asked_for = {"test_input": "integration_test"}
+        execution = await engine.run(
+            definition(a=asked("topic", input_mapping=asked_for), b=asked("puller"))
+        )
+        relaying = begin(engine.store)
+        await until(lambda: bool(broker.bodies("t")))
+        (task,) = broker.bodies("t")
+        assert task["run_id"] == execution.run_id
+        assert task["agent_name"] == "topic"
+        assert task["input_data"] == asked_for
+        (running,) = broker.bodies("m")
+        assert (running["step_id"], running["status"]) == ("a", "RUNNING")
+        assert running["metadata"]["task_id"] == task["task_id"]
+        result = TaskResult(correlation_id=task["correlation_id"], output={"ok": True})
+        await engine.results.record("default", task["run_id"], task["task_id"], result)
+        await relaying.caught_up()
+        assert broker.told(execution.id) == [
+            ("a", "RUNNING"),
+            ("a", "COMPLETED"),
+            ("b", "RUNNING"),
+        ]
+        assert len(broker.bodies("t")) == 1, "the task of the other agent is not for the topic"
+        await relaying.relay.stop()
+
+
+async def test_a_task_has_the_input_of_a_start_that_was_sent_long_before(
+    ledger_url: str, store: Store, set_up: None
+) -> None:
+    """Both may be in different batches; then the log is asked."""
+    async with process(ledger_url, agents={"topic": "kafka"}) as engine:
+        execution = await engine.run(definition(a=asked("topic", input_mapping={"x": 1})))
+        while not any(isinstance(f, TaskDispatched) for f in await engine.facts(execution)):
+            await engine.history.wait_changed("default", execution.id, 1, 0.05)
+        log = relay_log(engine.store, ledger_url)
+        events = [each.event for each in await engine.store.log.read_all(limit=1_000)]
+        (dispatched,) = [each for each in events if isinstance(each.data, TaskDispatched)]
+        ((_, told),) = await Telling(log).facts([dispatched])
+        assert isinstance(told, AgentTask)
+        assert told.input == {"x": 1}
+        await log.close()
 
 
 async def test_what_happened_before_kafka_was_set_up_is_told_to_nobody(
@@ -256,16 +310,17 @@ async def test_after_a_crash_before_the_checkpoint_messages_come_again_in_order(
 async def all_told(store: Store) -> list[Message]:
     """Everything that the log tells, in the order of the log."""
 
-    class First:
-        async def beginning(self, execution_id: UUID) -> Recorded | None:
-            return (await store.log.read_stream(execution_id, limit=1))[0]
+    class Nothing:
+        async def outside_name(self, workspace_id: str, execution_id: UUID) -> None:
+            return None
 
-    telling, spell = Telling(First()), Shapes(TOPICS)
-    return [
-        spell(fact, recorded.position)
-        for recorded in await store.log.read_all(limit=10_000)
-        for fact in await telling.facts(recorded.event)
-    ]
+        async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
+            raise AssertionError("no agent is asked here")
+
+    found = await store.log.read_all(limit=10_000)
+    positions = {id(each.event): each.position for each in found}
+    told = await Telling(Nothing()).facts([each.event for each in found])
+    return [Shapes(TOPICS)(fact, positions[id(event)]) for event, fact in told]
 
 
 async def test_one_process_sends_and_another_takes_over(

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,8 @@ from infrastructure.kafka.client import KafkaAddress
 from infrastructure.kafka.publisher import KafkaPublisher
 from infrastructure.kafka.receiver import KafkaReceiver
 from infrastructure.settings import Settings
-from interfaces.bootstrap import open_services
+from interfaces.bootstrap import open_api, open_projector, open_services, open_worker
+from interfaces.processes import ProjectorProcess
 from tests.builders import linear
 from tests.engine import CALLER
 from tests.kafka.broker import KafkaBroker
@@ -62,6 +64,7 @@ class Inbox:
 
 
 Receive = Callable[..., KafkaReceiver]
+ReceiveOn = Callable[[str], Receive]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -90,11 +93,17 @@ async def letters() -> KeptLetters:
 
 
 @pytest.fixture
-async def receive(kafka: str, topic: str, letters: KeptLetters) -> AsyncIterator[Receive]:
+def receive(kafka: str, receive_on: ReceiveOn) -> Receive:
     """Start one more member of the test's group."""
+    return receive_on(kafka)
+
+
+@pytest.fixture
+async def receive_on(topic: str, letters: KeptLetters) -> AsyncIterator[ReceiveOn]:
+    """The same on a broker that the test names."""
     async with AsyncExitStack() as stack:
 
-        def start(handle: MessageHandler, *, at_once: int = 1) -> KafkaReceiver:
+        def start(kafka: str, handle: MessageHandler, *, at_once: int = 1) -> KafkaReceiver:
             receiver = KafkaReceiver(
                 KafkaAddress(brokers=kafka, options={"session.timeout.ms": 6_000}),
                 [topic],
@@ -108,7 +117,7 @@ async def receive(kafka: str, topic: str, letters: KeptLetters) -> AsyncIterator
             stack.push_async_callback(receiver.stop)
             return receiver
 
-        yield start
+        yield lambda kafka: partial(start, kafka)
 
 
 def messages(topic: str, count: int) -> list[Message]:
@@ -327,6 +336,46 @@ async def test_what_executions_do_is_told_on_the_broker(
     positions = [int(each.header(POSITION_HEADER) or b"") for each in inbox.taken]
     assert positions == sorted(positions)
     assert checks["kafka"].detail == "sends"
+
+
+async def test_the_projector_sends_what_others_recorded_and_a_second_one_takes_over(
+    mock_kafka: str, postgres_dsn: str, receive_on: ReceiveOn, topic: str
+) -> None:
+    settings = Settings(
+        database_url=postgres_dsn, kafka_brokers=mock_kafka, kafka_monitoring_topic=topic
+    )
+    inbox = Inbox()
+    receive_on(mock_kafka)(inbox)
+    async with AsyncExitStack() as stack:
+        api = await open_api(settings)
+        stack.push_async_callback(api.close)
+        worker = await open_worker(settings)
+        stack.push_async_callback(worker.close)
+        first = await open_projector(settings)
+        stack.push_async_callback(first.close)
+        second = await open_projector(settings)
+        stack.push_async_callback(second.close)
+        definition = linear(1, config={"variables": {"x": 1}})
+        await api.workflows.publish(CALLER, {**definition, "name": "one"})
+        await api.requests.execute(CALLER, "one", ExecuteOptions())
+        await inbox.expect(3)
+        leader, other = (first, second) if sends(first) else (second, first)
+        assert sends(leader)
+        assert not sends(other)
+        await leader.close()
+        await api.requests.execute(CALLER, "one", ExecuteOptions())
+        await inbox.expect(6)
+        assert (await other.checks())["kafka"].detail == "sends"
+    assert [json.loads(each.value)["status"] for each in inbox.taken] == [
+        "RUNNING",
+        "COMPLETED",
+        "COMPLETED",
+    ] * 2
+
+
+def sends(projector: ProjectorProcess) -> bool:
+    assert projector.relay is not None
+    return projector.relay.health().leading
 
 
 async def test_a_broker_that_was_killed_finds_its_clients_again(

@@ -57,11 +57,16 @@ CREATE TABLE relay_checkpoints (
 ) WITHOUT ROWID
 """,
 )
-INDEX: Final = "CREATE INDEX dead_letters_status ON dead_letters (status, received_at, id)"
+INDEXES: Final = (
+    "CREATE INDEX dead_letters_status ON dead_letters (status, received_at, id)",
+    "CREATE INDEX outside_run_ids_execution ON outside_run_ids (workspace_id, execution_run_id)",
+)
 
 
 def upgrade() -> None:
-    """Add the two tables, and the order in which dead letters are listed."""
+    """Add the two tables, the order in which dead letters are listed, and the way from an
+    execution to the name that others have for it.
+    """
     bind = op.get_bind()
-    for statement in (*(POSTGRESQL if bind.dialect.name == "postgresql" else SQLITE), INDEX):
+    for statement in (*(POSTGRESQL if bind.dialect.name == "postgresql" else SQLITE), *INDEXES):
         bind.exec_driver_sql(statement)

@@ -1,0 +1,55 @@
+"""What the Kafka settings must be, and what a wrong one is told."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import SecretStr
+
+from infrastructure.kafka.opening import (
+    BadKafkaSettings,
+    kafka_topics,
+    open_publisher,
+)
+from infrastructure.settings import Settings
+
+
+def test_the_topics_have_the_names_that_clients_know() -> None:
+    topics = kafka_topics(Settings())
+    assert topics.executions == "workflow.execution.requests"
+    assert topics.cancellations == "workflow.cancellation.requests"
+    assert topics.tasks == "orchestrator.tasks.http"
+    assert topics.results == "results.topic"
+    assert topics.monitoring == "workflow.monitoring.updates"
+    assert Settings().kafka_group_id == "execution-consumer-group"
+
+
+def test_two_topics_of_one_name_are_refused() -> None:
+    with pytest.raises(BadKafkaSettings, match=r"'results\.topic' is not one"):
+        kafka_topics(Settings(kafka_task_topic="results.topic"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": {}}', '{"no.such.option": 1}'])
+def test_options_that_are_none_are_refused(text: str) -> None:
+    settings = Settings(kafka_brokers="127.0.0.1:9", kafka_options=SecretStr(text))
+    with pytest.raises(BadKafkaSettings, match="FLOWLEDGER_KAFKA_OPTIONS"):
+        open_publisher(settings)
+
+
+def test_without_the_client_the_message_says_how_to_install_it() -> None:
+    """In a process that cannot find the client; everything else can be read there."""
+    program = """
+import sys
+sys.modules["confluent_kafka"] = None
+import interfaces.bootstrap
+from infrastructure.kafka.opening import KafkaMissing, open_publisher
+from infrastructure.settings import Settings
+try:
+    open_publisher(Settings(kafka_brokers="127.0.0.1:9"))
+except KafkaMissing as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "pip install 'flowledger[kafka]'" in done.stdout, done.stderr
