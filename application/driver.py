@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from application.children import Children
-from application.ledger import Entry, Ledger
+from application.ledger import AppendLost, Entry, Ledger
 from application.ports import (
     Claim,
     Clock,
@@ -26,7 +27,7 @@ from application.ports import (
     VersionConflict,
     WorkQueue,
 )
-from application.run import Run, Try, context_for, effects_of, outcome_of, simulated
+from application.run import Run, Try, Written, context_for, effects_of, outcome_of, simulated
 from application.steps import Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
@@ -247,36 +248,69 @@ class Driver:
                     run, lambda: self._workflows.definition(run.state)
                 )
             begun: list[Try] = []
+            lost: list[Written] = []
             every = outcome is None
             while not run.lost:
-                ends = await self._look_at_children(run, every=every)
-                draft = self._decide(run, outcome, ends)
-                if not draft.events:
-                    if await self._hand_back(run):
-                        return begun
-                    continue
-                owes = bool(run.state.children)
-                late = outcome is not None and run.state.terminal and not owes
-                effects = effects_of(run.definition, draft.state)
-                queue = None if late else self._queue_write(run, draft.state, effects, outcome)
-                run.expected = max(run.expected, draft.state.version)
-                try:
-                    done = await self._ledger.append(draft, queue)
-                except VersionConflict:
-                    await self._reload(run)
-                    continue
-                except StaleLease:
-                    self.lose(run)
-                    break
-                except NotReady:
-                    await self._clock.sleep(BACK_OFF_SECONDS)
-                    continue
-                entry = Entry(draft.state, done.position)
-                begun += self._recorded(run, entry, effects, outcome, queue)
-                if run.over or not self._unattended(run, draft.state):
+                came = await self._came_late(run, lost)
+                if came is None:
+                    ends = await self._look_at_children(run, every=every)
+                    draft = self._decide(run, outcome, ends)
+                    if not draft.events:
+                        if await self._hand_back(run):
+                            return begun
+                        continue
+                    came = await self._store(run, draft, outcome, lost)
+                    if came is None:
+                        continue
+                begun += self._recorded(run, came, outcome)
+                if run.over or not self._unattended(run, came.draft.state):
                     return begun
+                lost.clear()
                 outcome, every = None, False  # it is recorded; now for the children that came of it
             return begun
+
+    async def _store(
+        self, run: Run, draft: Draft, outcome: Outcome | Pinned | None, lost: list[Written]
+    ) -> Written | None:
+        """Append a draft. None when it is not stored: decide anew. One that got no answer may still
+        come, so it is added to `lost`.
+        """
+        owes = bool(run.state.children)
+        late = outcome is not None and run.state.terminal and not owes
+        effects = effects_of(run.definition, draft.state)
+        queue = None if late else self._queue_write(run, draft.state, effects, outcome)
+        written = Written(draft, effects, queue)
+        run.expected = max(run.expected, draft.state.version)
+        try:
+            done = await self._ledger.append(draft, queue)
+        except VersionConflict as error:
+            if isinstance(error, AppendLost):
+                lost.append(written)
+            await self._reload(run)
+        except StaleLease:
+            self.lose(run)
+        except NotReady:
+            await self._clock.sleep(BACK_OFF_SECONDS)
+        else:
+            return written._replace(position=done.position)
+        return None
+
+    async def _came_late(self, run: Run, lost: Sequence[Written]) -> Written | None:
+        """The one of the appends without an answer that the log has by now.
+
+        Taken for another's, its tries would be handed over again, and its result ignored.
+        """
+        for each in lost:
+            stored = await self._retrying(run, partial(self._ledger.stored, each.draft))
+            if stored is None:
+                continue
+            begins = each.effects
+            if run.state.version > each.draft.state.version:  # others have written since
+                live = effects_of(run.definition, run.state)
+                begins = [what for what in begins if what in live]
+                self._host.spawn(run, self.refresh(run))
+            return each._replace(effects=begins, position=stored.position)
+        return None
 
     def _decide(
         self, run: Run, outcome: Outcome | Pinned | None, ends: Sequence[ChildEnd]
@@ -347,15 +381,13 @@ class Driver:
         return Progress(run.epoch, due, release=not busy)
 
     def _recorded(
-        self,
-        run: Run,
-        entry: Entry,
-        effects: Sequence[Try],
-        outcome: Outcome | Pinned | None,
-        queue: QueueWrite,
+        self, run: Run, written: Written, outcome: Outcome | Pinned | None
     ) -> Sequence[Try]:
+        draft, effects, queue, position = written
+        entry = Entry(draft.state, position)
         run.assigned = run.others(outcome)
-        self._adopt(run, entry)
+        if run.state.version < draft.state.version:
+            self._adopt(run, entry)
         if not isinstance(queue, Progress):
             self.figures.ended += isinstance(queue, Finish)
             if entry.state.parent is not None:

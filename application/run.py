@@ -10,10 +10,12 @@ from uuid import UUID
 
 from application.children import Attended
 from application.ledger import Entry
+from application.ports import QueueWrite
 from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
 from domain.children import Pinned
 from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, declared_at
+from domain.draft import Draft
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import PAUSED, RUNNING
@@ -26,6 +28,17 @@ class Try(NamedTuple):
     path: str
     attempt: int
     try_no: int
+
+
+class Written(NamedTuple):
+    """An append of a worker: the live tries after it, what it does to the queue, and the position
+    of its last event once it is known to be in the log.
+    """
+
+    draft: Draft
+    effects: Sequence[Try]
+    queue: QueueWrite
+    position: int = 0
 
 
 class Run:
