@@ -211,6 +211,8 @@ class Worker:
 
     def _begin(self, claim: Claim) -> None:
         held = self._runs.get(claim.execution_id)
+        if held is not None and held.epoch == claim.epoch:
+            return  # taken up at a renewal while the answer to this claim was on its way
         if held is not None:
             self._driver.drop(held)
         run = Run(claim.execution_id, claim.epoch, self._clock.now())
