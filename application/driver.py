@@ -27,7 +27,16 @@ from application.ports import (
     VersionConflict,
     WorkQueue,
 )
-from application.run import Run, Try, Written, context_for, effects_of, outcome_of, simulated
+from application.run import (
+    Run,
+    Try,
+    Written,
+    context_for,
+    effects_of,
+    is_running,
+    outcome_of,
+    simulated,
+)
 from application.steps import Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
@@ -201,6 +210,8 @@ class Driver:
         state, path = run.state, what.path
         step = state.steps[path]
         self.figures.steps += 1
+        if not is_running(state, what):  # an append after the one that began it has ended it
+            return outcome_of(what, run.epoch, Failed("interrupted", "Over before it began."))
         if state.simulate:
             return outcome_of(what, run.epoch, simulated(step))
         task = asyncio.current_task()

@@ -99,11 +99,11 @@ class Run:
 
     def unwanted(self, state: ExecutionState) -> list[Try]:
         """Tries whose handlers run although they have ended in `state`."""
-        return [each for each in self.performing if not _runs(state, each)]
+        return [each for each in self.performing if not is_running(state, each)]
 
     def held(self) -> set[str]:
         """Paths whose present try this worker owes an outcome."""
-        return {each.path for each in self.assigned if _runs(self.state, each)}
+        return {each.path for each in self.assigned if is_running(self.state, each)}
 
     def others(self, outcome: Outcome | Pinned | None) -> set[Try]:
         """What is assigned but for the try that `outcome` ends."""
@@ -112,7 +112,8 @@ class Run:
         return self.assigned - {Try(outcome.path, outcome.attempt, outcome.try_no)}
 
 
-def _runs(state: ExecutionState, what: Try) -> bool:
+def is_running(state: ExecutionState, what: Try) -> bool:
+    """Whether that very try runs, and has not ended or been followed by another."""
     step = state.steps.get(what.path)
     return (
         step is not None
