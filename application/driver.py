@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from application.children import Children
-from application.ledger import Entry, Ledger
+from application.ledger import AppendLost, Entry, Ledger
 from application.ports import (
     Claim,
     Clock,
@@ -26,11 +27,22 @@ from application.ports import (
     VersionConflict,
     WorkQueue,
 )
-from application.run import Run, Try, context_for, effects_of, outcome_of, simulated
+from application.run import (
+    Run,
+    Try,
+    Written,
+    context_for,
+    effects_of,
+    is_running,
+    outcome_of,
+    queue_write,
+    simulated,
+    unattended,
+)
 from application.steps import Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
-from domain.children import ChildEnd, Pinned, is_wanted, pin, settle_child
+from domain.children import ChildEnd, Pinned, pin, settle_child
 from domain.decisions import Outcome
 from domain.definition import SUB_WORKFLOW
 from domain.dispatching import record_dispatches
@@ -201,6 +213,8 @@ class Driver:
         state, path = run.state, what.path
         step = state.steps[path]
         self.figures.steps += 1
+        if not is_running(state, what):  # an append after the one that began it has ended it
+            return outcome_of(what, run.epoch, Failed("interrupted", "Over before it began."))
         if state.simulate:
             return outcome_of(what, run.epoch, simulated(step))
         task = asyncio.current_task()
@@ -246,34 +260,24 @@ class Driver:
             if run.entry is not None and run.definition_or_none is None:
                 await self._retrying(run, lambda: self._load_definition(run))
             begun: list[Try] = []
+            lost: list[Written] = []
             every = outcome is None
             while not run.lost:
-                ends = await self._look_at_children(run, every=every)
-                draft = self._decide(run, outcome, ends)
-                if not draft.events:
-                    if await self._hand_back(run):
-                        return begun
-                    continue
-                owes = bool(run.state.children)
-                late = outcome is not None and run.state.terminal and not owes
-                effects = effects_of(run.definition, draft.state)
-                queue = None if late else self._queue_write(run, draft.state, effects, outcome)
-                run.expected = max(run.expected, draft.state.version)
-                try:
-                    done = await self._ledger.append(draft, queue)
-                except VersionConflict:
-                    await self._reload(run)
-                    continue
-                except StaleLease:
-                    self.lose(run)
-                    break
-                except NotReady:
-                    await self._clock.sleep(BACK_OFF_SECONDS)
-                    continue
-                entry = Entry(draft.state, done.position)
-                begun += self._recorded(run, entry, effects, outcome, queue)
-                if run.over or not self._unattended(run, draft.state):
+                came = await self._came_late(run, lost)
+                if came is None:
+                    ends = await self._look_at_children(run, every=every)
+                    draft = self._decide(run, outcome, ends)
+                    if not draft.events:
+                        if await self._hand_back(run):
+                            return begun
+                        continue
+                    came = await self._store(run, draft, outcome, lost)
+                    if came is None:
+                        continue
+                begun += self._recorded(run, came, outcome)
+                if run.over or not unattended(run, came.draft.state):
                     return begun
+                lost.clear()
                 outcome, every = None, False  # it is recorded; now for the children that came of it
             return begun
 
@@ -282,6 +286,49 @@ class Driver:
         definition = await self._workflows.definition(run.state)
         run.transports = await self._workflows.transports(run.state, definition, self._rules)
         run.definition_or_none = definition
+
+    async def _store(
+        self, run: Run, draft: Draft, outcome: Outcome | Pinned | None, lost: list[Written]
+    ) -> Written | None:
+        """Append a draft. None when it is not stored: decide anew. One that got no answer may still
+        come, so it is added to `lost`.
+        """
+        owes = bool(run.state.children)
+        late = outcome is not None and run.state.terminal and not owes
+        effects = effects_of(run.definition, draft.state)
+        queue = None if late else self._queue_write(run, draft.state, effects, outcome)
+        written = Written(draft, effects, queue)
+        run.expected = max(run.expected, draft.state.version)
+        try:
+            done = await self._ledger.append(draft, queue)
+        except VersionConflict as error:
+            if isinstance(error, AppendLost):
+                lost.append(written)
+            await self._reload(run)
+        except StaleLease:
+            self.lose(run)
+        except NotReady:
+            await self._clock.sleep(BACK_OFF_SECONDS)
+        else:
+            return written._replace(position=done.position)
+        return None
+
+    async def _came_late(self, run: Run, lost: Sequence[Written]) -> Written | None:
+        """The one of the appends without an answer that the log has by now.
+
+        Taken for another's, its tries would be handed over again, and its result ignored.
+        """
+        for each in lost:
+            stored = await self._retrying(run, partial(self._ledger.stored, each.draft))
+            if stored is None:
+                continue
+            begins = each.effects
+            if run.state.version > each.draft.state.version:  # others have written since
+                live = effects_of(run.definition, run.state)
+                begins = [what for what in begins if what in live]
+                self._host.spawn(run, self.refresh(run))
+            return each._replace(effects=begins, position=stored.position)
+        return None
 
     def _decide(
         self, run: Run, outcome: Outcome | Pinned | None, ends: Sequence[ChildEnd]
@@ -324,13 +371,6 @@ class Driver:
         for child_id, _ in run.attended:
             self.parents.pop(child_id, None)
 
-    def _unattended(self, run: Run, state: ExecutionState) -> bool:
-        """Whether a child is to be begun, or to be told that nobody waits for it."""
-        return any(
-            (child.id, is_wanted(state, child)) not in run.attended
-            for child in state.children.values()
-        )
-
     def _draft(self, run: Run) -> Draft:
         """The command id is computed: an append whose answer was lost is found again by it."""
         state = run.state
@@ -344,24 +384,17 @@ class Driver:
         effects: Sequence[Try],
         outcome: Outcome | Pinned | None,
     ) -> QueueWrite:
-        if state.terminal and not state.children:
-            return Finish(run.epoch)
-        busy = bool(effects) or bool(run.others(outcome)) or self._unattended(run, state)
-        if state.terminal:
-            return Progress(run.epoch, None, release=not busy)
-        due = self._clock.now() if self._host.stopping and not busy else next_due(state)
-        return Progress(run.epoch, due, release=not busy)
+        stopping_at = self._clock.now() if self._host.stopping else None
+        return queue_write(run, state, effects, outcome, stopping_at)
 
     def _recorded(
-        self,
-        run: Run,
-        entry: Entry,
-        effects: Sequence[Try],
-        outcome: Outcome | Pinned | None,
-        queue: QueueWrite,
+        self, run: Run, written: Written, outcome: Outcome | Pinned | None
     ) -> Sequence[Try]:
+        draft, effects, queue, position = written
+        entry = Entry(draft.state, position)
         run.assigned = run.others(outcome)
-        self._adopt(run, entry)
+        if run.state.version < draft.state.version:
+            self._adopt(run, entry)
         if not isinstance(queue, Progress):
             self.figures.ended += isinstance(queue, Finish)
             if entry.state.parent is not None:
@@ -444,13 +477,10 @@ class Driver:
             decisions.report_progress(draft, what.path, what.attempt, what.try_no, value)
             if draft.events:
                 run.expected = max(run.expected, draft.state.version)
+                effects = effects_of(run.definition, draft.state)
+                queue = self._queue_write(run, draft.state, effects, None)
                 try:
-                    done = await self._ledger.append(
-                        draft,
-                        self._queue_write(
-                            run, draft.state, effects_of(run.definition, draft.state), None
-                        ),
-                    )
+                    done = await self._ledger.append(draft, queue)
                 except (VersionConflict, StaleLease, NotReady) as error:
                     run.progress.pop(what, None)
                     if not isinstance(error, NotReady):

@@ -56,12 +56,12 @@ def execution_uuid(workspace_id: str, reference: str) -> UUID:
 
 
 class AppendLost(VersionConflict):
-    """There was no answer, and the log does not have the append. It may still come: a statement
+    """There was no answer, and the append was not seen in the log. It may still come: a statement
     that lost its caller runs on for a moment.
     """
 
     def __init__(self, draft: Draft) -> None:
-        super().__init__(f"{draft.state.id}: the append is not in the log")
+        super().__init__(f"{draft.state.id}: the append was not seen in the log")
         self.draft = draft
 
 
@@ -182,7 +182,10 @@ class Ledger:
         try:
             done = await self.log.append(Append(state.id, draft.events, queue, _wakes(state)))
         except UnknownOutcome as error:
-            recorded = await self._stored(draft)
+            try:
+                recorded = await self.stored(draft)
+            except NotReady:  # so nobody knows
+                recorded = None
             if recorded is None:
                 raise AppendLost(draft) from error
             done = Appended(recorded.position, None)
@@ -209,7 +212,7 @@ class Ledger:
             entry = await self.load(execution_id)
             if entry is None or entry.state.workspace_id != caller.workspace_id:
                 raise NotFound(f"There is no execution {str(execution_id)!r}.")
-            if lost is not None and await self._stored(lost) is not None:
+            if lost is not None and await self.stored(lost) is not None:
                 answer = await self.replay(execution_id, lost.state.version)
                 return answer._replace(replayed=False), None, None
             earlier = caller.repeated(entry.state, command_id)
@@ -239,7 +242,7 @@ class Ledger:
             raise NotFound(f"There is no execution {str(execution_id)!r}.")
         return Answer(summarise(entry.state, entry.position), replayed=True)
 
-    async def _stored(self, draft: Draft) -> Recorded | None:
+    async def stored(self, draft: Draft) -> Recorded | None:
         """The last event of a draft whose append got no answer, if the log has it.
 
         The same command may have been decided before, at another time, in an append that came late.

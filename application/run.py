@@ -10,14 +10,16 @@ from uuid import UUID
 
 from application.children import Attended
 from application.ledger import Entry
+from application.ports import Finish, Progress, QueueWrite
 from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
-from domain.children import Pinned
+from domain.children import Pinned, is_wanted
 from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, declared_at
+from domain.draft import Draft
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import PAUSED, RUNNING
-from domain.planner import running_actions
+from domain.planner import next_due, running_actions
 
 
 class Try(NamedTuple):
@@ -26,6 +28,17 @@ class Try(NamedTuple):
     path: str
     attempt: int
     try_no: int
+
+
+class Written(NamedTuple):
+    """An append of a worker: the live tries after it, what it does to the queue, and the position
+    of its last event once it is known to be in the log.
+    """
+
+    draft: Draft
+    effects: Sequence[Try]
+    queue: QueueWrite
+    position: int = 0
 
 
 class Run:
@@ -91,11 +104,11 @@ class Run:
 
     def unwanted(self, state: ExecutionState) -> list[Try]:
         """Tries whose handlers run although they have ended in `state`."""
-        return [each for each in self.performing if not _runs(state, each)]
+        return [each for each in self.performing if not is_running(state, each)]
 
     def held(self) -> set[str]:
         """Paths whose present try this worker owes an outcome."""
-        return {each.path for each in self.assigned if _runs(self.state, each)}
+        return {each.path for each in self.assigned if is_running(self.state, each)}
 
     def others(self, outcome: Outcome | Pinned | None) -> set[Try]:
         """What is assigned but for the try that `outcome` ends."""
@@ -104,7 +117,8 @@ class Run:
         return self.assigned - {Try(outcome.path, outcome.attempt, outcome.try_no)}
 
 
-def _runs(state: ExecutionState, what: Try) -> bool:
+def is_running(state: ExecutionState, what: Try) -> bool:
+    """Whether that very try runs, and has not ended or been followed by another."""
     step = state.steps.get(what.path)
     return (
         step is not None
@@ -121,6 +135,33 @@ def effects_of(definition: Definition, state: ExecutionState) -> Sequence[Try]:
         Try(path, (step := state.steps[path]).attempt, step.try_no)
         for path in running_actions(definition, state)
     ]
+
+
+def unattended(run: Run, state: ExecutionState) -> bool:
+    """Whether a child is to be begun, or to be told that nobody waits for it."""
+    return any(
+        (child.id, is_wanted(state, child)) not in run.attended for child in state.children.values()
+    )
+
+
+def queue_write(
+    run: Run,
+    state: ExecutionState,
+    effects: Sequence[Try],
+    outcome: Outcome | Pinned | None,
+    stopping_at: datetime | None,
+) -> Finish | Progress:
+    """What an append that leads to `state`, with the outcome of one of its tries, does to the queue
+    row; `effects` are what runs then. A worker that stops, and would only hold the row, lets others
+    have it at once.
+    """
+    if state.terminal and not state.children:
+        return Finish(run.epoch)
+    busy = bool(effects) or bool(run.others(outcome)) or unattended(run, state)
+    if state.terminal:
+        return Progress(run.epoch, None, release=not busy)
+    due = stopping_at if stopping_at is not None and not busy else next_due(state)
+    return Progress(run.epoch, due, release=not busy)
 
 
 def context_for(

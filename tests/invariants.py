@@ -369,7 +369,7 @@ def check_epochs(events: Iterable[Event]) -> Iterator[Violation]:
         data = event.data
         if isinstance(data, ev.StepRedelivered):
             what = (data.attempt, data.path, data.try_no)
-            # The same again where the answer to an append was lost, and the effect never began.
+            # The same again where a worker gave up a lease that then was its own still.
             if data.epoch < newest.get(what, 0):
                 yield Violation("I8", _where(event), f"epoch {data.epoch} is an old one")
             newest[what] = data.epoch

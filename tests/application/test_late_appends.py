@@ -1,19 +1,30 @@
 """An append whose answer is lost may still be on its way, and be stored when nobody expects it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from random import Random
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from application.ledger import Ledger
-from application.ports import Append, Appended, UnknownOutcome, VersionConflict
+from application.ports import (
+    Append,
+    Appended,
+    EventLog,
+    StoreUnavailable,
+    UnknownOutcome,
+    VersionConflict,
+)
 from domain import decisions
 from domain.draft import Draft
-from domain.events import Meta
+from domain.events import Meta, Recorded
 from infrastructure.clock import DatabaseClock
 from infrastructure.event_store.queue_writes import to_microseconds
-from tests.builders import EXECUTION_ID, START, Run, linear
+from tests.builders import EXECUTION_ID, START, Run, call, linear
+from tests.engine import CALLER, definition, process, step, until
 from tests.simulation.line import Life, Line, Weather
 from tests.simulation.ports import Feed, Log, ProcessClock
 from tests.simulation.store import SimulatedStore
@@ -67,3 +78,85 @@ def fair() -> Weather:
     weather = Weather(Random(1))
     weather.stormy = False
     return weather
+
+
+class LateWorker:
+    """The real log, where each append of a worker gets no answer and is stored when it tries again.
+
+    With `silent` the look at what became of it gets no answer either. `then` follows at once upon
+    the first that comes late.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        silent: bool = False,
+        then: Callable[[UUID], Awaitable[object]] | None = None,
+    ) -> None:
+        self._log = log
+        self._silent = silent
+        self._then = then
+        self._lost: dict[UUID, set[int]] = {}
+        self._on_its_way: dict[UUID, Append] = {}
+        self._unanswered: set[UUID] = set()
+
+    async def append(self, append: Append) -> Appended:
+        stream_id, first = append.stream_id, append.events[0]
+        earlier = self._on_its_way.pop(stream_id, None)
+        if earlier is not None:
+            await self._log.append(earlier)
+            then, self._then = self._then, None
+            if then is not None:
+                await then(stream_id)
+        lost = self._lost.setdefault(stream_id, set())
+        if first.meta.actor != "worker" or first.version in lost:
+            return await self._log.append(append)
+        lost.add(first.version)
+        self._on_its_way[stream_id] = append
+        if self._silent:
+            self._unanswered.add(stream_id)
+        raise UnknownOutcome("the line was lost")
+
+    async def read_stream(self, stream_id: UUID, **where: Any) -> Sequence[Recorded]:
+        if stream_id in self._unanswered:
+            self._unanswered.discard(stream_id)
+            raise StoreUnavailable("the line is cut")
+        return await self._log.read_stream(stream_id, **where)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_worker_knows_its_own_append_that_came_late(
+    engine_url: str, *, silent: bool
+) -> None:
+    flow = definition(a=step(), sub=call(), last=step())
+    async with process(engine_url) as engine:
+        await engine.workflows.publish(CALLER, definition("inner", a=step()))
+        calm = await engine.ended(await engine.run(flow))
+        engine.ledger.log = LateWorker(engine.store.log, silent=silent)
+        late = await engine.ended(await engine.run(flow))
+
+        assert (calm.status, calm.error_message) == ("COMPLETED", None)
+        assert (late.status, late.error_message) == ("COMPLETED", None)
+        assert await engine.topics(late) == await engine.topics(calm)
+        assert {deed.delivery for deed in engine.deeds.done} == {1}
+        assert set(engine.deeds.per_step().values()) == {1}
+
+
+@pytest.mark.anyio
+async def test_what_was_cancelled_after_it_came_late_does_not_begin(engine_url: str) -> None:
+    async with process(engine_url) as engine:
+
+        async def cancel(stream_id: UUID) -> None:
+            await engine.control.cancel(CALLER, str(stream_id), None)
+
+        engine.ledger.log = LateWorker(engine.store.log, then=cancel)
+        view = await engine.ended(await engine.run(definition(a=step(), b=step())))
+        await until(lambda: engine.worker.holds() == 0)
+        assert view.status == "CANCELLED"
+        assert not engine.deeds.done
+        assert (await engine.store.queue.statistics()).depth == 0

@@ -1,14 +1,14 @@
 """Leases: taken over, lost, never orphaned; a slow or dead worker harms nobody."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from application.callers import Caller
-from application.ports import Append, Appended, EventLog
+from application.ports import Append, Appended, Claim, EventLog
 from application.requests import ExecuteOptions
 from application.views import ExecutionView
 from application.worker import TICK_SECONDS
@@ -63,6 +63,31 @@ async def test_a_claim_whose_answer_was_lost_is_worked_on(engine_url: str) -> No
             engine.queue.answers_lost = 1
             for execution in executions:
                 assert (await engine.ended(execution)).status == "COMPLETED"
+
+
+async def test_a_claim_whose_answer_comes_after_a_renewal_is_begun_once(
+    engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        process(engine_url, working=False) as api,
+        process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
+    ):
+        claim, answered = engine.queue.claim, asyncio.Event()
+
+        async def slow_claim(limit: int) -> Sequence[Claim]:
+            claims = await claim(limit)
+            if claims:
+                await until(lambda: engine.deeds.done)  # a renewal told of it first
+                answered.set()
+            return claims
+
+        monkeypatch.setattr(engine.queue, "claim", slow_claim)
+        execution = await api.run(definition(a=step("hold")))
+        await answered.wait()
+        await asyncio.sleep(0)
+        engine.deeds.open("")
+        assert (await engine.ended(execution)).status == "COMPLETED"
+        assert [deed.delivery for deed in engine.deeds.done] == [1]
 
 
 async def test_an_answer_that_comes_while_a_lease_is_handed_back_is_seen(engine_url: str) -> None:

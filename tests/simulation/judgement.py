@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from domain.events import Event
+from domain.events import Event, StepRedelivered, StepStarted
 from domain.execution import fold
 from tests.builders import told
 from tests.invariants import Tables, Violation, check_all, streams_of
@@ -30,6 +30,7 @@ def violations(story: Story) -> list[Violation]:
     found += _rebuild(story)
     found += _keys(story)
     found += _deliveries(story)
+    found += _handed_over(story)
     found += _retries(story)
     found += _caches(story)
     found += [Violation("I18", what[:36], what) for what in story.restless]
@@ -81,6 +82,27 @@ def _deliveries(story: Story) -> Iterator[Violation]:
     for deed, times in Counter(story.deeds.done).items():
         if times > 1:
             yield Violation("I8", deed.execution_id, f"{deed} was begun {times} times")
+
+
+def _handed_over(story: Story) -> Iterator[Violation]:
+    """I8: a worker hands nothing over to itself under a lease that it has not given up since."""
+    given_up = {
+        (facts["execution_id"], facts["epoch"])
+        for event, facts in story.reports
+        if event == "lease_lost"
+    }
+    for stream_id, events in streams_of(story.store.log).items():
+        begun: dict[tuple[int, str, int], str] = {}
+        for event in events:
+            data = event.data
+            if not isinstance(data, StepStarted | StepRedelivered):
+                continue
+            what, lease = (data.attempt, data.path, data.try_no), event.meta.cmd.partition(":")[0]
+            again = isinstance(data, StepRedelivered) and begun.get(what) == lease
+            if again and (str(stream_id), data.epoch) not in given_up:
+                where = f"{stream_id} v{event.version} StepRedelivered"
+                yield Violation("I8", where, f"{data.path} was handed over, and nobody was lost")
+            begun[what] = lease
 
 
 def _retries(story: Story) -> Iterator[Violation]:
