@@ -21,6 +21,8 @@ from domain.events import Recorded
 from domain.execution import ExecutionState, fold
 
 POLL_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 15.0
+"""How soon a follower looks again whom no hint woke: the feed itself looks every second."""
 FIRST_LOOK_SECONDS: Final = 0.05
 """A cached state may lag behind other processes, so the first look at the log comes this soon."""
 PAGE: Final = 500
@@ -125,15 +127,19 @@ class History:
         seen = 0 if state is None else state.version  # fewer than asked for, if it is not there yet
         while True:
             waiter = self._watchers.expect(execution_id, _any_change)
+            pause = IDLE_SECONDS
             try:
-                async for recorded in self._present(execution_id, seen):
-                    seen = recorded.event.version
-                    state = fold((recorded.event,), state)
-                    if seen > after_version:
-                        yield recorded
+                try:
+                    async for recorded in self._all(execution_id, seen):
+                        seen = recorded.event.version
+                        state = fold((recorded.event,), state)
+                        if seen > after_version:
+                            yield recorded
+                except NotReady:  # what woke it is still to be seen
+                    pause = POLL_SECONDS
                 if state is not None and state.terminal:
                     return
-                await self._watchers.wait(waiter, POLL_SECONDS)
+                await self._watchers.wait(waiter, pause)
             finally:
                 self._watchers.forget(waiter)
 
@@ -175,16 +181,6 @@ class History:
             if len(page) < PAGE:
                 return
             after = page[-1].event.version
-
-    async def _present(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
-        """What can be read now: nothing while the store does not answer."""
-        events = self._all(execution_id, after)
-        while True:
-            try:
-                recorded = await anext(events)
-            except (NotReady, StopAsyncIteration):
-                return
-            yield recorded
 
     async def _state_at(self, execution_id: UUID, version: int) -> ExecutionState | None:
         if version <= 0:

@@ -1,16 +1,19 @@
 """What is told about one execution: now, then, and as it happens."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
+from application import history
 from application.views import summarise
-from domain.errors import Invalid, NotFound
+from domain.errors import Invalid, NotFound, NotReady
+from domain.events import Recorded
 from domain.execution import fold
 from domain.json_values import JsonObject
-from tests.engine import CALLER, Process, chain, definition, process, step, until
+from tests.engine import CALLER, PATIENCE_SECONDS, Process, chain, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +95,59 @@ async def test_a_follower_that_comes_after_the_end_ends_at_once(engine: Process)
     view = await engine.ended(execution)
     rest = [e async for e in engine.history.follow("default", execution.id, view.version)]
     assert rest == []
+
+
+async def test_followers_of_what_does_not_move_leave_the_log_alone(
+    engine: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "POLL_SECONDS", 0.05)
+    execution = await engine.run(definition(a=step("hold")))
+    await until(lambda: engine.deeds.done)
+    looks: list[int] = []
+    read = engine.ledger.read
+
+    async def counted(execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
+        looks.append(after)
+        return await read(execution_id, after, limit)
+
+    monkeypatch.setattr(engine.ledger, "read", counted)
+    following = engine.history.follow("default", execution.id, 0)
+    seen = [(await anext(following)).event.version for _ in range(3)]
+    rest = asyncio.create_task(_versions(following))
+    await asyncio.sleep(0.5)
+    assert len(looks) <= 2
+    engine.deeds.open("")
+    last = (await engine.ended(execution)).version
+    assert seen + await rest == list(range(1, last + 1))
+
+
+async def test_a_follower_whose_look_failed_looks_again_soon(
+    engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "IDLE_SECONDS", 3_600.0)
+    failures = [NotReady("away"), NotReady("away")]
+    async with process(engine_url, working=False) as api, process(engine_url) as engine:
+        execution = await api.run(definition(a=step("hold")))
+        await until(lambda: engine.deeds.done)
+        following = api.history.follow("default", execution.id, 0)
+        seen = [(await anext(following)).event.version for _ in range(3)]
+        read = api.ledger.read
+
+        async def failing(execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
+            if failures:
+                raise failures.pop()
+            return await read(execution_id, after, limit)
+
+        monkeypatch.setattr(api.ledger, "read", failing)
+        engine.deeds.open("")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            seen += await _versions(following)
+        assert seen == list(range(1, (await engine.ended(execution)).version + 1))
+    assert failures == []
+
+
+async def _versions(following: AsyncIterator[Recorded]) -> list[int]:
+    return [each.event.version async for each in following]
 
 
 async def test_waiting_gives_up_in_time_and_leaves_nothing_behind(engine: Process) -> None:

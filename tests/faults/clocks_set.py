@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
-from domain.events import Recorded, StepRedelivered
+from domain.events import Recorded, StepRedelivered, StepStarted
 from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
 from tests.faults.programs import running
@@ -56,7 +57,7 @@ async def _jumped(
     url = await asyncio.to_thread(postgres.create_database)
     await asyncio.to_thread(prepared, url)
     folder = options.place(name)
-    fleet = Fleet(url, folder, lease_seconds=3.0, bug=bug)
+    fleet = Fleet(url, folder, lease_seconds=15.0, bug=bug)
     dial = folder / "clock"
     dial.write_text("+0\n")
     faked = {
@@ -98,10 +99,19 @@ def _wrong_times(log: Sequence[Recorded], began: datetime, ended: datetime) -> I
 
 
 def _stolen(log: Sequence[Recorded]) -> Iterator[str]:
-    """Nobody died, so nothing may have been taken over."""
+    """Nobody died, so nothing may have been taken over.
+
+    A try is redelivered under its own lease when the answer to its start was lost.
+    """
+    begun: dict[tuple[UUID, str], str] = {}
     for each in log:
-        if isinstance(each.event.data, StepRedelivered):
-            yield f"I8 {each.event.execution_id} v{each.event.version} was taken from the living"
+        event = each.event
+        if isinstance(event.data, StepStarted | StepRedelivered):
+            lease = event.meta.cmd.partition(":")[0]
+            before = begun.get((event.execution_id, event.data.path))
+            if isinstance(event.data, StepRedelivered) and lease != before:
+                yield f"I8 {event.execution_id} v{event.version} was taken from the living"
+            begun[event.execution_id, event.data.path] = lease
 
 
 def _library() -> Path | None:

@@ -20,7 +20,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
 from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.programs import Program, running
-from tests.faults.report import SHOWN_MAX, Options, Report, main, tell
+from tests.faults.report import SHOWN_MAX, Options, Report, main
 from tests.faults.wire import API, Caller, calling, read_head
 from tests.faults.workload import WORKFLOW, definition
 from tests.invariants import Answer
@@ -39,11 +39,17 @@ class Plan:
     silent: int
     readers_of_one: int
     commands: int
+    wait_ms: int
     measured: bool
 
 
-QUICK: Final = Plan(readers=40, silent=6, readers_of_one=5, commands=20, measured=False)
-FULL: Final = Plan(readers=1_800, silent=200, readers_of_one=20, commands=300, measured=True)
+QUICK: Final = Plan(
+    readers=40, silent=6, readers_of_one=5, commands=20, wait_ms=3_000, measured=False
+)
+FULL: Final = Plan(
+    readers=1_800, silent=200, readers_of_one=20, commands=300, wait_ms=60_000, measured=True
+)
+"""Commands are measured while all streams are open: in the wait of their executions."""
 
 
 @dataclass(slots=True)
@@ -125,7 +131,7 @@ async def _followed(
     chance = random.Random(options.seed)
     history: list[Answer] = []
     async with running(server), calling(server.address) as caller:
-        published = await caller.post(f"{API}/workflows", definition(6, wait_ms=3_000), "publish")
+        published = await caller.post(f"{API}/workflows", definition(6, plan.wait_ms), "publish")
         assert published.status == 201, published
         report.now("commands before")
         base = await _commands(caller, plan.commands, "before", history)
@@ -148,9 +154,12 @@ async def _followed(
         )
         silent = await _silent(server, caller, plan.silent, history)
         report.bit("streams that nobody reads", len(silent))
+        opening = await _commands(caller, plan.commands, "opening", history)
+        if plan.measured:
+            await _quiet(readers)
         loaded = await _commands(caller, plan.commands, "meanwhile", history)
+        open_streams = sum(not each.ended for each in readers)
         grown = server.memory_peak_bytes() - memory
-        tell(f"{len(readers)} streams, {len(silent)} of others; {grown / 1e6:.0f} MB more")
         await asyncio.gather(*following)
         for each in silent:
             each.close()
@@ -162,7 +171,9 @@ async def _followed(
     report.figures |= {
         "streams": len(readers),
         "bytes_per_stream": round(grown / (len(readers) + len(silent))),
+        "streams_open_at_the_end_of_the_commands": open_streams,
         "command_p99_before": _p99(base),
+        "command_p99_while_streams_open": _p99(opening),
         "command_p99_meanwhile": _p99(loaded),
         "events_heard": sum(len(each.versions) for each in readers),
     }
@@ -190,6 +201,8 @@ def _too_much(report: Report) -> list[str]:
     figures, found = report.figures, []
     if figures["bytes_per_stream"] > STREAM_BYTES_MAX:
         found.append(f"a stream costs {figures['bytes_per_stream']} bytes")
+    if figures["streams_open_at_the_end_of_the_commands"] < figures["streams"]:
+        found.append("void: streams had ended before the commands were measured")
     before, meanwhile = figures["command_p99_before"], figures["command_p99_meanwhile"]
     if meanwhile > SLOWER_MAX * before:
         found.append(f"p99 of commands went from {before} s to {meanwhile} s")
@@ -202,6 +215,14 @@ async def _silent(
     """Streams of executions with more to say than a connection buffers."""
     execution = await _execute(caller, "silent", history, PAYLOAD)
     return [await asyncio.to_thread(Silent, server.address, execution) for _ in range(count)]
+
+
+async def _quiet(readers: Sequence[Reader]) -> None:
+    """Return once all are connected and have heard what there is to hear."""
+    before = -1
+    while before < (heard := sum(len(each.versions) for each in readers)):
+        before = heard
+        await asyncio.sleep(2.0)
 
 
 async def _commands(caller: Caller, count: int, name: str, history: list[Answer]) -> list[float]:
