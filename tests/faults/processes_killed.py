@@ -56,7 +56,7 @@ QUICK: Final = Plan(
     seconds_between=0.05,
     timed=False,
 )
-FULL: Final = Plan(executions=2_000, worker_kills=100, api_kills=50)
+FULL: Final = Plan(executions=2_000, worker_kills=100, api_kills=50, seconds_between=0.15)
 SHIPPED: Final = Plan(executions=150, worker_kills=6, api_kills=0, lease_seconds=15.0)
 """With the lease that the product comes with."""
 CONTROL: Final = Plan(
