@@ -1,7 +1,11 @@
-"""What the use cases ask about agents: whether one may be named, and how work reaches it."""
+"""What the use cases ask about agents: whether one may be named, how work reaches it, and what is
+done about its failures.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
+
+from domain.agent_policy import AgentPolicy
 
 
 class AgentDirectory(Protocol):
@@ -17,6 +21,14 @@ class AgentDirectory(Protocol):
         out, and a worker that calls one hears so. Raises NotReady.
         """
 
+    async def policies(
+        self, workspace_id: str, names: Collection[str]
+    ) -> Mapping[str, AgentPolicy]:
+        """By name, what a record says about failure; names of no agent are left out.
+
+        Raises NotReady.
+        """
+
 
 class NoAgents:
     """The directory of an installation that has no agents."""
@@ -27,6 +39,13 @@ class NoAgents:
         return {name: unknown_agent(name) for name in names}
 
     async def transports(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        """See AgentDirectory."""
+        del workspace_id, names
+        return {}
+
+    async def policies(
+        self, workspace_id: str, names: Collection[str]
+    ) -> Mapping[str, AgentPolicy]:
         """See AgentDirectory."""
         del workspace_id, names
         return {}

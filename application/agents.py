@@ -12,6 +12,7 @@ from application.ledger import not_ready
 from application.ports import Clock, EventLog, Overloaded, StoreUnavailable
 from application.streams import Done, Streams
 from domain import agents
+from domain.agent_policy import AgentPolicy
 from domain.agent_reader import CheckUrl, Described, read_agent
 from domain.agents import DELETED, AgentState, agent_uuid
 from domain.errors import Invalid, NotFound
@@ -154,6 +155,17 @@ class Agents:
             state = await self.state(workspace_id, name)
             if state is not None:
                 found[name] = state.transport(http_over_kafka=self._http_over_kafka)
+        return found
+
+    async def policies(
+        self, workspace_id: str, names: Collection[str]
+    ) -> Mapping[str, AgentPolicy]:
+        """What the record of each of `names` that is registered says about failure."""
+        found = {}
+        for name in names:
+            state = await self.state(workspace_id, name)
+            if state is not None:
+                found[name] = AgentPolicy(state.settings.retry_config, state.settings.recovery)
         return found
 
     async def credential(self, agent: AgentState) -> str | None:

@@ -15,6 +15,8 @@ from application.callers import Caller
 from application.ports import Clock, EventLog
 from application.streams import Done, Streams
 from domain import workflow as wf
+from domain.agent_policy import with_policies
+from domain.agent_uses import AgentUse
 from domain.definition import Definition, compile_definition
 from domain.definition_reader import ActionCatalog, Mistake
 from domain.errors import Invalid, InvalidDefinition, NotFound
@@ -63,8 +65,8 @@ class Workflows:
         return validate(definition, self._actions, self._check_schema)
 
     async def verdict(self, workspace_id: str, definition: Json) -> Verdict:
-        """What publishing would say: also whether the agents that it names exist, and whether the
-        workflows that it runs lead back to it.
+        """What publishing would say and store: also whether the agents that it names exist, and
+        whether the workflows that it runs lead back to it.
         """
         verdict = await self._with_agents(workspace_id, self.validate(definition))
         if not verdict.calls or verdict.normalised is None:
@@ -79,10 +81,13 @@ class Workflows:
     async def _with_agents(self, workspace_id: str, verdict: Verdict) -> Verdict:
         if not verdict.agents:
             return verdict
+        if verdict.silent:
+            silent = sorted(set(verdict.silent.values()))
+            verdict = with_policies(verdict, await self._agents.policies(workspace_id, silent))
         names = sorted({each.agent for each in verdict.agents})
         unknown = await self._agents.unknown(workspace_id, names)
         mistakes = (
-            Mistake(each.pointer, "unknown_agent", unknown[each.agent])
+            Mistake(each.pointer, "unknown_agent", _told_of(each, unknown[each.agent]))
             for each in verdict.agents
             if each.agent in unknown
         )
@@ -229,6 +234,12 @@ class Workflows:
     async def load(self, stream: UUID, *, trusted: bool = True) -> WorkflowState | None:
         """See `Streams.load`."""
         return await self._streams.load(stream, trusted=trusted)
+
+
+def _told_of(use: AgentUse, problem: str) -> str:
+    if use.fallback_of is None:
+        return problem
+    return f"{use.fallback_of!r} falls back to {use.agent!r}. {problem}"
 
 
 def _published(done: Done[WorkflowState], warnings: tuple[Mistake, ...]) -> Published:

@@ -94,6 +94,7 @@ def read_agent(
     fields = Fields(raw, "", mistakes)
     fields.refuse_others(_FIELDS | ({"name"} if before is None else {"name", "status"}))
     known = before.settings if before else AgentSettings()
+    retry = _retry(fields, known.retry_config)
     settings = AgentSettings(
         url=fields.text("url") if "url" in raw else known.url,
         description=fields.text("description") if "description" in raw else known.description,
@@ -101,13 +102,13 @@ def read_agent(
         protocol=fields.choice("protocol", PROTOCOLS, None) or known.protocol,
         auth_type=fields.choice("auth_type", AUTH_TYPES, None) or known.auth_type,
         timeout_ms=fields.whole("timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, known.timeout_ms),
-        retry_config=_retry(fields, known.retry_config),
+        retry_config=retry,
         circuit_breaker_config=known.circuit_breaker_config
         if "circuit_breaker_config" not in raw
         else read_breaker_settings(
             raw["circuit_breaker_config"], "/circuit_breaker_config", mistakes
         ),
-        recovery=_recovery(fields) if "recovery" in raw else known.recovery,
+        recovery=_recovery(fields, known.recovery, retry.max_retries),
     )
     name = _name(fields, before)
     _check_address(fields, settings, check_url)
@@ -170,8 +171,13 @@ def _retry(fields: Fields, known: RetryConfig) -> RetryConfig:
     return config
 
 
-def _recovery(fields: Fields) -> AgentRecovery | None:
-    if fields.raw.get("recovery") is None:
+def _recovery(fields: Fields, known: AgentRecovery | None, retries: int) -> AgentRecovery | None:
+    """`retries` are those of `retry_config`, which say it for the engine; two numbers would leave
+    open which one counts.
+    """
+    if "recovery" not in fields.raw:
+        return None if known is None else structs.replace(known, max_retries=retries)
+    if fields.raw["recovery"] is None:
         return None
     inner = Fields(fields.object("recovery"), "/recovery", fields.mistakes)
     inner.refuse_others(frozenset(AgentRecovery.__struct_fields__))
@@ -183,11 +189,10 @@ def _recovery(fields: Fields) -> AgentRecovery | None:
     if on_failure == FALLBACK and fallback is None:
         message = "fallback_agent is required: the agent that FALLBACK turns to."
         inner.refuse("missing_field", message, "fallback_agent")
-    return AgentRecovery(
-        on_failure=on_failure,
-        fallback_agent=fallback,
-        max_retries=inner.whole("max_retries", 0, RETRIES_MAX, default.max_retries),
-    )
+    if inner.whole("max_retries", 0, RETRIES_MAX, retries) != retries:
+        message = f"retry_config.max_retries is {retries}: say the same here, or leave it out."
+        inner.refuse("contradiction", message, "max_retries")
+    return AgentRecovery(on_failure=on_failure, fallback_agent=fallback, max_retries=retries)
 
 
 def _with_credential(fields: Fields, agent: Described, before: Described | None) -> Described:

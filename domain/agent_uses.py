@@ -9,10 +9,11 @@ from domain.workflow_calls import named_by_alternatives
 
 
 class AgentUse(NamedTuple):
-    """One place that names an agent."""
+    """One place that names an agent, or names `fallback_of`, whose record names it."""
 
     pointer: str
     agent: str
+    fallback_of: str | None = None
 
 
 def agents_used(normalised: JsonObject) -> Iterator[AgentUse]:

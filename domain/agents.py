@@ -50,7 +50,10 @@ class RetryConfig(Struct, frozen=True, kw_only=True):
 
 
 class AgentRecovery(Struct, frozen=True, kw_only=True):
-    """What is done when a step fails that names this agent and says nothing of it itself."""
+    """What is done when a step fails that names this agent and says nothing of it itself.
+
+    `max_retries` repeats that of the RetryConfig for those who ask for this part alone.
+    """
 
     on_failure: str = RETRY
     fallback_agent: str | None = None

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from domain.action_list import note_places, steps_of_actions
+from domain.agent_names import AGENT
 from domain.definition import STEPS_MAX
+from domain.failure_policy import is_silent
 from domain.json_values import Json, JsonObject, pointer_join
 from domain.mistakes import Fields, Mistake, Places
 from domain.stage_reader import IDENTIFIER, read_named_alternatives
@@ -64,12 +66,14 @@ class DefinitionReader:
     """Reads one definition.
 
     Afterwards `mistakes` holds what was found, with pointers into the normalised form; `places`
-    turns them into pointers into what was sent.
+    turns them into pointers into what was sent, and `silent` has by id the agents of the steps that
+    say nothing of failure.
     """
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
         self.places = Places()
+        self.silent: dict[str, str] = {}
 
     def read(self, raw: Json) -> JsonObject | None:
         """The normalised form, None when it is no object. It means something without mistakes."""
@@ -80,6 +84,12 @@ class DefinitionReader:
         fields = Fields(raw, "", self.mistakes)
         fields.refuse_others(_FIELDS, _FIELDS_LATER)
         sources = self._sources(fields)
+        steps: JsonObject = {}
+        for source in sources:
+            step = read_step(*source, self.mistakes, self.places)
+            steps[source.id] = step
+            if step["type"] == AGENT and is_silent(source.raw):
+                self.silent[source.id] = str(step["agent_name"])
         schema = raw.get("input_schema")
         if schema is not None and not isinstance(schema, dict | bool):
             fields.refuse("bad_value", "input_schema is a JSON Schema object.", "input_schema")
@@ -87,9 +97,7 @@ class DefinitionReader:
             "name": self._name(fields),
             "description": fields.text("description"),
             "start_step": self._start(fields, sources),
-            "steps": {
-                source.id: read_step(*source, self.mistakes, self.places) for source in sources
-            },
+            "steps": steps,
             "alternatives": [*read_named_alternatives(fields)],
             "timeout_seconds": fields.seconds("timeout_seconds", None),
             "input_schema": schema,

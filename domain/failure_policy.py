@@ -26,6 +26,7 @@ _STAGE_FIELDS: Final = (*_RETRY_FIELDS, "alternatives", "ask", "enable_user_fulf
 FIELDS: Final = frozenset(
     ["critical", "on_error", "recovery", "recovery_config", "compensate_with", *_STAGE_FIELDS]
 )
+_OF_FAILURE: Final = FIELDS - {"compensate_with"}
 _KINDS: Final = ("retry", "alternative", "ask")
 Stage = tuple[JsonObject, tuple[str | int, ...]]
 """A stage in its normal form, and where it is written inside the step."""
@@ -65,6 +66,14 @@ def read_failure_policy(step: Fields, step_id: str, kind: str, places: Places) -
         "recovery_config": settings or None,
         "compensate_with": step.step_id("compensate_with"),
     }
+
+
+def is_silent(raw: JsonObject) -> bool:
+    """Whether a step as it was sent says nothing of its failure; how it is undone is no part of it.
+
+    A normal form is never silent.
+    """
+    return all(raw.get(field) is None for field in _OF_FAILURE)
 
 
 def _own_action(step: Fields, kind: str) -> str | None:

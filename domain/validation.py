@@ -5,7 +5,8 @@ looks at what only the whole can show: the graph (`domain/step_graph.py`), the r
 conditions, the actions' settings, literal credentials (`domain/credentials.py`), the size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from domain.agent_uses import AgentUse, agents_used
@@ -41,6 +42,8 @@ class Verdict(NamedTuple):
     """The workflows that it runs; whether that is possible, only who knows the others can say."""
     agents: tuple[AgentUse, ...] = ()
     """The agents that it names; whether they exist, only who knows the registry can say."""
+    silent: Mapping[str, str] = MappingProxyType({})
+    """The agents, by id, of steps that leave it to them what is done about failure."""
 
 
 def validate(
@@ -77,6 +80,7 @@ def validate(
         _as_written(warnings, reader),
         tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in calls),
         tuple(each._replace(pointer=reader.places.written(each.pointer)) for each in agents),
+        reader.silent,
     )
 
 

@@ -108,7 +108,7 @@ async def _validate(session: Session | None, definition: DefinitionFile) -> Body
     if not isinstance(definition.value, dict):
         message = "a definition is a mapping with name, start_step and steps"
         errors = [{"pointer": "", "code": "not_an_object", "message": message}]
-        return {"valid": False, "errors": errors, "warnings": []}
+        return {"valid": False, "errors": errors, "warnings": [], "definition": None}
     if session is None:
         return check_definition(definition.value)
     answer = await session.post("/workflows/validate", definition.value)

@@ -41,6 +41,7 @@ from application.steps import (
 from application.views import ExecutionView
 from application.worker import Worker, WorkerOptions
 from application.workflows import Workflows
+from domain.agent_policy import AgentPolicy
 from domain.events import Payload, Recorded
 from domain.json_values import Json, JsonObject
 from domain.mistakes import Mistake
@@ -236,7 +237,8 @@ def handlers(deeds: Deeds) -> Sequence[StepHandler]:
 
 class AgentsInMemory:
     """A registry of agents in memory: a directory, and a caller of those of http, which answer
-    `{"from": NAME, "input": ...}` or fail when they are in `failing`.
+    `{"from": NAME, "input": ...}` or fail when they are in `failing`. Records say nothing about
+    failure but where `recoveries` has it.
     """
 
     def __init__(self, deeds: Deeds, transports: Mapping[str, str]) -> None:
@@ -244,6 +246,7 @@ class AgentsInMemory:
         self.by_name = dict(transports)
         self.inactive: set[str] = set()
         self.failing: set[str] = set()
+        self.recoveries: dict[str, AgentPolicy] = {}
 
     async def unknown(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
         del workspace_id
@@ -254,6 +257,12 @@ class AgentsInMemory:
     async def transports(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
         del workspace_id
         return {name: self.by_name[name] for name in names if name in self.by_name}
+
+    async def policies(
+        self, workspace_id: str, names: Collection[str]
+    ) -> Mapping[str, AgentPolicy]:
+        del workspace_id
+        return {name: self.recoveries[name] for name in names if name in self.recoveries}
 
     async def call(self, name: str, config: JsonObject, context: StepContext) -> StepOutcome:
         self.deeds.begin(f"agent:{name}", context)

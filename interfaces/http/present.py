@@ -126,6 +126,7 @@ def verdict_body(verdict: Verdict) -> Body:
         "valid": not verdict.mistakes,
         "errors": remarks(verdict.mistakes),
         "warnings": remarks(verdict.warnings),
+        "definition": None if verdict.mistakes else verdict.normalised,
     }
 
 

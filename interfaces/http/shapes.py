@@ -284,11 +284,14 @@ class RegistryEntryShape(BaseModel):
 
 
 class VerdictShape(BaseModel):
-    """What publishing would say."""
+    """What publishing would say. `definition` is what it would store beside what was sent: with all
+    defaults, and what the agents' records say of failure; null when it is not valid.
+    """
 
     valid: bool
     errors: list[MistakeShape]
     warnings: list[MistakeShape]
+    definition: dict[str, Any] | None
 
 
 class BatchAnswer(BaseModel):
@@ -412,7 +415,12 @@ AGENT_MEMBERS: Final[JsonObject] = {
         "properties": {
             "on_failure": {"enum": list(ON_FAILURE), "default": "RETRY"},
             "fallback_agent": {"type": ["string", "null"]},
-            "max_retries": _whole(0, RETRIES_MAX, 3),
+            "max_retries": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": RETRIES_MAX,
+                "description": "That of `retry_config`, or left out.",
+            },
         },
     },
 }

@@ -149,6 +149,7 @@ async def test_the_older_names_at_the_root_mask_credentials(client: Client) -> N
         **SCORER,
         "auth_type": "apikey",
         "auth_config": {"key": CANARY, "header_name": "X-Scorer-Key"},
+        "retry_config": {"max_retries": 1},
         "recovery": {"on_failure": "FALLBACK", "fallback_agent": "other", "max_retries": 1},
     }
     await client.post("/agents", described)
@@ -160,7 +161,7 @@ async def test_the_older_names_at_the_root_mask_credentials(client: Client) -> N
         "auth_config": {"type": "apikey", "key": "***", "header": "X-Scorer-Key"},
         "timeout": 30_000,
         "retry_config": {
-            "max_retries": 3,
+            "max_retries": 1,
             "initial_delay_ms": 1000,
             "max_delay_ms": 30000,
             "backoff_multiplier": 2.0,
