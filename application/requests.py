@@ -27,9 +27,9 @@ from domain.agent_names import KAFKA
 from domain.decisions import Request
 from domain.definition import count_steps
 from domain.definition_reader import Mistake
-from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
 from domain.dispatching import fail_dispatch
 from domain.draft import Draft
+from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
 from domain.events import Event, Requested
 from domain.execution import ExecutionState
 from domain.forking import fork

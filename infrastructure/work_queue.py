@@ -73,11 +73,11 @@ UPDATE work_queue SET lease_owner = %(worker)s, lease_until = flowledger_now() +
 WHERE execution_id = %(id)s AND lease_owner IS NULL
     AND (ready_at <= flowledger_now() OR ready_at = {NOTHING_DUE})
 RETURNING execution_id, epoch, version
-"""
+"""  # noqa: S608 - a constant
 _PG_MAKE_READY = f"""
 UPDATE work_queue SET ready_at = flowledger_now()
 WHERE execution_id = %s AND lease_owner IS NULL AND ready_at = {NOTHING_DUE}
-"""
+"""  # noqa: S608 - a constant
 _PG_NEXT_DUE = """
 SELECT least(
     (SELECT min(l.ready_at) FROM generate_series(0, 9) AS p(level), LATERAL (
