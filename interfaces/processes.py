@@ -150,8 +150,9 @@ class Services:
         self.publisher: MessagePublisher | None = None
         if settings.kafka_brokers:
             self.publisher = open_publisher(settings)
-        away = None if self.publisher is None else away(self.publisher)
-        over_kafka = away if settings.start == "kafka" else None
+        over_kafka = None
+        if self.publisher is not None and settings.start == "kafka":
+            over_kafka = away(self.publisher)
         self.requests = Requests(
             self.ledger, self.workflows, runner, schemas, rules, over_kafka=over_kafka
         )
