@@ -87,6 +87,7 @@ class Incoming:
             fingerprint=message_id,
         )
         with _poison():
+            await self._ledger.find(self._workspace, wanted.run_id)
             try:
                 await self._control.cancel(caller, wanted.run_id, wanted.reason)
             except StateConflict:

@@ -166,18 +166,17 @@ class Services:
         self.relay: Relay | None = None
         self._relay_log: LedgerRelayLog | None = None
         if self.publisher is not None:
-            projected = projection_store(settings, store, relay=True)
-            self._relay_log = relay_log(projected, store.health)
-            if alone:
-                self.relay = make_relay(
-                    settings,
-                    self._relay_log,
-                    self.publisher,
-                    self.dead_letters,
-                    store.clock,
-                    report,
-                )
+            self._set_up_relay(self.publisher, leads=alone)
         self._outbound = outbound
+
+    def _set_up_relay(self, publisher: MessagePublisher, *, leads: bool) -> None:
+        store, settings = self.store, self.settings
+        log = relay_log(projection_store(settings, store, relay=True), store.health)
+        self._relay_log = log
+        if leads:
+            self.relay = make_relay(
+                settings, log, publisher, self.dead_letters, store.clock, report
+            )
 
     async def start(self) -> None:
         """Begin to watch, to project and to work."""
