@@ -1,9 +1,10 @@
-# One image for every kind of process; the command says which: serve, api, worker or projector.
+# One image for every kind of process; the command says which: serve, api,
+# worker, projector, consumer or bridge.
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/flowledger
-COPY requirements/run.txt requirements/run.txt
-RUN /opt/flowledger/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt
+COPY requirements/image.txt requirements/image.txt
+RUN /opt/flowledger/bin/pip install --no-cache-dir --require-hashes -r requirements/image.txt
 COPY . .
 RUN /opt/flowledger/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 

@@ -76,6 +76,7 @@ lock: export UV_PYTHON_DOWNLOADS = never
 lock: $(V)/.dev ## solve the locked requirements anew (UPGRADE=1 takes the newest releases)
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --group build -c requirements/dev.txt -o requirements/run.txt
+	$(LOCK) pyproject.toml --extra kafka --group build -c requirements/dev.txt -o requirements/image.txt
 
 clean: ## remove the environment, caches and the demo's files
 	rm -rf $(V) var build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,7 +4,7 @@ The facts (`ExecutionRequest` and the others) say what a message means; what it 
 way is the business of the interfaces, which read and write them.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -56,12 +56,17 @@ class Topics(Struct, frozen=True, kw_only=True):
 
 
 class ExecutionRequest(Struct, frozen=True, kw_only=True):
-    """Somebody wants a plan to run as `run_id`."""
+    """Somebody wants a plan to run as `run_id`.
+
+    `plan` None: the workflow that `workflow_id` names, or what a row of that run says. `input`
+    None: the message has none.
+    """
 
     run_id: str
-    plan: JsonObject
-    input: JsonObject
+    plan: JsonObject | None
+    input: JsonObject | None
     at: datetime | None
+    workflow_id: str | None = None
 
 
 class CancellationRequest(Struct, frozen=True, kw_only=True):
@@ -82,10 +87,14 @@ class AgentTask(Struct, frozen=True, kw_only=True):
     input: JsonObject
     correlation_id: str
     at: datetime | None
+    idempotency_key: str | None = None
+    """The same for all tries of the step, where the sender tells it."""
 
 
 class AgentResult(Struct, frozen=True, kw_only=True):
-    """What came of a task; `error_message` is set when it did not succeed."""
+    """What came of a task; `error_message` is set when it did not succeed, with what is known of
+    the error besides.
+    """
 
     run_id: str
     task_id: str
@@ -94,6 +103,9 @@ class AgentResult(Struct, frozen=True, kw_only=True):
     correlation_id: str
     error_message: str | None
     at: datetime | None
+    error_code: str = "agent_failed"
+    error_class: str = "unknown"
+    retryable: bool = True
 
 
 class MonitoringUpdate(Struct, frozen=True, kw_only=True):
@@ -186,6 +198,9 @@ class MessageReceiver(Protocol):
 
     async def stop(self) -> None:
         """Let handlers end what they do, within bounds; the rest comes again at another start."""
+
+    def lag(self) -> Mapping[str, int]:
+        """By topic, the messages that are here or were announced, and are not handled."""
 
     def health(self) -> TransportHealth:
         """As far as is known without asking; answers at once."""

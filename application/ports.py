@@ -34,22 +34,23 @@ class Clock(Protocol):
 class Enqueue(Struct, frozen=True):
     """(a) A request or a retry: the execution has work from `ready_at` on.
 
-    `lease` hands it to this process's worker at once.
+    `ready_at` None: it has none until somebody makes it ready. `lease` hands it to this process's
+    worker at once.
     """
 
     workspace_id: str
     priority: int
-    ready_at: datetime
+    ready_at: datetime | None
     lease: bool
 
 
 class Touch(Struct, frozen=True):
-    """(b) Somebody without the lease wrote: the row's version moves and it is ready now.
+    """(b) Somebody without the lease wrote: the row's version moves and it is ready then.
 
-    The lease stays.
+    `ready_at` None: not earlier than before. The lease stays.
     """
 
-    ready_at: datetime
+    ready_at: datetime | None
 
 
 class Progress(Struct, frozen=True):
@@ -238,6 +239,19 @@ class WorkQueue(Protocol):
 
     async def statistics(self) -> QueueStatistics:
         """Figures for operators."""
+
+
+class NamedStarts(Protocol):
+    """The queue for one who was told which execution to start. Raises StoreUnavailable."""
+
+    async def claim_named(self, execution_id: UUID) -> Claim | None:
+        """Lease this row if nobody has it and it is not put off to a later time; None else."""
+
+    async def make_ready(self, execution_id: UUID) -> bool:
+        """Let any worker claim this row if nobody has it and nothing is due in it by itself.
+
+        False when that is not so, or there is no such row.
+        """
 
 
 class ChangeFeed(Protocol):

@@ -9,6 +9,7 @@ from application.messages import (
     WHOLE_RUN,
     AgentTask,
     CancellationRequest,
+    ExecutionRequest,
     Fact,
     MonitoringUpdate,
 )
@@ -22,16 +23,18 @@ from domain.events import (
     Completed,
     Event,
     Failed,
+    Requested,
     StepCompleted,
     StepFailed,
     StepSettled,
     StepStarted,
     TaskDispatched,
 )
-from domain.json_values import Json
+from domain.json_values import Json, JsonObject
 from domain.lifecycle import COMPLETED
 
 NAMES_KEPT_MAX: Final = 20_000
+PLANS_KEPT_MAX: Final = 200
 _Step = StepStarted | StepCompleted | StepFailed | StepSettled
 _Try = tuple[UUID, str, int, int]
 
@@ -45,6 +48,9 @@ class Earlier(Protocol):
     async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
         """The input that a try began with."""
 
+    async def published(self, workflow: UUID, number: int) -> JsonObject:
+        """A version of a workflow, as it was sent."""
+
 
 class Telling:
     """Turns events into facts, in their order."""
@@ -54,6 +60,7 @@ class Telling:
         self._names: OrderedDict[UUID, str] = OrderedDict()
         self._inputs: dict[_Try, Json] = {}
         """Of the agents' tries that began in this batch."""
+        self._plans: OrderedDict[tuple[UUID, int], JsonObject] = OrderedDict()
 
     async def facts(self, events: Sequence[Event]) -> list[tuple[Event, Fact]]:
         """What others are told of a batch of events."""
@@ -62,6 +69,8 @@ class Telling:
 
     async def _told(self, event: Event) -> Sequence[Fact]:
         match event.data:
+            case Requested() as requested:
+                return [await self._request(event, requested)] if _over_kafka(requested) else ()
             case TaskDispatched() as task:
                 return [await self._task(event, task)] if task.transport == KAFKA else ()
             case CancelRequested(reason=reason):
@@ -90,6 +99,31 @@ class Telling:
             case _:
                 return [await self._step(event, step, "COMPLETED")]
 
+    async def _request(self, event: Event, requested: Requested) -> ExecutionRequest:
+        plan = requested.definition
+        if plan is None:
+            plan = await self._published(requested.definition_id, requested.workflow_version)
+        named: JsonObject = {
+            "workflow_id": requested.workflow_id,
+            "name": requested.workflow_name,
+            "version": str(requested.workflow_version),
+        }
+        return ExecutionRequest(
+            run_id=await self._run_id(event),
+            plan={**plan, **named},
+            input=requested.input,
+            at=event.meta.at,
+        )
+
+    async def _published(self, workflow: UUID, number: int) -> JsonObject:
+        key = (workflow, number)
+        known = self._plans.get(key)
+        if known is None:
+            known = self._plans[key] = await self._earlier.published(workflow, number)
+            if len(self._plans) > PLANS_KEPT_MAX:
+                self._plans.popitem(last=False)
+        return known
+
     async def _task(self, event: Event, task: TaskDispatched) -> AgentTask:
         key = _try(event, task)
         given = self._inputs[key] if key in self._inputs else await self._earlier.input_of(*key)
@@ -100,6 +134,7 @@ class Telling:
             input=given if isinstance(given, dict) else {"value": given},
             correlation_id=task.correlation_id,
             at=event.meta.at,
+            idempotency_key=f"{event.execution_id}:{task.attempt}:{task.path}",
         )
 
     async def _step(
@@ -162,6 +197,10 @@ class Telling:
         if len(self._names) > NAMES_KEPT_MAX:
             self._names.popitem(last=False)
         return name
+
+
+def _over_kafka(requested: Requested) -> bool:
+    return requested.starts_by == KAFKA
 
 
 def _try(event: Event, step: _Step | TaskDispatched) -> _Try:

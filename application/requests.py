@@ -1,11 +1,13 @@
 """Start executions: of a published workflow, of a definition in the request, of another's step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
+
+from msgspec import structs
 
 from application.callers import Answer, Caller
 from application.ledger import TRIES, Entry, Ledger, not_ready, outcome_unknown
@@ -21,11 +23,14 @@ from application.ports import (
 from application.views import summarise
 from application.workflows import Workflows
 from domain import decisions
+from domain.agent_names import KAFKA
 from domain.decisions import Request
 from domain.definition import count_steps
 from domain.definition_reader import Mistake
+from domain.dispatching import fail_dispatch
+from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
-from domain.events import Event
+from domain.events import Event, Requested
 from domain.execution import ExecutionState
 from domain.forking import fork
 from domain.json_values import Json, JsonObject, sha256_of
@@ -108,12 +113,17 @@ class Requests:
         runner: Runner,
         schemas: InputSchemas,
         rules: RecoveryRules = DEFAULT_RULES,
+        over_kafka: Callable[[], str | None] | None = None,
     ) -> None:
+        """`over_kafka`: executions start when their request comes back from Kafka; it says why
+        none can be sent now, as far as is known. None: the next worker starts them.
+        """
         self._ledger = ledger
         self._workflows = workflows
         self._runner = runner
         self._schemas = schemas
         self._rules = rules
+        self._over_kafka = over_kafka
 
     async def execute(
         self,
@@ -122,8 +132,12 @@ class Requests:
         options: ExecuteOptions,
         *,
         version: int | None = None,
+        execution_id: UUID | None = None,
     ) -> Answer:
-        """Request an execution of a published workflow; PENDING and durable when this returns."""
+        """Request an execution of a published workflow; PENDING and durable when this returns.
+
+        `execution_id` is given by who computes it; asked again with it, this answers the same.
+        """
         state, number = await self._workflows.find(caller.workspace_id, workflow_ref)
         if state.status != "active" or (version or 1) > len(state.versions):
             state, number = await self._workflows.find(
@@ -135,16 +149,25 @@ class Requests:
             )
         wanted = _of_workflow(state, version or number)
         self._check_input(state.numbered(wanted.workflow_version).definition, options)
-        return await self._request(caller, wanted, options)
+        return await self._request(caller, wanted, options, execution_id)
 
     async def execute_inline(
-        self, caller: Caller, definition: Json, options: ExecuteOptions
+        self,
+        caller: Caller,
+        definition: Json,
+        options: ExecuteOptions,
+        *,
+        workflow_id: str | None = None,
+        execution_id: UUID | None = None,
     ) -> Answer:
-        """Request an execution of a definition that is stored with it and nowhere else."""
+        """Request an execution of a definition that is stored with it and nowhere else.
+
+        `workflow_id` is shown for it. `execution_id` as in `execute`.
+        """
         normalised, _ = await self._workflows.accepted(caller.workspace_id, definition)
         digest = sha256_of(normalised)
         wanted = Request(
-            workflow_id=f"inline-{digest[:12]}",
+            workflow_id=workflow_id or f"inline-{digest[:12]}",
             workflow_name=str(normalised["name"]),
             workflow_version=0,
             definition_id=uuid5(NAMESPACE, f"inline\n{digest}"),
@@ -154,7 +177,7 @@ class Requests:
             definition=normalised,
         )
         self._check_input(normalised, options)
-        return await self._request(caller, wanted, options)
+        return await self._request(caller, wanted, options, execution_id)
 
     def _check_input(self, normalised: JsonObject, options: ExecuteOptions) -> None:
         self._check_schema(normalised["input_schema"], options.input_data)
@@ -166,15 +189,23 @@ class Requests:
         if mistakes:
             raise InvalidInput("The input does not fit the definition's input_schema.", mistakes)
 
-    async def _request(self, caller: Caller, wanted: Request, options: ExecuteOptions) -> Answer:
+    async def _request(
+        self, caller: Caller, wanted: Request, options: ExecuteOptions, execution_id: UUID | None
+    ) -> Answer:
         now = self._ledger.clock.now()
-        command_id = caller.identity(self._ledger.new_id())
-        state, event = decisions.request(
-            command_id,
-            _with_options(wanted, options, self._rules, now),
-            caller.meta(now, command_id),
-        )
-        return await self._store(caller, state, (event,))
+        command_id = execution_id or caller.identity(self._ledger.new_id())
+        wanted = _with_options(wanted, options, self._rules, now)
+        over_kafka = None if (wanted.start_at or now) > now else self._over_kafka
+        if over_kafka is not None:
+            wanted = structs.replace(wanted, starts_by=KAFKA)
+        meta = caller.meta(now, command_id)
+        state, event = decisions.request(command_id, wanted, meta)
+        problem = None if over_kafka is None else over_kafka()
+        if problem is None:
+            return await self._store(caller, state, (event,))
+        draft = Draft(state, meta)
+        fail_dispatch(draft, problem)
+        return await self._store(caller, draft.state, (event, *draft.events))
 
     async def fork(
         self,
@@ -240,8 +271,12 @@ async def start(
     None when the id is taken. Raises NotReady, also when no answer came.
     """
     execution_id = state.id
-    ready_at = state.start_at or state.created_at
-    lease = ready_at <= state.created_at and runner.reserve(execution_id)
+    ready_at: datetime | None = state.start_at or state.created_at
+    requested = events[0].data
+    if isinstance(requested, Requested) and requested.starts_by == KAFKA:
+        ready_at = None
+    due_now = ready_at is not None and ready_at <= state.created_at
+    lease = due_now and runner.reserve(execution_id)
     enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
     done: Appended | None = None
     try:

@@ -139,9 +139,7 @@ class Worker:
         """Keep a slot for an execution that this process is about to append; False when there is
         no room.
         """
-        if self._stopping or not self._loops or len(self._runs) >= self._options.slots:
-            return False
-        if execution_id in self._runs:
+        if not self.has_room or execution_id in self._runs:
             return False
         self._runs[execution_id] = Run(execution_id, 0, self._clock.now())
         return True
@@ -164,6 +162,15 @@ class Worker:
         run.epoch, run.entry, run.expected = epoch, entry, entry.state.version
         run.since = self._clock.now()
         self.spawn(run, self._driver.drive(run))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free for one more execution."""
+        return not self._stopping and bool(self._loops) and len(self._runs) < self._options.slots
+
+    def take(self, claim: Claim, asked_at: datetime) -> None:
+        """Run an execution that was claimed by its name; the lease was asked for at `asked_at`."""
+        self._begin(claim, asked_at)
 
     @asynccontextmanager
     async def paused(self, execution_id: UUID) -> AsyncIterator[None]:

@@ -59,6 +59,7 @@ class Request(Struct, frozen=True, kw_only=True):
     definition: JsonObject | None = None
     recovery: RecoveryConfig | None = None
     parent: Parent | None = None
+    starts_by: str = "queue"
 
 
 class Outcome(Struct, frozen=True):
@@ -93,6 +94,7 @@ def request(execution_id: UUID, wanted: Request, meta: ev.Meta) -> tuple[Executi
         input=wanted.input,
         recovery=None if wanted.recovery is None else config_as_json(wanted.recovery),
         parent=None if wanted.parent is None else to_builtins(wanted.parent),
+        starts_by=wanted.starts_by,
     )
     event = ev.Event(execution_id, 1, meta, data)
     return evolve(None, event), event

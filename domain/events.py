@@ -133,6 +133,8 @@ class Requested(Payload, frozen=True):
     """RecoveryConfig, complete; None when neither the request nor the server has one."""
     parent: JsonObject | None = None
     """`execution_id, path, attempt, try_no, depth, wait`: whose sub_workflow step this runs for."""
+    starts_by: str = "queue"
+    """`kafka`: whoever receives its request from there starts it; else the next worker."""
 
 
 class Started(Payload, frozen=True):

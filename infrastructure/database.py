@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import QueuePool
 
-from application.ports import Overloaded, StoreUnavailable, WorkQueue
+from application.ports import NamedStarts, Overloaded, StoreUnavailable, WorkQueue
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.change_feed import LogChangeFeed, PostgresSignals
 from infrastructure.clock import DatabaseClock, system_microseconds
@@ -99,6 +99,10 @@ class Upkeep:
         await asyncio.to_thread(self._resources.close)
 
 
+class StoreQueue(WorkQueue, NamedStarts, Protocol):
+    """All that the queue of a store does."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Store:
     """The open store of one process. `start` it in the event loop, `close` it there at the end."""
@@ -109,7 +113,7 @@ class Store:
     """The same for those who only look, however many they are."""
     query_threads: StoreThreads
     health: StoreHealth
-    queue: WorkQueue
+    queue: StoreQueue
     feed: LogChangeFeed
     clock: DatabaseClock
     open_engine: Callable[[], Engine]

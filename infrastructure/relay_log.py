@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from application.relay import CheckpointMoved
-from domain.events import Recorded, StepStarted
-from domain.json_values import Json
+from domain.events import Recorded, StepStarted, WorkflowPublished
+from domain.json_values import Json, JsonObject
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.log_reading import NO_LIMIT, LogReading
 from infrastructure.projections.sessions import ProjectionStore, Session
@@ -100,18 +100,29 @@ class LedgerRelayLog:
             version = page[-1].event.version
         raise LookupError(f"{execution_id}: nothing says how {path} began")
 
-    async def _page(self, execution_id: UUID, version: int) -> Sequence[Recorded]:
-        """The next events of an execution after a version."""
+    async def published(self, workflow: UUID, number: int) -> JsonObject:
+        """See RelayLog."""
+        version = 0
+        while page := await self._page(workflow, version):
+            for recorded in page:
+                data = recorded.event.data
+                if isinstance(data, WorkflowPublished) and data.number == number:
+                    return data.source
+            version = page[-1].event.version
+        raise LookupError(f"workflow {workflow}: nothing says what its version {number} is")
+
+    async def _page(self, stream: UUID, version: int) -> Sequence[Recorded]:
+        """The next events of a stream after a version."""
         found = await self._read(
             lambda session: LogReading(session, self._codec).by_stream(
-                execution_id, version, NO_LIMIT, EVENTS_MAX
+                stream, version, NO_LIMIT, EVENTS_MAX
             )
         )
         page: list[Recorded] = []
         for each in found:
             if not isinstance(each, Recorded):
                 raise each.error
-            if each.event.execution_id != execution_id:
+            if each.event.execution_id != stream:
                 break  # the next stream
             page.append(each)
         return page

@@ -143,6 +143,24 @@ class Settings(BaseSettings):
         "execution-consumer-group",
         description="Consumer group that shares the requests from outside.",
     )
+    kafka_bridge_group_id: str = Field(
+        "flowledger-bridge", description="Consumer group of the bridges that call agents."
+    )
+    start: Literal["queue", "kafka"] = Field(
+        "queue",
+        description="Who starts what is asked for over REST: the next worker, or the consumer that "
+        "receives its request over Kafka.",
+    )
+    bridge_calls: int = Field(
+        100, ge=1, le=10_000, description="Agents that a bridge calls at a time."
+    )
+    bridge_retries: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="How often a bridge itself calls again after a failure that may pass; 0 where "
+        "Flowledger sends the tasks, as its steps say how they are tried again.",
+    )
     kafka_execution_topic: str = Field(
         "workflow.execution.requests", description="Topic of requests to execute a plan."
     )
@@ -178,6 +196,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "FLOWLEDGER_DRAIN_SECONDS + FLOWLEDGER_GRACE_SECONDS is at most "
                 f"{STOP_SECONDS_MAX}, so that a stop takes less than 30 s"
+            )
+        if self.start == "kafka" and not self.kafka_brokers:
+            raise ValueError(
+                "FLOWLEDGER_START=kafka needs FLOWLEDGER_KAFKA_BROKERS; set it, or leave START out"
             )
         return self
 

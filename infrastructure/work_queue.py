@@ -67,6 +67,17 @@ FROM (
 ) mine
 WHERE q.execution_id = mine.execution_id
 """
+_PG_CLAIM_NAMED = f"""
+UPDATE work_queue SET lease_owner = %(worker)s, lease_until = flowledger_now() + %(lease)s,
+    epoch = nextval('flowledger_epoch'), woken = false
+WHERE execution_id = %(id)s AND lease_owner IS NULL
+    AND (ready_at <= flowledger_now() OR ready_at = {NOTHING_DUE})
+RETURNING execution_id, epoch, version
+"""  # noqa: S608 - a constant
+_PG_MAKE_READY = f"""
+UPDATE work_queue SET ready_at = flowledger_now()
+WHERE execution_id = %s AND lease_owner IS NULL AND ready_at = {NOTHING_DUE}
+"""  # noqa: S608 - a constant
 _PG_NEXT_DUE = """
 SELECT least(
     (SELECT min(l.ready_at) FROM generate_series(0, 9) AS p(level), LATERAL (
@@ -145,6 +156,16 @@ class PostgresWorkQueue:
         while await self._changed(_PG_RELEASE_ALL, (self._worker,)):
             continue
 
+    async def claim_named(self, execution_id: UUID) -> Claim | None:
+        """See `application.ports.NamedStarts.claim_named`."""
+        parameters = {"worker": self._worker, "lease": self._lease, "id": execution_id}
+        rows = await self._rows(_PG_CLAIM_NAMED, parameters)
+        return Claim(*rows[0]) if rows else None
+
+    async def make_ready(self, execution_id: UUID) -> bool:
+        """See `application.ports.NamedStarts.make_ready`."""
+        return await self._changed(_PG_MAKE_READY, (execution_id,)) == 1
+
     async def next_due(self) -> datetime | None:
         """See `application.ports.WorkQueue.next_due`."""
         return _due((await self._rows(_PG_NEXT_DUE, ()))[0][0])
@@ -204,6 +225,15 @@ UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, deliveries = 
     woken = 0
 WHERE execution_id = ?
 """
+_LITE_CLAIM_NAMED = """
+UPDATE work_queue SET lease_owner = ?, lease_until = ?, epoch = ?, woken = 0
+WHERE execution_id = ? AND lease_owner IS NULL AND (ready_at <= ? OR ready_at = ?)
+RETURNING version
+"""
+_LITE_MAKE_READY = (
+    "UPDATE work_queue SET ready_at = ?"
+    " WHERE execution_id = ? AND lease_owner IS NULL AND ready_at = ?"
+)
 _LITE_STATISTICS = """
 SELECT count(*),
     coalesce(sum(lease_until <= :now AND (ready_at <= :now OR lease_owner IS NOT NULL)), 0),
@@ -261,6 +291,15 @@ class SQLiteWorkQueue:
         )
         await self._run(lambda c: c.execute(statement, (self._now(), self._worker)).rowcount)
 
+    async def claim_named(self, execution_id: UUID) -> Claim | None:
+        """See `application.ports.NamedStarts.claim_named`."""
+        return await self._run(lambda connection: self._claim_named(connection, execution_id))
+
+    async def make_ready(self, execution_id: UUID) -> bool:
+        """See `application.ports.NamedStarts.make_ready`."""
+        values = (self._now(), execution_id.hex, NOTHING_DUE)
+        return await self._run(lambda c: c.execute(_LITE_MAKE_READY, values).rowcount == 1)
+
     async def next_due(self) -> datetime | None:
         """See `application.ports.WorkQueue.next_due`."""
         return _due(await self._run(self._next_due))
@@ -314,6 +353,15 @@ class SQLiteWorkQueue:
         return [
             Claim(UUID(hex=row[0]), epoch, row[1]) for epoch, row in zip(epochs, rows, strict=True)
         ]
+
+    def _claim_named(self, connection: sqlite3.Connection, execution_id: UUID) -> Claim | None:
+        now = self._now()
+        (epoch,) = draw_epochs(connection, 1)
+        until, row = now + self._lease, execution_id.hex
+        found = connection.execute(
+            _LITE_CLAIM_NAMED, (self._worker, until, epoch, row, now, NOTHING_DUE)
+        ).fetchone()
+        return None if found is None else Claim(execution_id, epoch, found[0])
 
     def _renew(self, connection: sqlite3.Connection) -> list[Claim]:
         rows = connection.execute(

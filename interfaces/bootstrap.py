@@ -33,6 +33,7 @@ from infrastructure.projections.verification import Verdict, verify
 from infrastructure.sealing import make_key
 from infrastructure.settings import Settings, environment
 from infrastructure.small_tables import open_small_tables
+from interfaces.kafka_processes import BridgeProcess, ConsumerProcess
 from interfaces.processes import (
     CheckResult,
     Observation,
@@ -57,6 +58,8 @@ __all__ = [
     "make_key",
     "migrate",
     "open_api",
+    "open_bridge",
+    "open_consumer",
     "open_projector",
     "open_services",
     "open_worker",
@@ -98,6 +101,43 @@ async def open_worker(settings: Settings) -> WorkerProcess:
     process = WorkerProcess(settings, _open_store(settings), outbound, actions, rules, secrets)
     await process.start()
     return process
+
+
+async def open_consumer(settings: Settings) -> ConsumerProcess:
+    """A worker that takes messages. Raises as `open_worker` does, and KafkaMissing,
+    BadKafkaSettings.
+    """
+    _shared_address(settings, "consumer")
+    _require_brokers(settings, "consumer")
+    await _migrate_empty(settings)
+    outbound = Outbound(settings.allow)
+    secrets = _secrets(settings)
+    actions = _actions(settings, outbound, secrets)
+    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
+    process = ConsumerProcess(settings, _open_store(settings), outbound, actions, rules, secrets)
+    await process.start()
+    return process
+
+
+async def open_bridge(settings: Settings) -> BridgeProcess:
+    """A process that calls agents for the tasks of a topic. Raises UnsafeStore, BadAddress,
+    StoreUnavailable, NeedsPostgres, SecretsUnreadable, KafkaMissing, BadKafkaSettings.
+    """
+    _shared_address(settings, "bridge")
+    _require_brokers(settings, "bridge")
+    await _migrate_empty(settings)
+    settings.keys  # noqa: B018 - a bad one is told before anything is opened
+    outbound, secrets = Outbound(settings.allow), _secrets(settings)
+    process = BridgeProcess(settings, _open_store(settings), outbound, secrets)
+    await process.start()
+    return process
+
+
+def _require_brokers(settings: Settings, kind: str) -> None:
+    if not settings.kafka_brokers:
+        raise ValueError(
+            f"`flowledger {kind}` receives from Kafka; set FLOWLEDGER_KAFKA_BROKERS=host:port"
+        )
 
 
 async def open_projector(settings: Settings) -> ProjectorProcess:

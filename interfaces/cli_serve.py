@@ -1,5 +1,6 @@
 """The commands that run until they are stopped: `serve` does everything in one process; `api`,
-`worker` and `projector` each do a part, beside others on one PostgreSQL database.
+`worker`, `projector`, `consumer` and `bridge` each do a part, beside others on one PostgreSQL
+database.
 """
 
 import ipaddress
@@ -166,6 +167,66 @@ def projector(
     from interfaces.bootstrap import open_projector
 
     _work(settings, open_projector, "projector", as_json=as_json)
+
+
+def consumer(
+    database: Database = None,
+    worker_slots: Annotated[
+        int | None, typer.Option(min=1, help="Executions at a time [100].")
+    ] = None,
+    lease_seconds: Lease = None,
+    heartbeat_seconds: Heartbeat = None,
+    fence_seconds: Fence = None,
+    grace_seconds: Grace = None,
+    host: Host = None,
+    health_port: HealthPort = None,
+    no_auth: NoAuth = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take requests, cancellations and agents' results from Kafka, and run executions.
+
+    A worker that also receives; start as many as needed, Kafka shares the messages out among them.
+    FLOWLEDGER_KAFKA_BROKERS says where Kafka is. Otherwise as `worker`.
+    """
+    settings = _settings(
+        database,
+        worker_slots=worker_slots,
+        lease_seconds=lease_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+        fence_seconds=fence_seconds,
+        grace_seconds=grace_seconds,
+        host=host,
+        health_port=health_port,
+        no_auth=no_auth or None,
+    )
+    if not settings.worker_slots:
+        raise CommandFailed(ExitCode.INVALID, "A consumer needs slots: --worker-slots.")
+    from interfaces.bootstrap import open_consumer
+
+    _work(settings, open_consumer, "consumer", as_json=as_json)
+
+
+def bridge(
+    database: Database = None,
+    calls: Annotated[
+        int | None, typer.Option(min=1, help="Agents that are called at a time [100].")
+    ] = None,
+    host: Host = None,
+    health_port: HealthPort = None,
+    no_auth: NoAuth = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take agents' tasks from Kafka, call the agents over HTTP, send back what came of it.
+
+    Start as many as needed. FLOWLEDGER_KAFKA_BROKERS says where Kafka is; with
+    FLOWLEDGER_AGENT_TRANSPORT=kafka the engine leaves all calls of agents to it.
+    """
+    settings = _settings(
+        database, bridge_calls=calls, host=host, health_port=health_port, no_auth=no_auth or None
+    )
+    from interfaces.bootstrap import open_bridge
+
+    _work(settings, open_bridge, "bridge", as_json=as_json)
 
 
 def _settings(database: str | None, **given: Any) -> "Settings":  # values of any setting

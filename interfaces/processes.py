@@ -17,10 +17,10 @@ from application.control import Control
 from application.dead_letters import DeadLetterOffice
 from application.history import History
 from application.ledger import Ledger
-from application.messages import DeadLetters, MessagePublisher
-from application.ports import Clock, Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
+from application.messages import MessagePublisher
+from application.ports import Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
 from application.reads import ProjectionView, Reads
-from application.relay import Relay, RelayHealth
+from application.relay import Relay
 from application.requests import NoRunner, Requests, Runner
 from application.stuck import StuckExecutions
 from application.worker import Worker, WorkerOptions
@@ -36,7 +36,7 @@ from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.following import open_follower
 from infrastructure.graphviz_svg import GraphvizSvg
 from infrastructure.input_schema import JsonSchemas
-from infrastructure.kafka.opening import kafka_topics, open_publisher
+from infrastructure.kafka.opening import open_publisher
 from infrastructure.projections.postgres_store import (
     LEADER_LOCK,
     RELAY_LOCK,
@@ -50,7 +50,7 @@ from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from infrastructure.store_health import CALLS_WAITING_MAX, StoreHealth, StoreThreads
 from interfaces.agent_parts import AgentParts
-from interfaces.kafka.shapes import Shapes
+from interfaces.kafka_parts import away, make_relay, relay_log, sending
 
 CHECK_SECONDS: Final = 1.0
 LOG: Final = logging.getLogger("flowledger")
@@ -83,6 +83,10 @@ class Observation:
     """By agent and what became of them."""
     agent_breakers: Mapping[BreakerKey, str] | None = None
     """States, as this process last saw them."""
+    messages: Mapping[tuple[str, str], int] | None = None
+    """Received ones, by topic and what became of them."""
+    message_lag: Mapping[str, int] | None = None
+    """By topic, those of this process's partitions that are not handled."""
 
 
 class Process(Protocol):
@@ -143,27 +147,36 @@ class Services:
         if alone and settings.worker_slots:
             self.worker = _worker(settings, store, self.ledger, self.workflows, actions, rules)
         runner: Runner = self.worker or NoRunner()
-        self.requests = Requests(self.ledger, self.workflows, runner, schemas, rules)
+        self.publisher: MessagePublisher | None = None
+        if settings.kafka_brokers:
+            self.publisher = open_publisher(settings)
+        over_kafka = None
+        if self.publisher is not None and settings.start == "kafka":
+            over_kafka = away(self.publisher)
+        self.requests = Requests(
+            self.ledger, self.workflows, runner, schemas, rules, over_kafka=over_kafka
+        )
         self.control = Control(self.ledger, self.workflows, runner, rules)
         reading = self.ledger.reading(store.queries)
         self.history = History(reading, self.workflows, store.feed)
         self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)
         self.svg = GraphvizSvg.installed()
-        self.publisher: MessagePublisher | None = None
-        if settings.kafka_brokers:
-            self.publisher = open_publisher(settings)
         self._letters = dead_letter_table(settings, store)
         self.dead_letters = DeadLetterOffice(self._letters, store.clock, self.publisher)
         self.relay: Relay | None = None
         self._relay_log: LedgerRelayLog | None = None
         if self.publisher is not None:
-            projected = projection_store(settings, store, relay=True)
-            self._relay_log = _relay_log(projected, store.health)
-            if alone:
-                self.relay = _relay(
-                    settings, self._relay_log, self.publisher, self.dead_letters, store.clock
-                )
+            self._set_up_relay(self.publisher, leads=alone)
         self._outbound = outbound
+
+    def _set_up_relay(self, publisher: MessagePublisher, *, leads: bool) -> None:
+        store, settings = self.store, self.settings
+        log = relay_log(projection_store(settings, store, relay=True), store.health)
+        self._relay_log = log
+        if leads:
+            self.relay = make_relay(
+                settings, log, publisher, self.dead_letters, store.clock, report
+            )
 
     async def start(self) -> None:
         """Begin to watch, to project and to work."""
@@ -210,11 +223,11 @@ class Services:
 
     async def checks(self) -> dict[str, CheckResult]:
         """The store answers, leases are renewed, it is not about to stop."""
-        checks = await _common_checks(self.store.ping, draining=self.draining)
+        checks = await common_checks(self.store.ping, draining=self.draining)
         if self.worker is not None:
             checks["worker"] = _leases(self.worker)
         if self.relay is not None:
-            checks["kafka"] = _sends(self.relay.health())
+            checks["kafka"] = _sends(self.relay)
         return checks
 
     async def observe(self) -> Observation:
@@ -250,10 +263,10 @@ class WorkerProcess:
         rules: RecoveryRules,
         secrets: Secrets,
     ) -> None:
-        ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
+        self.ledger = Ledger(store.log, store.clock, uuid7, settings.cache_bytes)
         self.agent_parts = AgentParts(settings, store, outbound, secrets)
         actions = actions.calling(self.agent_parts.caller)
-        workflows = Workflows(
+        self.workflows = Workflows(
             store.log,
             store.clock,
             uuid7,
@@ -262,7 +275,7 @@ class WorkerProcess:
             self.agent_parts.agents,
         )
         self.draining = False
-        self.worker = _worker(settings, store, ledger, workflows, actions, rules)
+        self.worker = _worker(settings, store, self.ledger, self.workflows, actions, rules)
         self._store = store
         self._outbound = outbound
         self._settings = settings
@@ -272,7 +285,7 @@ class WorkerProcess:
         await self._store.start()
         if self._settings.kafka_brokers:
             projected = projection_store(self._settings, self._store, relay=True)
-            log = _relay_log(projected, self._store.health)
+            log = relay_log(projected, self._store.health)
             try:
                 await log.begin()
             finally:
@@ -289,7 +302,7 @@ class WorkerProcess:
 
     async def checks(self) -> dict[str, CheckResult]:
         """The store answers, leases are renewed, it is not about to stop."""
-        checks = await _common_checks(self._store.ping, draining=self.draining)
+        checks = await common_checks(self._store.ping, draining=self.draining)
         return checks | {"worker": _leases(self.worker)}
 
     async def observe(self) -> Observation:
@@ -325,9 +338,9 @@ class ProjectorProcess:
             health, clock = self.follower.health, self.follower.clock
             self._publisher = open_publisher(settings)
             self._letters = _dead_letters(PostgresProjectionStore(address.dsn), health)
-            log = _relay_log(PostgresProjectionStore(address.dsn, leader_lock=RELAY_LOCK), health)
+            log = relay_log(PostgresProjectionStore(address.dsn, leader_lock=RELAY_LOCK), health)
             office = DeadLetterOffice(self._letters, clock, self._publisher)
-            self.relay = _relay(settings, log, self._publisher, office, clock)
+            self.relay = make_relay(settings, log, self._publisher, office, clock, report)
 
     def _wake(self) -> None:
         self.projections.wake()
@@ -358,11 +371,11 @@ class ProjectorProcess:
         async def ping() -> None:
             self.follower.health.require()
 
-        checks = await _common_checks(ping, draining=self.draining)
+        checks = await common_checks(ping, draining=self.draining)
         leads = "fills the tables" if self.projections.leading else "another process does"
         checks["projections"] = CheckResult(True, leads)
         if self.relay is not None:
-            checks["kafka"] = _sends(self.relay.health())
+            checks["kafka"] = _sends(self.relay)
         return checks
 
     async def observe(self) -> Observation:
@@ -371,9 +384,10 @@ class ProjectorProcess:
         return Observation(store_answers=queue is not None, queue=queue, projector=self.projections)
 
 
-async def _common_checks(
+async def common_checks(
     ping: Callable[[], Awaitable[None]], *, draining: bool
 ) -> dict[str, CheckResult]:
+    """Those of every process: the store answers, it is not about to stop."""
     try:
         await asyncio.wait_for(ping(), CHECK_SECONDS)
         store = CheckResult(True, "answers")
@@ -418,7 +432,7 @@ def _worker(
         workflows,
         actions,
         options,
-        _report,
+        report,
         rules,
         schemas=JsonSchemas(),
     )
@@ -448,26 +462,9 @@ def _dead_letters(projected: ProjectionStore, health: StoreHealth) -> DeadLetter
     return DeadLetterTable(projected, threads)
 
 
-def _relay_log(projected: ProjectionStore, health: StoreHealth) -> LedgerRelayLog:
-    return LedgerRelayLog(projected, StoreThreads("relay", 1, health))
-
-
-def _relay(
-    settings: Settings,
-    log: LedgerRelayLog,
-    publisher: MessagePublisher,
-    letters: DeadLetters,
-    clock: Clock,
-) -> Relay:
-    shapes = Shapes(kafka_topics(settings), cloudevents=settings.kafka_cloudevents)
-    return Relay(log, publisher, shapes, letters, clock, _report)
-
-
-def _sends(health: RelayHealth) -> CheckResult:
+def _sends(relay: Relay) -> CheckResult:
     """Never a reason not to be ready: without Kafka messages wait, and the rest goes on."""
-    if health.problem is not None:
-        return CheckResult(True, f"messages wait: {health.problem}")
-    return CheckResult(True, "sends" if health.leading else "another process sends")
+    return CheckResult(True, sending(relay.health()))
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -475,7 +472,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(lease_seconds=settings.lease_seconds, appends_max=settings.append_queue)
 
 
-def _report(event: str, facts: dict[str, object]) -> None:
+def report(event: str, facts: dict[str, object]) -> None:
     """One line per thing an operator should know of."""
     error = facts.pop("exception", None)
     LOG.warning(

@@ -18,7 +18,7 @@ FUNCTION_LINES_MAX = 60
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "service"}
 DOMAIN_LIBRARIES = {"domain", "msgspec", "jsonpath_rfc9535", "immutables", "transitions"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".ini", ".yaml", ".yml", ".json", ".html", ".sql"}
-GENERATED = {"requirements/dev.txt", "requirements/run.txt"}
+GENERATED = {"requirements/dev.txt", "requirements/image.txt", "requirements/run.txt"}
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|root|home/\w+)/[\w.-]")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|X{3})\b")
 SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore|noqa)(?P<rest>.*)$")
@@ -194,12 +194,12 @@ def test_locks_are_hashed_and_name_no_host(lock: str) -> None:
     assert len(pinned) == len(re.findall(r"^[a-z0-9].*\\\n +--hash=", text, flags=re.MULTILINE))
 
 
-def test_the_run_lock_is_part_of_the_development_lock() -> None:
-    pins = [
+def test_the_other_locks_are_parts_of_the_development_lock() -> None:
+    dev, image, run = (
         set(re.findall(r"^[a-z0-9]\S*==\S+", (ROOT / lock).read_text("utf-8"), flags=re.MULTILINE))
-        for lock in ("requirements/run.txt", "requirements/dev.txt")
-    ]
-    assert pins[0] <= pins[1]
+        for lock in sorted(GENERATED)
+    )
+    assert run < image < dev
 
 
 def test_the_changelog_keeps_its_form() -> None:

@@ -118,6 +118,7 @@ STEP_CODES: Final[Mapping[str, str]] = {
     "Permanent.",
     "output_not_storable": "The output is no JSON value within the limits. Permanent.",
     "outputs_too_large": "All outputs of the execution together are too large. Permanent.",
+    "result_not_sendable": "A bridge called the agent, and its result was too large for a message.",
     "registry_unavailable": "The database did not say who the agent is. Transient.",
     "secret_missing": "There is no secret of that name. Permanent.",
     "secret_too_short": "The secret is too short to be taken out of outputs again. Permanent.",

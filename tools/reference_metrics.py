@@ -50,6 +50,8 @@ async def _scrape(settings: Settings) -> Sequence[Metric]:
             await services.observe(),
             agent_calls={("scorer", "completed"): 0},
             agent_breakers={BreakerKey(DEFAULT_WORKSPACE, "scorer"): CLOSED},
+            messages={("results.topic", "taken"): 0},
+            message_lag={"results.topic": 0},
         )
         return list(Figures(seen, open_streams=0).collect())
     finally:

@@ -14,6 +14,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from application.breakers import BreakerKey, Breakers
+from application.messages import AgentTask as SentTask
 from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
 from domain.breaker import BreakerSettings, CallResult, Refused
@@ -152,6 +153,19 @@ class HttpAgentCaller(Generic[A]):
                 input=config,
                 timeout_seconds=context.timeout_seconds,
                 headers=attempt_headers(context),
+            )
+        )
+
+    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome:
+        """As `call`, for a task that came in a message: its sender chose the names."""
+        return await self.perform(
+            AgentTask(
+                workspace_id=workspace_id,
+                agent=task.agent_name,
+                task_id=task.task_id,
+                correlation_id=task.correlation_id,
+                idempotency_key=task.idempotency_key or task.correlation_id,
+                input=task.input,
             )
         )
 

@@ -25,6 +25,10 @@ def from_microseconds(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def _due(ready_at: datetime | None) -> int:
+    return NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
+
+
 @dataclass(slots=True)
 class QueueColumns:
     """Parallel lists per kind of write; versions are those of the streams after the append."""
@@ -70,16 +74,14 @@ def _add(columns: QueueColumns, append: Append) -> None:
             columns.progress_ids.append(stream_id)
             columns.progress_versions.append(version)
             columns.progress_epochs.append(epoch)
-            columns.progress_ready.append(
-                NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
-            )
+            columns.progress_ready.append(_due(ready_at))
             columns.progress_released.append(release)
         case Enqueue(workspace_id, priority, ready_at, lease):
             columns.enqueue_ids.append(stream_id)
             columns.enqueue_versions.append(version)
             columns.enqueue_workspaces.append(workspace_id)
             columns.enqueue_priorities.append(priority)
-            columns.enqueue_ready.append(to_microseconds(ready_at))
+            columns.enqueue_ready.append(_due(ready_at))
             columns.enqueue_leased.append(lease)
         case Finish(epoch):
             columns.finish_ids.append(stream_id)
@@ -87,7 +89,7 @@ def _add(columns: QueueColumns, append: Append) -> None:
         case Touch(ready_at):
             columns.touch_ids.append(stream_id)
             columns.touch_versions.append(version)
-            columns.touch_ready.append(to_microseconds(ready_at))
+            columns.touch_ready.append(_due(ready_at))
         case Discard():
             columns.discard_ids.append(stream_id)
         case None:

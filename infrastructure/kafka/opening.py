@@ -72,15 +72,19 @@ def open_receiver(
     *,
     group: str | None = None,
     at_once: int = 1,
+    in_order: bool = True,
 ) -> MessageReceiver:
     """A member of `group` (FLOWLEDGER_KAFKA_GROUP_ID), to be started; `at_once` messages of one
-    partition are handled at a time, those of one key in order. Raises as `open_publisher` does.
+    partition are handled at a time, those of one key in order unless `in_order` is false. Raises as
+    `open_publisher` does.
     """
     address = _address(settings)
     from infrastructure.kafka.receiver import KafkaReceiver  # noqa: PLC0415 - an extra
 
     group = group or settings.kafka_group_id
-    return KafkaReceiver(address, topics, group, handle, dead_letters, at_once=at_once)
+    return KafkaReceiver(
+        address, topics, group, handle, dead_letters, at_once=at_once, in_order=in_order
+    )
 
 
 def _address(settings: Settings) -> "KafkaAddress":

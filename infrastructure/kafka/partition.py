@@ -17,7 +17,7 @@ _log = logging.getLogger("flowledger.kafka")
 
 class Partition:
     """Takes messages in order of offset and handles up to `at_once` of them at a time, those of one
-    key one after the other.
+    key one after the other if they are to be `in_order`.
 
     `done` is the offset up to which (exclusive) all are handled; `moved` is called when it grows.
     """
@@ -28,6 +28,7 @@ class Partition:
         dead_letters: DeadLetters,
         *,
         at_once: int,
+        in_order: bool = True,
         moved: Callable[[], None],
     ) -> None:
         self.done: int | None = None
@@ -36,6 +37,7 @@ class Partition:
         self._handle = handle
         self._dead_letters = dead_letters
         self._at_once = at_once
+        self._in_order = in_order
         self._moved = moved
         self._open: OrderedDict[int, bool] = OrderedDict()
         """By offset, in order: whether it is handled."""
@@ -70,12 +72,17 @@ class Partition:
     def _begin(self) -> None:
         while self._waiting and len(self._tasks) < self._at_once and not self._closing:
             message = self._waiting.popleft()
-            if message.key is not None and message.key in self._behind:
-                self._behind[message.key].append(message)
+            key = self._key(message)
+            if key is not None and key in self._behind:
+                self._behind[key].append(message)
                 continue
-            if message.key is not None:
-                self._behind[message.key] = deque()
+            if key is not None:
+                self._behind[key] = deque()
             self._start(message)
+
+    def _key(self, message: Message) -> bytes | None:
+        """That whose messages follow one another."""
+        return message.key if self._in_order else None
 
     def _start(self, message: Message) -> None:
         task = asyncio.create_task(self._settle(message))
@@ -96,12 +103,13 @@ class Partition:
             self.done = self._open.popitem(last=False)[0] + 1
         if self.done != before:
             self._moved()
-        if message.key is not None:
-            followers = self._behind[message.key]
+        key = self._key(message)
+        if key is not None:
+            followers = self._behind[key]
             if followers and not self._closing:
                 self._start(followers.popleft())
                 return
-            del self._behind[message.key]
+            del self._behind[key]
         self._begin()
 
     async def _settle(self, message: Message) -> None:

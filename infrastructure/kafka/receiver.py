@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
@@ -30,6 +30,7 @@ END_SECONDS: Final = 5.0
 COMMIT_SECONDS: Final = 0.2
 """Between two commits: what was handled since the last one comes again after a kill."""
 RESTART_SECONDS: Final = 1.0
+MEASURE_SECONDS: Final = 1.0
 
 _log = logging.getLogger("flowledger.kafka")
 _Where = tuple[str, int]
@@ -47,10 +48,12 @@ class KafkaReceiver:
         dead_letters: DeadLetters,
         *,
         at_once: int = 1,
+        in_order: bool = True,
         end_seconds: float = END_SECONDS,
     ) -> None:
-        """`at_once` messages of a partition are handled at a time, those of one key in order. When
-        it stops, or a partition goes elsewhere, handlers may go on for `end_seconds`.
+        """`at_once` messages of a partition are handled at a time, those of one key in order unless
+        `in_order` is false. When it stops, or a partition goes elsewhere, handlers may go on for
+        `end_seconds`.
         """
         self._configuration = address.configuration(
             group_id=group,
@@ -68,6 +71,7 @@ class KafkaReceiver:
         self._handle = handle
         self._dead_letters = dead_letters
         self._at_once = at_once
+        self._in_order = in_order
         self._end_seconds = end_seconds
         self._health = BrokerHealth(f"receiver of {', '.join(topics)}")
         self._partitions: dict[_Where, Partition] = {}
@@ -75,6 +79,8 @@ class KafkaReceiver:
         self._held: set[_Where] = set()
         self._moved = threading.Event()
         self._committing_at = 0.0
+        self._measured_at = 0.0
+        self._unread: dict[_Where, int] = {}
         self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="kafka-receiver", daemon=True)
@@ -97,6 +103,16 @@ class KafkaReceiver:
         return (
             TransportHealth(True, f"messages wait: {waits[0]}") if told.answers and waits else told
         )
+
+    def lag(self) -> Mapping[str, int]:
+        """By topic, the messages of this member's partitions that are not handled, as far as it
+        has heard of them.
+        """
+        found = dict.fromkeys(self._topics, 0)
+        for (topic, number), partition in self._partitions.copy().items():
+            unread = self._unread.get((topic, number), 0)
+            found[topic] = found.get(topic, 0) + unread + partition.pending
+        return found
 
     @property
     def holding_back(self) -> bool:
@@ -135,6 +151,7 @@ class KafkaReceiver:
                     self._hand_over([first, *consumer.consume(BATCH_MAX, 0)])
                 self._hold_back(consumer)
                 self._commit(consumer)
+                self._measure(consumer)
                 if not self._health.answers:
                     self._probe(consumer)
             self._store(consumer, self._let_go(list(self._partitions)), wait=True)
@@ -175,6 +192,19 @@ class KafkaReceiver:
         if free := (self._held - full) & self._partitions.keys():
             consumer.resume([TopicPartition(*where) for where in free])
         self._held = full
+
+    def _measure(self, consumer: Consumer) -> None:
+        """How far the partitions' ends are from what was read; asks nobody."""
+        now = time.monotonic()
+        if now < self._measured_at + MEASURE_SECONDS:
+            return
+        self._measured_at = now
+        wheres = [TopicPartition(*where) for where in self._partitions]
+        with suppress(KafkaException):
+            for each in consumer.position(wheres):
+                _, end = consumer.get_watermark_offsets(each, cached=True)
+                if each.offset >= 0 and end >= 0:
+                    self._unread[(each.topic, each.partition)] = max(end - each.offset, 0)
 
     def _commit(self, consumer: Consumer) -> None:
         """Tell the broker how far the partitions are, those which moved."""
@@ -228,7 +258,11 @@ class KafkaReceiver:
             self._committed.pop(where, None)
             self._held.discard(where)
             self._partitions[where] = Partition(
-                self._handle, self._dead_letters, at_once=self._at_once, moved=self._moved.set
+                self._handle,
+                self._dead_letters,
+                at_once=self._at_once,
+                in_order=self._in_order,
+                moved=self._moved.set,
             )
 
     def _revoked(self, consumer: Consumer, taken: Sequence[TopicPartition]) -> None:
@@ -250,6 +284,7 @@ class KafkaReceiver:
                     ending.result(self._end_seconds + 1)
         for where in going:
             del self._partitions[where]
+            self._unread.pop(where, None)
             self._held.discard(where)
         return {where: each.done for where, each in going.items() if each.done is not None}
 

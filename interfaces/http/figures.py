@@ -72,6 +72,7 @@ class Figures(Collector):
             "flowledger_open_streams", "Open event streams of this process.", self.open_streams
         )
         yield from self._agents()
+        yield from self._messages()
         yield from self._projections()
         yield from self._projector()
 
@@ -130,6 +131,26 @@ class Figures(Collector):
         for agent, number in sorted(states.items()):
             breakers.add_metric([agent], number)
         yield from (calls, breakers)
+
+    def _messages(self) -> Iterable[Metric]:
+        if self.seen.messages is None or self.seen.message_lag is None:
+            return
+        received = CounterMetricFamily(
+            "flowledger_messages_received",
+            "Messages that this process received from Kafka, by what became of them: `taken`, or "
+            "`poison` (put among the dead letters).",
+            labels=["topic", "outcome"],
+        )
+        for (topic, outcome), count in sorted(self.seen.messages.items()):
+            received.add_metric([topic, outcome], count)
+        lag = GaugeMetricFamily(
+            "flowledger_messages_waiting",
+            "Messages in this process's partitions that are not handled, as it last heard.",
+            labels=["topic"],
+        )
+        for topic, count in sorted(self.seen.message_lag.items()):
+            lag.add_metric([topic], count)
+        yield from (received, lag)
 
     def _projections(self) -> Iterable[Metric]:
         if self.seen.projections is None:

@@ -7,7 +7,7 @@ text.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from application.messages import (
     AgentResult,
@@ -17,6 +17,7 @@ from application.messages import (
     Message,
     Poison,
 )
+from domain.error_classes import ERROR_CLASSES
 from domain.json_values import (
     Json,
     JsonObject,
@@ -25,10 +26,12 @@ from domain.json_values import (
     pointer_join,
     read_json,
 )
+from interfaces.kafka.shapes import CLASS_HEADER, CODE_HEADER, KEY_HEADER, RETRYABLE_HEADER
 from interfaces.times import read_time
 
 ID_CHARACTERS_MAX: Final = 200
 TEXT_CHARACTERS_MAX: Final = 10_000
+HEADER_BYTES_MAX: Final = 1_000
 _STRUCTURED: Final = b"application/cloudevents+json"
 _EXECUTION: Final = "execution_request"
 _CANCELLATION: Final = "cancellation_request"
@@ -39,7 +42,8 @@ def read_request(message: Message) -> ExecutionRequest | CancellationRequest:
     body = _Body.of(message)
     kind = body.optional_text("message_type")
     if kind is None:
-        kind = _EXECUTION if "workflow_plan" in body.members else _CANCELLATION
+        names_work = body.members.keys() & {"workflow_plan", "workflow_id"}
+        kind = _EXECUTION if names_work else _CANCELLATION
     if kind == _EXECUTION:
         return _execution_request(body)
     if kind == _CANCELLATION:
@@ -58,9 +62,10 @@ def _execution_request(body: "_Body") -> ExecutionRequest:
     name = "workflow_input" if "input_data" not in body.members else "input_data"
     return ExecutionRequest(
         run_id=body.id("run_id"),
-        plan=body.object("workflow_plan"),
-        input=body.payload(name),
+        plan=body.optional_object("workflow_plan"),
+        input=None if body.members.get(name) is None else body.payload(name),
         at=body.time("timestamp"),
+        workflow_id=None if body.members.get("workflow_id") is None else body.id("workflow_id"),
     )
 
 
@@ -74,6 +79,7 @@ def read_task(message: Message) -> AgentTask:
         input=body.payload("input_data"),
         correlation_id=body.id("correlation_id"),
         at=body.time("timestamp"),
+        idempotency_key=_header(message, KEY_HEADER),
     )
 
 
@@ -93,7 +99,26 @@ def read_result(message: Message) -> AgentResult:
         correlation_id=body.id("correlation_id"),
         error_message=body.optional_text("error_message"),
         at=body.time("timestamp"),
+        **_error(message),
     )
+
+
+def _error(message: Message) -> dict[str, Any]:
+    """What the headers tell of an error; nothing when they are not those of a bridge."""
+    code, kind = _header(message, CODE_HEADER), _header(message, CLASS_HEADER)
+    if code is None or kind not in ERROR_CLASSES:
+        return {}
+    again = _header(message, RETRYABLE_HEADER) != "false"
+    return {"error_code": code, "error_class": kind, "retryable": again}
+
+
+def _header(message: Message, name: str) -> str | None:
+    """The text of a header; None when it is missing or cannot be one."""
+    value = message.header(name)
+    if not value or len(value) > HEADER_BYTES_MAX or not value.isascii():
+        return None
+    text = value.decode()
+    return text if text.isprintable() else None
 
 
 class _Body:
@@ -146,6 +171,10 @@ class _Body:
         if not isinstance(found, dict):
             raise Poison(f"/{name}: {_what(found)}not a JSON object")
         return found
+
+    def optional_object(self, name: str) -> JsonObject | None:
+        """An object, or None when it is missing or null."""
+        return None if self.members.get(name) is None else self.object(name)
 
     def payload(self, name: str) -> JsonObject:
         """An object that becomes an input; {} when it is missing or null."""

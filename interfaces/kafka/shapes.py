@@ -22,6 +22,12 @@ from application.messages import (
 from domain.json_values import Json, JsonObject
 
 SOURCE: Final = "/flowledger"
+KEY_HEADER: Final = "flowledger-idempotency-key"
+"""Of a task: what its agent is given as Idempotency-Key, the same for all tries of the step."""
+CODE_HEADER: Final = "flowledger-error-code"
+CLASS_HEADER: Final = "flowledger-error-class"
+RETRYABLE_HEADER: Final = "flowledger-retryable"
+"""`false` in a result: the same call fails again."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -42,6 +48,7 @@ class Shapes:
         headers: list[tuple[str, bytes]] = [("content-type", b"application/json")]
         if position is not None:
             headers.append((POSITION_HEADER, b"%d" % position))
+        headers += _more(fact)
         if self._cloudevents:
             headers += _cloudevents(kind, fact, value, position)
         return Message(topic=topic, key=key.encode(), value=value, headers=tuple(headers))
@@ -64,11 +71,26 @@ class Shapes:
                 assert_never(fact)
 
 
+def _more(fact: Fact) -> list[tuple[str, bytes]]:
+    """What has no place in the body: headers that other programs may pass over."""
+    match fact:
+        case AgentTask(idempotency_key=str(key)):
+            return [(KEY_HEADER, key.encode())]
+        case AgentResult(succeeded=False):
+            return [
+                (CODE_HEADER, fact.error_code.encode()),
+                (CLASS_HEADER, fact.error_class.encode()),
+                (RETRYABLE_HEADER, b"true" if fact.retryable else b"false"),
+            ]
+        case _:
+            return []
+
+
 def _execution(fact: ExecutionRequest) -> JsonObject:
     return {
         "run_id": fact.run_id,
         "workflow_plan": fact.plan,
-        "input_data": fact.input,
+        "input_data": fact.input or {},
         "timestamp": _time(fact.at),
         "message_type": "execution_request",
     }

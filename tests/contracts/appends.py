@@ -37,7 +37,7 @@ def request(
     stream_id: UUID | None = None,
     *,
     priority: int = 5,
-    ready_at: datetime = LONG_AGO,
+    ready_at: datetime | None = LONG_AGO,
     lease: bool = False,
 ) -> Append:
     """The first append of an execution, with its queue row."""

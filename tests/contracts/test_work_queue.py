@@ -57,6 +57,60 @@ async def test_a_request_without_a_lease_can_be_claimed(store: Store) -> None:
     assert await store.queue.claim(10) == []
 
 
+async def test_a_request_with_nothing_due_waits_until_it_is_claimed_by_name(store: Store) -> None:
+    one = request(ready_at=None)
+    await store.log.append(one)
+    assert await store.queue.claim(10) == []
+    assert await store.queue.next_due() is None
+
+    claim = await store.queue.claim_named(one.stream_id)
+
+    assert claim is not None
+    assert (claim.execution_id, claim.version, claim.woken) == (one.stream_id, 1, False)
+    assert await store.queue.renew() == [claim]
+    assert await store.queue.claim_named(one.stream_id) is None
+    await store.log.append(append(one.stream_id, 2, queue=Finish(claim.epoch)))
+    assert await store.queue.claim_named(one.stream_id) is None
+
+
+async def test_a_claim_by_name_leaves_what_is_leased_or_put_off(open_ledger: OpenStore) -> None:
+    mine, other = await open_ledger(worker="w1"), await open_ledger(worker="w2")
+    stream, _ = await begun(mine)
+    later = request(ready_at=FAR_AHEAD)
+    due = request()
+    for each in (later, due):
+        await mine.log.append(each)
+
+    assert await other.queue.claim_named(stream) is None
+    assert await other.queue.claim_named(later.stream_id) is None
+    assert await other.queue.claim_named(due.stream_id) is not None
+
+
+async def test_what_waits_can_be_made_ready_for_any_worker(store: Store) -> None:
+    waiting, later = request(ready_at=None), request(ready_at=FAR_AHEAD)
+    for each in (waiting, later):
+        await store.log.append(each)
+
+    assert await store.queue.make_ready(waiting.stream_id)
+    assert not await store.queue.make_ready(waiting.stream_id)
+    assert not await store.queue.make_ready(later.stream_id)
+    assert not await store.queue.make_ready(uuid4())
+
+    (claim,) = await store.queue.claim(10)
+    assert claim.execution_id == waiting.stream_id
+
+
+async def test_a_touch_without_a_time_leaves_the_ready_time(store: Store) -> None:
+    one = request(ready_at=None)
+    await store.log.append(one)
+    await store.log.append(append(one.stream_id, 2, queue=Touch(None)))
+
+    assert await store.queue.claim(10) == []
+    claim = await store.queue.claim_named(one.stream_id)
+    assert claim is not None
+    assert claim.version == 2
+
+
 async def test_a_request_with_a_lease_belongs_to_its_process(open_ledger: OpenStore) -> None:
     mine, other = await open_ledger(worker="w1"), await open_ledger(worker="w2")
     stream, epoch = await begun(mine)

@@ -132,7 +132,7 @@ def test_a_second_projector_stands_by_and_takes_over(running: Fleet) -> None:
     assert "flowledger_projector_leading 1.0" in get(second, "/metrics").text
 
 
-@pytest.mark.parametrize("kind", ["api", "worker", "projector"])
+@pytest.mark.parametrize("kind", ["api", "worker", "projector", "consumer", "bridge"])
 def test_an_sqlite_file_has_one_process(kind: str, tmp_path: Path) -> None:
     ended = flowledger(kind, "--database", "sqlite:///file.db", cwd=tmp_path)
     assert (ended.code, ended.out) == (2, "")

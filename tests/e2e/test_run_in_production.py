@@ -51,7 +51,8 @@ def test_the_container_files_name_what_there_is() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
     ours = [each for each in compose["services"].values() if each.get("image") == "flowledger"]
-    assert [each["command"][0] for each in ours] == ["api", "worker", "projector"]
+    kinds = [each["command"][0] for each in ours]
+    assert kinds == ["api", "worker", "projector", "consumer", "bridge"]
     for service in ours:
         kind, *options = service["command"]
         known = {name for each in commands[kind].params for name in each.opts}

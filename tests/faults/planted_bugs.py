@@ -62,7 +62,7 @@ def _key_of_a_delivery() -> None:
 
 def _ready_to_the_last() -> None:
     """A process that stops goes on to call itself ready."""
-    checks = processes._common_checks
+    checks = processes.common_checks
 
     async def cheerful(ping: Any, *, draining: bool) -> Any:
         return await checks(ping, draining=False)
