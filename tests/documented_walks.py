@@ -18,11 +18,21 @@ _SHELL = "set -euo pipefail\n"
 _SECONDS_MAX = 60
 
 
-def walk_through(page: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
-    """Run a page's commands in order beside a server on flowledger.db; what they said."""
+def walk_through(
+    page: str,
+    folder: Path,
+    more: Mapping[str, str] | None = None,
+    others: Mapping[str, str] | None = None,
+) -> str:
+    """Run a page's commands in order beside a server on flowledger.db; what they said.
+
+    `others`: where the programs really are whose addresses the page shows.
+    """
     write_files(page, folder)
     with serving(cwd=folder, more=more) as server:
-        script = walk(page).replace(ADDRESS, server.address)
+        script = walk(page)
+        for shown, address in {ADDRESS: server.address, **(others or {})}.items():
+            script = script.replace(shown, address)
         settings = environment({"PATH": f"{COMMAND.parent}:{environment()['PATH']}"})
         done = subprocess.run(
             ["bash", "-c", _SHELL + script],

@@ -17,6 +17,7 @@ from tools.reference_metrics import metrics_page
 from tools.reference_routes import routes_page
 from tools.reference_settings import settings_page
 from tools.reference_tables import tables_page
+from tools.reference_topics import with_messages
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _NOTE: Final = "<!-- Made from the code by `make reference`; changes here are lost. -->\n\n"
@@ -30,14 +31,17 @@ _PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/lifecycle.md": lifecycle_page,
     "reference/metrics.md": metrics_page,
 }
-_WITH_DIAGRAMS: Final = "explanation/lifecycle.md"
+_IN_PART: Final[Mapping[str, Callable[[str], str]]] = {  # the rest is written by hand
+    "explanation/lifecycle.md": with_diagrams,
+    "reference/topics.md": with_messages,
+}
 
 
 def pages() -> dict[str, str]:
     """Every page that is made from the code, by its path under `docs/`."""
     made = {name: _NOTE + page().rstrip() + "\n" for name, page in _PAGES.items()}
-    made[_WITH_DIAGRAMS] = with_diagrams((DOCS / _WITH_DIAGRAMS).read_text("utf-8"))
-    return made
+    in_part = {name: fill((DOCS / name).read_text("utf-8")) for name, fill in _IN_PART.items()}
+    return made | in_part
 
 
 def outdated(made: Mapping[str, str]) -> list[str]:
