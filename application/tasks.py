@@ -33,6 +33,8 @@ WAIT_SECONDS_MAX: Final = 30
 LEASE_SECONDS_MIN: Final = 5
 LEASE_SECONDS_MAX: Final = 3_600
 LEASE_SECONDS: Final = 30
+WORKER_CHARACTERS_MAX: Final = 200
+MESSAGE_CHARACTERS_MAX: Final = 10_000
 TIDY_SECONDS: Final = 60.0
 """How often leases of ended tasks are looked for."""
 
