@@ -7,9 +7,11 @@ from application.agents import Agents
 from application.breakers import Breakers
 from application.ledger import Ledger
 from application.reads import Reads
+from application.requests import Runner
 from application.tasks import Tasks
 from application.workflows import Workflows
 from domain.agents import AgentState
+from domain.recovery_rules import RecoveryRules
 from infrastructure.agent_secrets import SealedSecrets
 from infrastructure.breaker_store import open_breaker_store
 from infrastructure.database import Store
@@ -48,9 +50,15 @@ class AgentParts:
         self.health = AgentHealth(outbound, self.agents, secrets, store.clock.now)
 
     def tasks(
-        self, reads: Reads, ledger: Ledger, workflows: Workflows, results: AgentResults
+        self,
+        reads: Reads,
+        ledger: Ledger,
+        workflows: Workflows,
+        runner: Runner,
+        rules: RecoveryRules,
     ) -> Tasks:
         """What workers that ask for work are answered with."""
+        results = AgentResults(ledger, workflows, runner, rules)
         return Tasks(
             self._task_queue, reads, ledger, workflows, self.agents, results, self._store.feed
         )

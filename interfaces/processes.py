@@ -11,7 +11,6 @@ from typing import Final, Protocol
 
 from uuid_utils.compat import uuid7
 
-from application.agent_results import AgentResults
 from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
@@ -158,10 +157,7 @@ class Services:
             self.ledger, self.workflows, runner, schemas, rules, over_kafka=over_kafka
         )
         self.control = Control(self.ledger, self.workflows, runner, rules)
-        self.agent_results = AgentResults(self.ledger, self.workflows, runner, rules)
-        self.tasks = self.agent_parts.tasks(
-            self.reads, self.ledger, self.workflows, self.agent_results
-        )
+        self.tasks = self.agent_parts.tasks(self.reads, self.ledger, self.workflows, runner, rules)
         reading = self.ledger.reading(store.queries)
         self.history = History(reading, self.workflows, store.feed)
         self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 LEASE_SECONDS = 30
@@ -23,11 +22,9 @@ def post(address, path, body):
         try:
             with urlopen(request, timeout=60) as answer:  # noqa: S310 - as was asked
                 return answer.status, json.load(answer)
-        except HTTPError as refused:
-            if refused.code < 500:
+        except OSError as refused:
+            if getattr(refused, "code", 503) < 500:
                 return refused.code, json.load(refused)
-        except OSError:
-            pass
         time.sleep(pause)
     sys.exit(f"{address} does not answer")
 

@@ -14,6 +14,7 @@ from application.views import ExecutionView
 from domain import events as ev
 from domain.dispatching import TaskResult
 from domain.errors import Invalid, LeaseLost, NotFound, TaskEnded
+from domain.json_values import Json
 from domain.outcomes import DELIVERIES_MAX
 from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.runner import ProjectionRunner
@@ -53,8 +54,8 @@ class Pulling:
         await tables.run("UPDATE task_leases SET lease_until = 0")
         await tables.aclose()
 
-    async def run(self, **fields: object) -> ExecutionView:
-        return await self.engine.run(definition(a=asked("puller", **fields)))  # type: ignore[arg-type]  # JSON
+    async def run(self, **fields: Json) -> ExecutionView:
+        return await self.engine.run(definition(a=asked("puller", **fields)))
 
 
 @asynccontextmanager
