@@ -106,6 +106,36 @@ class HumanTaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentTaskView:
+    """A task that went out to an agent; `status` is OPEN, DONE, TIMED_OUT or CANCELLED.
+
+    `worker_id`, `lease_until` and `delivery` are those of the newest lease, None for a task that
+    no worker has asked for.
+    """
+
+    task_id: str
+    correlation_id: str
+    execution_id: str
+    run_id: str
+    workflow_name: str
+    path: str
+    step_id: str
+    attempt: int
+    try_no: int
+    agent_name: str
+    transport: str
+    status: str
+    priority: int
+    dispatched_at: datetime
+    deadline_at: datetime | None
+    ended_at: datetime | None
+    input_data: Json
+    worker_id: str | None
+    lease_until: datetime | None
+    delivery: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StatisticsView:
     """Counts by status.
 
@@ -270,6 +300,21 @@ class Reads(Protocol):
         page_size: int,
     ) -> Page[QuestionView]:
         """Questions about failed steps, oldest open first."""
+
+    async def agent_tasks(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        agent: str | None,
+        execution_id: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[AgentTaskView]:
+        """Tasks of agents, the oldest open one first."""
+
+    async def agent_task(self, workspace_id: str, task_id: str) -> AgentTaskView | None:
+        """One of them; the newest, should two have the same id."""
 
     async def recovery(self, query: ExecutionQuery) -> RecoveryMetricsView:
         """Recovery in the executions that the filters leave; sort and page are not looked at."""

@@ -14,7 +14,7 @@ from application.ports import Finish, Progress, QueueWrite
 from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succeeded
 from domain.children import Pinned, is_wanted
 from domain.decisions import Outcome
-from domain.definition import ActionStep, Definition, declared_at
+from domain.definition import ActionStep, Definition, Step, declared_at
 from domain.draft import Draft
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
@@ -174,15 +174,11 @@ def context_for(
     """What the handler of `path` is called with: its context and its resolved input."""
     step = state.steps[path]
     declared = declared_at(definition, path)
-    execution_id = str(state.id)
-    key = f"{execution_id}:{step.attempt}:{path}"
     uses: tuple[SecretUse, ...] = ()
     if isinstance(declared, ActionStep):
-        if declared.key_per_try:
-            key = f"{key}:{step.try_no}"
         uses = declared_secrets(declared)
     context = StepContext(
-        execution_id=execution_id,
+        execution_id=str(state.id),
         workspace_id=state.workspace_id,
         workflow_name=state.workflow_name,
         workflow_version=state.workflow_version,
@@ -192,7 +188,7 @@ def context_for(
         try_no=step.try_no,
         delivery=step.delivery,
         epoch=epoch,
-        idempotency_key=key,
+        idempotency_key=step_key(state, path, declared),
         shared_input=state.input,
         actor=state.triggered_by,
         labels=state.labels,
@@ -201,6 +197,15 @@ def context_for(
         secret_uses=uses,
     )
     return context, step.input if isinstance(step.input, dict) else {}
+
+
+def step_key(state: ExecutionState, path: str, declared: Step) -> str:
+    """What tells a repetition of the work of `path` from new work; see StepContext."""
+    step = state.steps[path]
+    key = f"{state.id}:{step.attempt}:{path}"
+    if isinstance(declared, ActionStep) and declared.key_per_try:
+        return f"{key}:{step.try_no}"
+    return key
 
 
 def declared_secrets(step: ActionStep) -> tuple[SecretUse, ...]:

@@ -58,6 +58,18 @@ class TooManySignals(FlowledgerError):
     code: ClassVar[str] = "too_many_signals"
 
 
+class LeaseLost(FlowledgerError):
+    """The task of an agent is in the hands of another worker, or of none."""
+
+    code: ClassVar[str] = "lease_lost"
+
+
+class TaskEnded(FlowledgerError):
+    """Nobody waits for the task of an agent any more."""
+
+    code: ClassVar[str] = "task_ended"
+
+
 class WorkflowInactive(FlowledgerError):
     """The workflow takes no new executions."""
 

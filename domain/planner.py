@@ -57,7 +57,13 @@ from domain.lifecycle import (
     RUNNING,
     STEP_ENDED,
 )
-from domain.outcomes import complete_composite, complete_step, fail_step, has_worked
+from domain.outcomes import (
+    STEP_TIMEOUT,
+    complete_composite,
+    complete_step,
+    fail_step,
+    has_worked,
+)
 from domain.pausing import due_while_paused, in_flight
 from domain.recovering import plan_recovering
 from domain.recovery import USER_ABORT, Plan, record_all, with_recovery
@@ -244,7 +250,7 @@ def _plan_path(
         return plan_wait_for_event(definition, state, path, declared, now, rules)
     if step.deadline_at is not None and step.deadline_at <= now and not _waited(step):
         failed = fail_step(
-            state, path, "step_timeout", "timeout", _too_slow(declared, step), retryable=True
+            state, path, STEP_TIMEOUT, "timeout", _too_slow(declared, step), retryable=True
         )
         return with_recovery(definition, state, failed, now, rules)
     return _plan_running(definition, state, path, declared, now, rules)

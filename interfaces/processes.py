@@ -157,6 +157,7 @@ class Services:
             self.ledger, self.workflows, runner, schemas, rules, over_kafka=over_kafka
         )
         self.control = Control(self.ledger, self.workflows, runner, rules)
+        self.tasks = self.agent_parts.tasks(self.reads, self.ledger, self.workflows, runner, rules)
         reading = self.ledger.reading(store.queries)
         self.history = History(reading, self.workflows, store.feed)
         self.stuck = StuckExecutions(self.reads, reading, settings.lease_seconds)
@@ -195,13 +196,14 @@ class Services:
     def finish_requests(self) -> None:
         """Answer those who wait for an execution with what there is; no new wait begins."""
         self.history.close()
+        self.tasks.close()
 
     async def close(self) -> None:
         """See Process."""
         self.draining = True
         if self.worker is not None:
             await self.worker.stop()
-        self.history.close()
+        self.finish_requests()
         await asyncio.to_thread(self.projections.stop)
         await self._outbound.aclose()
         if self.relay is not None:

@@ -66,6 +66,7 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "unknown_agent": "No agent of this name is registered, or it is inactive.",
     "unknown_field": "This member is not known here.",
     "unknown_parameter": "The route does not know this query parameter.",
+    "wrong_transport": "The agent gets its work another way than by pull.",
     "unknown_workflow": "A warning: no workflow of this name is published yet.",
     "unknown_type": "`type` is no [kind of step](definitions.md#every-step).",
     "unreachable": "No step leads to this one.",

@@ -306,6 +306,19 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "characters",
             "`bad_value`",
         ),
+        Limit("application.tasks", "AGENTS_MAX", "Agents of one `tasks/poll`", "", "422"),
+        Limit("application.tasks", "TASKS_MAX", "`max_tasks` of one `tasks/poll`", "", "422"),
+        Limit("application.tasks", "WAIT_SECONDS_MAX", "`wait_seconds` of a poll", "s", "422"),
+        Limit("application.tasks", "LEASE_SECONDS_MIN", "`lease_seconds`, least", "s", "422"),
+        Limit("application.tasks", "LEASE_SECONDS_MAX", "`lease_seconds`", "s", "422"),
+        Limit(
+            "application.tasks",
+            "MESSAGE_CHARACTERS_MAX",
+            "`message` of a failure",
+            "characters",
+            "422",
+        ),
+        Limit("application.tasks", "WORKER_CHARACTERS_MAX", "`worker_id`", "characters", "422"),
     ),
     "Calls to the outside": (
         Limit(

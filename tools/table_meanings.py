@@ -14,6 +14,8 @@ VIEWS: Final[Mapping[str, str]] = {
     " another program inserted under a name that is not published.",
     "workflow_statistics": "A row per workflow and status.",
     "human_tasks": "A row per task given to a person.",
+    "agent_tasks": "A row per [task](../explanation/dispatched-work.md) that went out to an agent: "
+    "per try, whatever carries it.",
     "questions": "A row per question about a failed step.",
     "recovery_attempts": "A row per use of a [recovery](../explanation/recovery.md#figures) "
     "strategy: each re-try, each alternative, each question.",
@@ -195,6 +197,18 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "priority": "LOW, MEDIUM, HIGH or CRITICAL.",
         "status": "TODO, DONE, or CANCELLED when nobody waits for it any more.",
     },
+    "agent_tasks": {
+        "task_id": "`task-{step}-{8 digits}`.",
+        "correlation_id": "What a result on Kafka names.",
+        "agent_name": "The agent.",
+        "transport": "pull or kafka.",
+        "status": "OPEN, DONE (it has a result, be it a failure), TIMED_OUT, or CANCELLED when the "
+        "step ended otherwise.",
+        "dispatched_at": "When it went out.",
+        "deadline_at": "When its try times out.",
+        "ended_at": "When its step ended; null while that recovers.",
+        "input_data": "What the agent is to work on.",
+    },
     "questions": {
         "status": "OPEN, ANSWERED, or CLOSED when nobody waits for an answer any more.",
         "due_at": "Until when it can be answered.",
@@ -221,6 +235,8 @@ STORED: Final[Mapping[str, str]] = {
     "outside_definitions": "What other programs inserted into `workflow_definitions`.",
     "agent_secrets": "Credentials of agents, sealed with `FLOWLEDGER_ENCRYPTION_KEY`; back the "
     "table up with the log, and the key elsewhere.",
+    "task_leases": "A row per task that a worker asked for: who has it until when, under which "
+    "epoch, handed over how often. Old ones of ended tasks are removed.",
     "agent_breakers": "A [circuit breaker](../explanation/agents.md#circuit-breaker) per agent "
     "that was called.",
     "lease_epoch": "The last epoch that was given out (SQLite; a sequence on PostgreSQL).",

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from infrastructure.projections.agent_tasks import AgentTasks
 from infrastructure.projections.agents import AgentList
 from infrastructure.projections.folding import Projection
 from infrastructure.projections.human_tasks import HumanTasks
@@ -25,6 +26,7 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     RecoveryAttempts(),
     RecoveryMetrics(),
     AgentList(),
+    AgentTasks(),
 )
 
 

@@ -12,6 +12,7 @@ from application.agent_views import AgentView
 from application.ports import StoreUnavailable
 from application.question_views import QuestionView
 from application.reads import (
+    AgentTaskView,
     ExecutionQuery,
     HumanTaskView,
     Page,
@@ -25,6 +26,7 @@ from application.views import ExecutionView
 from domain.agents import DELETED
 from domain.lifecycle import COMPLETED, FAILED, STATUSES
 from infrastructure.projections import (
+    agent_tasks,
     agents,
     human_tasks,
     questions,
@@ -32,6 +34,7 @@ from infrastructure.projections import (
     workflow_runs,
     workflow_statistics,
 )
+from infrastructure.projections.agent_tasks import agent_task_view
 from infrastructure.projections.agents import listed_agent
 from infrastructure.projections.execution_list import list_executions
 from infrastructure.projections.human_tasks import task_view
@@ -153,6 +156,35 @@ class ProjectionReads:
         wanted = _asked_of(table, workspace_id, status, execution_id)
         order = _open_first(table, status, _QUESTIONS_OPEN_FIRST, "asked_at", "question_id")
         return await self._page(wanted, order, page, page_size, listed_question)
+
+    async def agent_tasks(
+        self,
+        workspace_id: str,
+        *,
+        status: str | None,
+        agent: str | None,
+        execution_id: str | None,
+        page: int,
+        page_size: int,
+    ) -> Page[AgentTaskView]:
+        """See Reads."""
+        wanted = agent_tasks.tasks_with_leases(
+            workspace_id, status=status, agent=agent, execution_id=execution_id
+        )
+        table, order = agent_tasks.TABLE.selectable, ("dispatched_at", "run_id", "path", "try_no")
+        listed = _open_first(table, status, agent_tasks.STATUSES, *order)
+        return await self._page(wanted, listed, page, page_size, agent_task_view)
+
+    async def agent_task(self, workspace_id: str, task_id: str) -> AgentTaskView | None:
+        """See Reads."""
+        newest = sa.desc(agent_tasks.TABLE.selectable.c.dispatched_at)
+        wanted = agent_tasks.tasks_with_leases(workspace_id, task_id=task_id).order_by(newest)
+
+        def read(connection: sa.Connection) -> AgentTaskView | None:
+            row = connection.execute(wanted.limit(1)).mappings().one_or_none()
+            return None if row is None else agent_task_view(dict(row))
+
+        return await self._read(read)
 
     async def recovery(self, query: ExecutionQuery) -> RecoveryMetricsView:
         """See Reads."""

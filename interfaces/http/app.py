@@ -24,6 +24,7 @@ from interfaces.http import (
     signals,
     statistics,
     stream,
+    tasks,
     workflows,
 )
 from interfaces.http.docs_page import add_docs
@@ -40,6 +41,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     explanations.router,
     diagrams.router,
     human_tasks.router,
+    tasks.router,
     dead_letters.router,
     interventions.router,
     lineage.router,

@@ -58,6 +58,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "agent_exists": Kind(
         409, "Agent exists", "Change the agent of this name with PUT, or choose another name."
     ),
+    "lease_lost": Kind(
+        409, "Lease lost", "Stop working on the task; ask for the next one with POST /tasks/poll."
+    ),
+    "task_ended": Kind(409, "Task ended", "Stop working on the task; nobody waits for it."),
     "concurrent_update": Kind(409, "Concurrent update", "Read it again, then repeat."),
     "precondition_failed": Kind(
         412, "Precondition failed", "Read it again; `ETag` is the present version."

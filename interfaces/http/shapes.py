@@ -18,6 +18,7 @@ from application.explain import Explanation, Waiting
 from application.ports import QueueStatistics
 from application.question_views import QuestionView
 from application.reads import (
+    AgentTaskView,
     HumanTaskView,
     ProjectionView,
     RecoveryFigures,
@@ -27,6 +28,7 @@ from application.reads import (
     WorkflowView,
 )
 from application.stuck import StuckView
+from application.tasks import OfferedTask
 from application.verb_effects import VerbEffect
 from application.views import (
     ErrorView,
@@ -50,6 +52,7 @@ from domain.breaker import BreakerSettings
 from domain.json_values import JsonObject
 from interfaces.http.examples import (
     AGENT,
+    AGENT_TASK,
     DEAD_LETTER,
     EVENT,
     EXECUTION,
@@ -207,6 +210,26 @@ WorkflowPage: Final = page_of(WorkflowShape, "WorkflowPage")
 DeadLetterShape: Final = _shape(DeadLetterView, "DeadLetter", example=DEAD_LETTER)
 DeadLetterPage: Final = page_of(DeadLetterShape, "DeadLetterPage")
 HumanTaskPage: Final = page_of(HumanTaskShape, "HumanTaskPage")
+AgentTaskShape: Final = _shape(AgentTaskView, "AgentTask", example=AGENT_TASK)
+AgentTaskPage: Final = page_of(AgentTaskShape, "AgentTaskPage")
+PolledTaskShape: Final = _shape(OfferedTask, "PolledTask")
+PolledTasksShape: Final = _model("PolledTasks", {"tasks": list[PolledTaskShape]})  # type: ignore[valid-type]  # a run-time type
+TaskLeaseShape: Final = _model(
+    "TaskLease", {"task_id": str, "epoch": int, "delivery": int, "lease_until": datetime}
+)
+TaskResultShape: Final = _model(
+    "TaskResult",
+    {
+        "task_id": str,
+        "execution_id": str,
+        "path": str,
+        "attempt": int,
+        "try_no": int,
+        "recorded": bool,
+        "repeated": bool,
+        "why": str | None,
+    },
+)
 QuestionList: Final = _list_of(QuestionShape, "QuestionList")
 QuestionPage: Final = page_of(QuestionShape, "QuestionPage")
 StepList: Final = _list_of(StepShape, "StepList")

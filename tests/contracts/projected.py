@@ -26,7 +26,17 @@ from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.sessions import ProjectionStore, Session
 from infrastructure.projections.sqlite_store import SQLiteProjectionStore
 from tests import recoveries
-from tests.builders import START, Run, linear, normalised, task, with_condition, with_wait, workflow
+from tests.builders import (
+    START,
+    Run,
+    agent,
+    linear,
+    normalised,
+    task,
+    with_condition,
+    with_wait,
+    workflow,
+)
 
 Story = Sequence[Event]
 Reading = Callable[[ProjectionStore], ProjectionReads]
@@ -95,6 +105,35 @@ def _with_tasks() -> Iterator[Run]:
         if ending == "cancelled":
             asked.cancel()
         yield asked
+
+
+def agent_runs() -> Iterator[Run]:
+    """An agent's task for each way that it can end."""
+    for name, ending in (("far", "open"), ("far", "done"), ("away", "failed"), ("far", "late")):
+        steps = {"ask": agent("then", name, timeout_seconds=60), "then": agent(name=name)}
+        sent = Run(workflow(steps), {"n": 1}, transports={"far": "pull", "away": "kafka"})
+        sent.go()
+        if ending == "done":
+            sent.send_back("ask", output={"n": 2})
+            sent.cancel()
+        if ending == "failed":
+            sent.send_back("ask", error_class="permanent", code="no", retryable=False)
+        if ending == "late":
+            sent.pass_to_due()
+        yield sent
+    again = Run(
+        workflow({"ask": agent(retry={"attempts": 2, "base_delay_ms": 5_000})}),
+        transports={"far": "pull"},
+    )
+    again.go()
+    again.send_back("ask", error_class="transient", code="busy")
+    yield again
+
+
+def agent_stories() -> list[list[Event]]:
+    """The events of executions whose steps agents do elsewhere."""
+    told = enumerate(agent_runs(), start=900)
+    return [as_another(run.events, number, workflow_name="asking") for number, run in told]
 
 
 def story_id(number: int) -> UUID:

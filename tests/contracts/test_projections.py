@@ -249,6 +249,7 @@ async def test_tables_equal_the_log_whatever_the_batches(
     flows = [told.published("a", 2), told.published("b", 1, deactivated=True)]
     flows.append(told.registered("scorer"))
     shaky = [told.as_another(s, 800 + i) for i, s in enumerate(told.recovery_stories())]
+    shaky += told.agent_stories()
     position = await told.append_mixed(store, [*told.stories(), *shaky, *flows])
     told.catch_up(tables, batch=batch)
     seen: list[tuple[int, int]] = []

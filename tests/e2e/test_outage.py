@@ -22,6 +22,7 @@ READS = (
     "/stuck-executions",
     "/workflows",
     "/human-tasks",
+    "/tasks",
     "/events",
     "/statistics",
     "/projections",

@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[Case, ...]] = {
         yaml_bodies,
     )
 }
-LISTS = ("/executions", "/runs", "/workflows", "/human-tasks", "/events", "/statistics")
+LISTS = ("/executions", "/runs", "/workflows", "/human-tasks", "/tasks", "/events", "/statistics")
 
 
 def test_each_class_has_enough_cases() -> None:

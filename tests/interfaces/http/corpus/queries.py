@@ -33,6 +33,8 @@ CASES: tuple[Case, ...] = tuple(
         "/workflows": ("status=gone", "name=", "name=" + "x" * 129, "name=%00", "name=a%20b",
                        "sort=id", "sort_by=id", "sort_order=down", "page=0"),
         "/human-tasks": ("status=OPEN", "execution_id=", "execution_id=%00", "page_size=999"),
+        "/tasks": ("status=TODO", "status=open", "agent=", "agent=a%2Fb", "agent=%00", "execution_id=%00",
+                   "page=0", "page_size=999", "min_position=x", "task_id=a"),
         "/questions": ("status=TODO", "status=open", "execution_id=", "execution_id=%00",
                        "page=0", "page_size=999", "min_position=x", "workflow=quick"),
         "/metrics/recovery": ("workflow_id=", "workflow_id=a/b", "workflow_id=%00", "created_after=x",

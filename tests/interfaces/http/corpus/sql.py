@@ -23,6 +23,7 @@ _PLACES = (
     ("/executions", "cursor"), ("/executions", "page"), ("/executions", "min_position"),
     ("/workflows", "name"), ("/workflows", "sort"), ("/workflows", "status"), ("/runs", "sort_by"),
     ("/runs", "workflow_id"), ("/human-tasks", "status"), ("/human-tasks", "execution_id"),
+    ("/tasks", "status"), ("/tasks", "execution_id"),
     ("/events", "after"), ("/executions/victim", "as_of"),
 )  # fmt: skip
 
