@@ -163,7 +163,12 @@ async def test_what_an_agent_gets_is_what_the_page_shows(services: Services) -> 
 async def outcome(services: Services, url: str) -> JsonObject:
     """The event that ends the one step of an execution, done by an agent there."""
     caller = Caller(actor="alice")
-    agent: JsonObject = {"name": f"agent-{uuid4().hex}", "url": url, "timeout_ms": 1_000}
+    agent: JsonObject = {
+        "name": f"agent-{uuid4().hex}",
+        "url": url,
+        "timeout_ms": 1_000,
+        "retry_config": {"max_retries": 0},
+    }
     await services.agent_parts.agents.register(caller, agent)
     step: JsonObject = {
         "agent_name": agent["name"],

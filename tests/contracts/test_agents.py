@@ -14,7 +14,8 @@ from uuid_utils.compat import uuid7
 from application.agents import Agents
 from application.callers import Caller
 from application.ports import Append, StoreUnavailable
-from domain.agents import AgentState, agent_uuid
+from domain.agent_policy import AgentPolicy
+from domain.agents import AgentRecovery, AgentState, RetryConfig, agent_uuid
 from domain.errors import (
     AgentExists,
     Invalid,
@@ -234,6 +235,26 @@ async def test_the_directory_knows_who_may_be_named_and_how_work_reaches_them(
     assert (await bridged.transports("default", names))["scorer"] == "kafka"
     assert (await bridged.transports("default", names))["puller"] == "pull"
     assert await agents.unknown("other", ["scorer"])
+
+
+async def test_the_directory_tells_what_records_say_of_failure(
+    agents: Agents, opened: OpenAgents
+) -> None:
+    await agents.register(CALLER, {**HTTP, "retry_config": {"max_retries": 1}})
+    to_scorer: JsonObject = {"on_failure": "FALLBACK", "fallback_agent": "scorer"}
+    await agents.register(CALLER, {"name": "puller", "transport": "pull", "recovery": to_scorer})
+    once = AgentPolicy(RetryConfig(max_retries=1))
+    back = AgentPolicy(RetryConfig(), AgentRecovery(on_failure="FALLBACK", fallback_agent="scorer"))
+    for directory in (agents, await opened()):
+        found = await directory.policies("default", ["scorer", "puller", "nobody"])
+        assert found == {"scorer": once, "puller": back}
+        assert await directory.policies("other", ["scorer"]) == {}
+    await agents.change(CALLER, "puller", {"retry_config": {"max_retries": 0}})
+    (changed,) = (await agents.policies("default", ["puller"])).values()
+    assert changed.recovery is not None
+    assert (changed.retry_config.max_retries, changed.recovery.max_retries) == (0, 0)
+    await agents.delete(CALLER, "scorer")
+    assert await agents.policies("default", ["scorer"]) == {}
 
 
 async def test_an_agent_may_be_called_like_an_id(agents: Agents) -> None:
