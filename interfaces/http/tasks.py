@@ -44,7 +44,6 @@ _LATE: Final = (
     "The task had ended before: it has another result, its time was over, or the execution was "
     "cancelled. What you sent is noted and changes nothing."
 )
-_MODEL: Final = ConfigDict(extra="forbid", strict=True)
 TaskId = Annotated[
     str, Path(pattern=ID_PATTERN, description="`task_id` of a task.", examples=["task-score-1f0a"])
 ]
@@ -59,14 +58,14 @@ LeaseSeconds = Annotated[
 ]
 
 
+def _with_example(**members: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [members]})
+
+
 class Poll(BaseModel):
     """Which work is wanted, and how long it may be waited for."""
 
-    model_config = _MODEL | ConfigDict(
-        json_schema_extra={
-            "examples": [{"agents": ["scorer"], "worker_id": "scorer-1", "wait_seconds": 20}]
-        }
-    )
+    model_config = _with_example(agents=["scorer"], worker_id="scorer-1", wait_seconds=20)
 
     agents: list[AgentName] = Field(
         min_length=1, max_length=AGENTS_MAX, description="Agents whose transport is pull."
@@ -83,7 +82,7 @@ class Poll(BaseModel):
 class Held(BaseModel):
     """Under which lease."""
 
-    model_config = _MODEL
+    model_config = _with_example(epoch=42)
 
     epoch: int = Field(ge=0, le=_EPOCH_MAX, description="As the task came with.")
 
@@ -91,11 +90,15 @@ class Held(BaseModel):
 class Heartbeat(Held):
     """Keep the task."""
 
+    model_config = _with_example(epoch=42, lease_seconds=30)
+
     lease_seconds: LeaseSeconds = LEASE_SECONDS
 
 
 class TaskProgress(Held):
     """How far it is."""
+
+    model_config = _with_example(epoch=42, progress={"percent": 50})
 
     progress: Any = Field(description="Any JSON, at most 4 KB.")
 
@@ -103,11 +106,15 @@ class TaskProgress(Held):
 class TaskOutput(Held):
     """What came of it."""
 
+    model_config = _with_example(epoch=42, output_data={"score": 7})
+
     output_data: Any = Field(None, description="Any JSON, at most 256 KB; the output of the step.")
 
 
 class TaskFailure(Held):
     """Why it cannot be done."""
+
+    model_config = _with_example(epoch=42, message="no such person", error_class="permanent")
 
     message: str = Field(min_length=1, max_length=MESSAGE_CHARACTERS_MAX)
     code: str = Field(

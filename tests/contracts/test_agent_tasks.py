@@ -150,3 +150,19 @@ async def test_times_are_those_of_the_store(installation: Installation) -> None:
     after = installation.store.clock.now()
     assert before <= lease.lease_until - timedelta(seconds=30) <= after
     assert lease.lease_until > from_microseconds(0)
+
+
+async def test_what_may_be_taken_is_found_by_its_index(installation: Installation) -> None:
+    """However many tasks have ended."""
+    query = (
+        "SELECT task_id FROM agent_tasks_v1 WHERE workspace_id = 'default' AND agent_name = 'far'"
+        " AND status = 'OPEN' AND transport = 'pull' ORDER BY priority, dispatched_at LIMIT 1"
+    )
+    with installation.store.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET enable_seqscan = off")
+            connection.exec_driver_sql("SET enable_sort = off")
+            plan = connection.exec_driver_sql(f"EXPLAIN {query}").scalars()
+        else:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").scalars(3)
+        assert "agent_tasks_v1_offered_g0" in " ".join(map(str, plan))
