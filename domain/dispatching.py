@@ -24,7 +24,8 @@ from domain.lifecycle import PENDING, RUNNING
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.workflow import NAMESPACE
 
-_DIGITS: Final = 8
+_DIGITS: Final = 16
+"""Of a task: a loop has many tries of one step, and an installation many more; 8 would collide."""
 REASON_CHARACTERS_MAX: Final = 2_000
 
 
@@ -44,7 +45,7 @@ class TaskResult(Struct, frozen=True, kw_only=True):
 
 
 def task_ids(execution_id: UUID, path: str, attempt: int, try_no: int) -> tuple[str, str]:
-    """`task-{step}-{8hex}` and `corr-run-{execution}-{step}-{8hex}` of a try: the same at each
+    """`task-{step}-{16hex}` and `corr-run-{execution}-{step}-{16hex}` of a try: the same at each
     look, and another for each try.
     """
     seed = f"task\n{execution_id}\n{path}\n{attempt}\n{try_no}"

@@ -39,7 +39,7 @@ CALLED: Final = [
 ]
 SECONDS_MAX: Final = 60
 _RECEIVED: Final = re.compile(r"^<!-- received -->\n```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_DIGITS: Final = re.compile(r"(?<=task-count-)[0-9a-f]{8}")
+_DIGITS: Final = re.compile(r"(?<=task-count-)[0-9a-f]{16}")
 _CELL: Final = re.compile(r"(?<!\\)\|")
 
 

@@ -320,8 +320,8 @@ AGENT: Final[JsonObject] = {
     "version": 1,
 }
 AGENT_TASK: Final[JsonObject] = {
-    "task_id": "task-score-5b0d1f7c",
-    "correlation_id": f"corr-run-{_ID}-score-5b0d1f7c",
+    "task_id": "task-score-5b0d1f7c3e2a9d41",
+    "correlation_id": f"corr-run-{_ID}-score-5b0d1f7c3e2a9d41",
     "execution_id": _ID,
     "run_id": f"run-{_ID}",
     "workflow_name": "scoring",

@@ -81,7 +81,7 @@ def test_an_execution_request_is_read_as_clients_send_it() -> None:
 
 def test_a_request_without_time_and_input_is_one() -> None:
     read = read_request(incoming({"run_id": "my own id", "workflow_plan": {}}))
-    assert read == ExecutionRequest(run_id="my own id", plan={}, input={}, at=None)
+    assert read == ExecutionRequest(run_id="my own id", plan={}, input=None, at=None)
 
 
 def test_a_cancellation_is_told_by_its_type_or_by_having_no_plan() -> None:
