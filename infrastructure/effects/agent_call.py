@@ -7,6 +7,7 @@ Nothing is tried again here: that is recovery, and the engine's. Formats are in
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from application.breakers import BreakerKey, Breakers
 from application.messages import AgentTask as SentTask
 from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
+from domain.agent_names import KAFKA
 from domain.breaker import BreakerSettings, CallResult, Refused
 from domain.dispatching import task_ids
 from domain.errors import FlowledgerError, NotReady
@@ -45,6 +47,10 @@ class CallSettings(Protocol):
     @property
     def url(self) -> str | None:
         """Where, by POST; None for one that is not called."""
+
+    @property
+    def transport(self) -> str:
+        """`http`, `pull` or `kafka`."""
 
     @property
     def protocol(self) -> str:
@@ -156,8 +162,14 @@ class HttpAgentCaller(Generic[A]):
             )
         )
 
-    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome:
-        """As `call`, for a task that came in a message: its sender chose the names."""
+    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome | None:
+        """As `call`, for a task that came in a message: its sender chose the names. None when its
+        agent reads the topic, too.
+        """
+        with suppress(NotReady):  # which `perform` tells
+            agent = await self._book.state(workspace_id, task.agent_name)
+            if agent is not None and agent.settings.transport == KAFKA:
+                return None
         return await self.perform(
             AgentTask(
                 workspace_id=workspace_id,

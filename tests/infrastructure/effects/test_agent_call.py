@@ -48,6 +48,7 @@ class Settings:
     header_name: str = "X-API-Key"
     timeout_ms: int = 20_000
     circuit_breaker_config: BreakerSettings = DEFAULT_SETTINGS
+    transport: str = "http"
 
 
 @dataclass(frozen=True)
