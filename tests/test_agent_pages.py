@@ -65,6 +65,7 @@ def test_an_example_agent_does_the_step_of_the_walk(command: list[str], tmp_path
 def test_the_example_agents_are_as_long_as_the_page_says() -> None:
     lines = (AGENTS / "http_agent.py").read_text("utf-8").splitlines()
     assert f"{len(lines)} lines with nothing but Python" in page()
+    assert f"{len(lines)} lines of plain Python" in (ROOT / "README.md").read_text("utf-8")
     assert len(lines) <= 60
     imports = re.findall(r"^(?:from|import) (\w+)", "\n".join(lines), re.MULTILINE)
     assert set(imports) <= sys.stdlib_module_names

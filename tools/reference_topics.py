@@ -33,7 +33,9 @@ _AT: Final = datetime(2026, 1, 31, 12, tzinfo=UTC)
 _POSITION: Final = 4711
 _INPUT: Final[JsonObject] = {"text": "the ledger of every run"}
 _PLAN: Final[JsonObject] = {
+    "workflow_id": "wf-count-words",
     "name": "count-words",
+    "version": "1",
     "start_step": "count",
     "steps": {
         "count": {"agent_name": "counter", "input_mapping": {"text": "$.workflow_input.text"}}
@@ -81,6 +83,7 @@ TOPICS: Final = (
                 input=_INPUT,
                 correlation_id=_CORRELATION,
                 at=_AT,
+                idempotency_key=f"{_EXECUTION}:1:count",
             ),
         ),
     ),
@@ -98,6 +101,17 @@ TOPICS: Final = (
                 correlation_id=_CORRELATION,
                 error_message=None,
                 at=_AT,
+            ),
+            AgentResult(
+                run_id=_RUN,
+                task_id=_TASK,
+                succeeded=False,
+                output=None,
+                correlation_id=_CORRELATION,
+                error_message="HTTP 503: no stock",
+                at=_AT,
+                error_code="http_status",
+                error_class="transient",
             ),
         ),
     ),
@@ -181,11 +195,11 @@ def _members(body: Mapping[str, Json]) -> Iterator[str]:
 
 def _headers(shapes: Shapes) -> str:
     """Of all examples, those of CloudEvents included."""
-    names = dict.fromkeys(
+    names = {
         name
         for topic in TOPICS
         for fact in topic.examples
         for name, _ in shapes(fact, _POSITION).headers
-    )
-    rows = [(f"`{name}`", HEADERS[name]) for name in names]
+    }
+    rows = [(f"`{name}`", HEADERS[name]) for name in sorted(names, key=list(HEADERS).index)]
     return "## Headers\n\n" + table(("header", "meaning"), rows)

@@ -54,6 +54,13 @@ HEADERS: Final = {
     "content-type": "`application/json`: the body is one JSON object in UTF-8.",
     "flowledger-position": "Of what the log told: the position of the event, as decimal text. A "
     "message that is repeated has the same one.",
+    "flowledger-idempotency-key": "Of a task: the same for all tries of the step. A bridge gives "
+    "it to the agent as `Idempotency-Key`.",
+    "flowledger-error-code": "Of a `FAILURE` of a bridge: the [code](errors.md) of the failure. "
+    "Results without it fail with `agent_failed`.",
+    "flowledger-error-class": "Of the same: permanent, transient, timeout or unknown. Results "
+    "without it are of class unknown, and so tried again.",
+    "flowledger-retryable": "Of the same: `false` when the same call fails again.",
     "ce_specversion": "CloudEvents: `1.0`.",
     "ce_id": "Computed from position and body: a message that is repeated has the same one.",
     "ce_source": "`/flowledger`.",
