@@ -36,6 +36,7 @@ def result_of(task: dict[str, Any]) -> dict[str, Any]:
 
 # One group per agent: all its processes share the partitions, and others read the topic, too.
 settings = {"bootstrap.servers": brokers, "group.id": f"agent-{own_name}"}
+settings |= {"topic.metadata.refresh.interval.ms": 5_000}  # for a topic that is made later
 consumer = Consumer(settings | {"enable.auto.commit": False, "auto.offset.reset": "earliest"})
 producer = Producer(  # 0: it never gives a result up
     {"bootstrap.servers": brokers, "enable.idempotence": True, "message.timeout.ms": 0}
