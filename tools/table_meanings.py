@@ -198,7 +198,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "status": "TODO, DONE, or CANCELLED when nobody waits for it any more.",
     },
     "agent_tasks": {
-        "task_id": "`task-{step}-{8 digits}`.",
+        "task_id": "`task-{step}-{16 digits}`.",
         "correlation_id": "What a result on Kafka names.",
         "agent_name": "The agent.",
         "transport": "pull or kafka.",

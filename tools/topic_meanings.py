@@ -19,10 +19,10 @@ MEMBERS: Final = {
     },
     "task": {
         "run_id": "The run; to be sent back.",
-        "task_id": "`task-{step}-{8 digits}`: the try; to be sent back.",
+        "task_id": "`task-{step}-{16 digits}`: the try; to be sent back.",
         "agent_name": "Who is to do it.",
         "input_data": "The input of the step, its references filled in.",
-        "correlation_id": "`corr-{run}-{step}-{8 digits}`: the try; to be sent back. Both are "
+        "correlation_id": "`corr-{run}-{step}-{16 digits}`: the try; to be sent back. Both are "
         "computed from execution, path, attempt and try: the same try has the same ones.",
         "timestamp": "When the try began.",
     },
