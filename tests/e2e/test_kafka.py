@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Producer
 
 from tests.e2e.fleet import API, PATIENCE_LOOKS, get
 from tests.e2e.programs import COMMAND, Server, program
+from tests.kafka.broker import KafkaBroker
 
 AGENT = Path(__file__).with_name("echo_agent.py")
 TOPICS = {
@@ -88,6 +89,13 @@ class Installation:
         finally:
             consumer.close()
         raise AssertionError(f"{topic} has {found}")
+
+
+@pytest.fixture
+def breakable(postgres_dsn: str, own_kafka: KafkaBroker, tmp_path: Path) -> Iterator[Installation]:
+    """Its broker can be killed."""
+    with ExitStack() as stack:
+        yield Installation(stack, postgres_dsn, own_kafka.address, tmp_path)
 
 
 @pytest.fixture
@@ -216,3 +224,54 @@ def test_a_request_from_outside_and_what_is_wrong_with_others(installation: Inst
     assert "start_step" in causes["executions"]
     assert "There is no execution" in causes["cancellations"]
     assert "no task with the correlation id" in causes["results"]
+
+
+def test_while_kafka_is_away_executions_are_taken_and_say_so(
+    breakable: Installation, own_kafka: KafkaBroker
+) -> None:
+    serve = breakable.start("serve", "--port", "0")
+    agent = breakable.agent()
+    post(serve, "/agents", {"name": "test-agent", "url": agent.address}, 201)
+    breakable.start("consumer")
+    breakable.start("bridge")
+    definition = plan("step1", "step2")
+    del definition["workflow_id"], definition["version"]
+    first = post(serve, "/executions", {"definition": definition}, 202)
+    assert get(serve, f"{API}/executions/{first['id']}", wait=60).json()["status"] == "COMPLETED"
+    own_kafka.kill()
+    waiting = [post(serve, "/executions", {"definition": definition}, 202) for _ in range(5)]
+    for each in waiting:
+        for _ in range(PATIENCE_LOOKS):
+            seen = get(serve, f"{API}/executions/{each['id']}").json()
+            if seen["error_message"]:
+                break
+        assert (seen["status"], "Kafka" in seen["error_message"]) == ("PENDING", True)
+    own_kafka.start()
+    for each in waiting:
+        ended = get(serve, f"{API}/executions/{each['id']}", wait=60).json()
+        assert (ended["status"], ended["error_message"]) == ("COMPLETED", None)
+
+
+def test_executions_of_a_killed_consumer_end_in_the_other_one(installation: Installation) -> None:
+    """In the middle of many: all end, and each step has one recorded outcome."""
+    serve = installation.start("serve", "--port", "0")
+    agent = installation.agent()
+    post(serve, "/agents", {"name": "test-agent", "url": agent.address}, 201)
+    leases = ("--lease-seconds", "1.5", "--health-port", "0")
+    killed = installation.start("consumer", *leases)
+    installation.start("consumer", *leases)
+    installation.start("bridge")
+    definition = plan("one", "two")
+    del definition["workflow_id"], definition["version"]
+    items = [{"definition": definition} for _ in range(200)]
+    answer = post(serve, "/executions/batch", {"items": items}, 202)
+    ids = [each["execution"]["id"] for each in answer["items"]]
+    for _ in range(PATIENCE_LOOKS):
+        if "flowledger_executions_claimed_total 0.0" not in get(killed, "/metrics").text:
+            break
+    killed.process.kill()
+    for each in ids:
+        ended = get(serve, f"{API}/executions/{each}", wait=60).json()
+        assert ended["status"] == "COMPLETED", ended
+        steps = get(serve, f"{API}/runs/{each}/steps").json()
+        assert [step["status"] for step in steps] == ["COMPLETED", "COMPLETED"]
