@@ -25,6 +25,7 @@ TOPICS = {
     "FLOWLEDGER_KAFKA_MONITORING_TOPIC": "monitoring",
 }
 CLIENT = {"log_level": 0}
+INPUT = {"input_data": {"test_value": "integration_test"}}
 
 
 class Installation:
@@ -137,8 +138,7 @@ def test_the_walk_of_a_run_over_kafka(installation: Installation) -> None:
     definition = plan("step1")
     del definition["workflow_id"], definition["version"]
     workflow = post(serve, "/workflows", definition, 201)
-    told = {"input_data": {"test_value": "integration_test"}}
-    asked = post(serve, f"/workflows/{workflow['id']}/execute", told, 202)
+    asked = post(serve, f"/workflows/{workflow['id']}/execute", INPUT, 202)
     assert asked["status"] == "PENDING"
     (request,) = installation.received("FLOWLEDGER_KAFKA_EXECUTION_TOPIC", 1)
     assert (request["run_id"], request["message_type"]) == (asked["run_id"], "execution_request")
@@ -155,7 +155,7 @@ def test_the_walk_of_a_run_over_kafka(installation: Installation) -> None:
     assert task["input_data"] == {"test_input": "integration_test"}
     bridge = installation.start("bridge", "--health-port", "0")
     ended = get(serve, f"{API}/executions/{asked['id']}", wait=60).json()
-    assert ended["status"] == "COMPLETED", ended
+    assert ended["status"] == "COMPLETED", ended["error_message"]
     (result,) = installation.received("FLOWLEDGER_KAFKA_RESULT_TOPIC", 1)
     assert (result["status"], result["error_message"]) == ("SUCCESS", None)
     assert result["correlation_id"] == task["correlation_id"]
@@ -190,7 +190,7 @@ def test_a_request_from_outside_and_what_is_wrong_with_others(installation: Inst
     body = {
         "run_id": run_id,
         "workflow_plan": plan("one", "two"),
-        "input_data": {"test_value": "integration_test"},
+        **INPUT,
         "timestamp": "2025-01-01T00:00:00",
         "message_type": "execution_request",
     }
@@ -236,10 +236,12 @@ def test_while_kafka_is_away_executions_are_taken_and_say_so(
     breakable.start("bridge")
     definition = plan("step1", "step2")
     del definition["workflow_id"], definition["version"]
-    first = post(serve, "/executions", {"definition": definition}, 202)
+    first = post(serve, "/executions", {"definition": definition, **INPUT}, 202)
     assert get(serve, f"{API}/executions/{first['id']}", wait=60).json()["status"] == "COMPLETED"
     own_kafka.kill()
-    waiting = [post(serve, "/executions", {"definition": definition}, 202) for _ in range(5)]
+    waiting = [
+        post(serve, "/executions", {"definition": definition, **INPUT}, 202) for _ in range(5)
+    ]
     for each in waiting:
         for _ in range(PATIENCE_LOOKS):
             seen = get(serve, f"{API}/executions/{each['id']}").json()
@@ -263,7 +265,7 @@ def test_executions_of_a_killed_consumer_end_in_the_other_one(installation: Inst
     installation.start("bridge")
     definition = plan("one", "two")
     del definition["workflow_id"], definition["version"]
-    items = [{"definition": definition} for _ in range(200)]
+    items = [{"definition": definition, **INPUT} for _ in range(200)]
     answer = post(serve, "/executions/batch", {"items": items}, 202)
     ids = [each["execution"]["id"] for each in answer["items"]]
     for _ in range(PATIENCE_LOOKS):
@@ -272,6 +274,6 @@ def test_executions_of_a_killed_consumer_end_in_the_other_one(installation: Inst
     killed.process.kill()
     for each in ids:
         ended = get(serve, f"{API}/executions/{each}", wait=60).json()
-        assert ended["status"] == "COMPLETED", ended
+        assert ended["status"] == "COMPLETED", ended["error_message"]
         steps = get(serve, f"{API}/runs/{each}/steps").json()
         assert [step["status"] for step in steps] == ["COMPLETED", "COMPLETED"]
