@@ -260,20 +260,25 @@ def test_executions_of_a_killed_consumer_end_in_the_other_one(installation: Inst
     agent = installation.agent()
     post(serve, "/agents", {"name": "test-agent", "url": agent.address}, 201)
     leases = ("--lease-seconds", "1.5", "--health-port", "0")
-    killed = installation.start("consumer", *leases)
-    installation.start("consumer", *leases)
+    consumers = [installation.start("consumer", *leases) for _ in range(2)]
     installation.start("bridge")
     definition = plan("one", "two")
     del definition["workflow_id"], definition["version"]
-    items = [{"definition": definition, **INPUT} for _ in range(200)]
+    items = [{"definition": definition, **INPUT} for _ in range(60)]
     answer = post(serve, "/executions/batch", {"items": items}, 202)
     ids = [each["execution"]["id"] for each in answer["items"]]
-    for _ in range(PATIENCE_LOOKS):
-        if "flowledger_executions_claimed_total 0.0" not in get(killed, "/metrics").text:
-            break
-    killed.process.kill()
+    first_that_works(consumers).process.kill()
     for each in ids:
         ended = get(serve, f"{API}/executions/{each}", wait=60).json()
         assert ended["status"] == "COMPLETED", ended["error_message"]
         steps = get(serve, f"{API}/runs/{each}/steps").json()
         assert [step["status"] for step in steps] == ["COMPLETED", "COMPLETED"]
+
+
+def first_that_works(consumers: list[Server]) -> Server:
+    """The one that is seen first to have claimed something."""
+    for _ in range(PATIENCE_LOOKS):
+        for each in consumers:
+            if "flowledger_executions_claimed_total 0.0" not in get(each, "/metrics").text:
+                return each
+    raise AssertionError("nobody claims anything")
