@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
+from uuid import UUID
 
 from msgspec import Struct, structs
 
@@ -25,11 +26,12 @@ from application.messages import (
     Undeliverable,
 )
 from application.ports import Clock
-from application.relay_facts import Earlier, Telling
+from application.relay_facts import Earlier, Telling, starts_by_request
 from domain.events import Recorded
 
 BATCH_MAX: Final = 500
 POLL_SECONDS: Final = 1.0
+NOTE_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Report = Callable[[str, dict[str, object]], None]
@@ -63,6 +65,13 @@ class RelayLog(Earlier, Protocol):
         """Let go of the lead and of the connections."""
 
 
+class Notes(Protocol):
+    """Tells people why executions do not start."""
+
+    async def note(self, execution_ids: Sequence[UUID], reason: str) -> None:
+        """Their requests wait, for this reason; the same again is no news."""
+
+
 class RelayHealth(Struct, frozen=True):
     """Whether this process leads, how far it has sent, and what keeps it from sending, if
     anything does.
@@ -84,7 +93,10 @@ class Relay:
         letters: DeadLetters,
         clock: Clock,
         report: Report,
+        notes: Notes | None = None,
     ) -> None:
+        """`notes` None: nobody is told why an execution does not start."""
+        self._notes = notes
         self._log = log
         self._publisher = publisher
         self._spell = spell
@@ -154,7 +166,7 @@ class Relay:
                 self._problem = None
                 await self._wait(POLL_SECONDS)
                 continue
-            await self._send(await self._messages(events))
+            await self._send_or_tell(events, await self._messages(events))
             last = events[-1].position
             await self._log.move(self._position, last)
             self._position, self._problem = last, None
@@ -163,6 +175,22 @@ class Relay:
         positions = {id(each.event): each.position for each in events}
         told = await self._telling.facts([each.event for each in events])
         return [self._spell(fact, positions[id(event)]) for event, fact in told]
+
+    async def _send_or_tell(self, events: Sequence[Recorded], messages: list[Message]) -> None:
+        """Send, and while the broker is away note that on the executions that wait for it."""
+        waiting = [each.event.execution_id for each in events if starts_by_request(each.event)]
+        if self._notes is None or not waiting:
+            await self._send(messages)
+            return
+        sending = asyncio.ensure_future(self._send(messages))
+        try:
+            while not (await asyncio.wait({sending}, timeout=NOTE_SECONDS))[0]:
+                told = self._publisher.health()
+                if not told.answers:
+                    await self._notes.note(waiting, told.detail)
+            await sending
+        finally:
+            sending.cancel()
 
     async def _send(self, messages: list[Message]) -> None:
         """All of them. One that the broker refuses for ever is put aside, so that it holds nobody

@@ -70,7 +70,8 @@ class Telling:
     async def _told(self, event: Event) -> Sequence[Fact]:
         match event.data:
             case Requested() as requested:
-                return [await self._request(event, requested)] if _over_kafka(requested) else ()
+                sent = starts_by_request(event)
+                return [await self._request(event, requested)] if sent else ()
             case TaskDispatched() as task:
                 return [await self._task(event, task)] if task.transport == KAFKA else ()
             case CancelRequested(reason=reason):
@@ -199,8 +200,9 @@ class Telling:
         return name
 
 
-def _over_kafka(requested: Requested) -> bool:
-    return requested.starts_by == KAFKA
+def starts_by_request(event: Event) -> bool:
+    """Whether this is an execution's first event, and it starts when its request comes back."""
+    return isinstance(event.data, Requested) and event.data.starts_by == KAFKA
 
 
 def _try(event: Event, step: _Step | TaskDispatched) -> _Try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from application.messages import DeadLetters, MessagePublisher
 from application.ports import Clock
-from application.relay import Relay, RelayHealth, Report
+from application.relay import Notes, Relay, RelayHealth, Report
 from infrastructure.kafka.opening import kafka_topics
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.relay_log import LedgerRelayLog
@@ -25,10 +25,11 @@ def make_relay(
     letters: DeadLetters,
     clock: Clock,
     report: Report,
+    notes: Notes | None = None,
 ) -> Relay:
     """A relay, to be started."""
     shapes = Shapes(kafka_topics(settings), cloudevents=settings.kafka_cloudevents)
-    return Relay(log, publisher, shapes, letters, clock, report)
+    return Relay(log, publisher, shapes, letters, clock, report, notes)
 
 
 def sending(health: RelayHealth) -> str:

@@ -58,8 +58,10 @@ class ConsumerProcess:
     ) -> None:
         working = WorkerProcess(settings, store, outbound, actions, rules, secrets)
         ledger, workflows, worker = working.ledger, working.workflows, working.worker
+        self.ledger = ledger
         self._working = working
         self._letters = dead_letter_table(settings, store)
+        self.dead_letters = DeadLetterOffice(self._letters, store.clock, None)
         self._rows = projection_store(settings, store)
         reads = ProjectionReads(
             store.engine, self._rows, store.clock.now, threads=store.query_threads
@@ -79,7 +81,7 @@ class ConsumerProcess:
             settings,
             [topics.executions, topics.cancellations, topics.results],
             self.handled,
-            DeadLetterOffice(self._letters, store.clock, None),
+            self.dead_letters,
             at_once=MESSAGES_AT_ONCE,
         )
 

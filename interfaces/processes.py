@@ -15,6 +15,7 @@ from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
 from application.dead_letters import DeadLetterOffice
+from application.dispatch_notes import DispatchNotes
 from application.history import History
 from application.ledger import Ledger
 from application.messages import MessagePublisher
@@ -175,8 +176,9 @@ class Services:
         log = relay_log(projection_store(settings, store, relay=True), store.health)
         self._relay_log = log
         if leads:
+            notes = DispatchNotes(self.ledger)
             self.relay = make_relay(
-                settings, log, publisher, self.dead_letters, store.clock, report
+                settings, log, publisher, self.dead_letters, store.clock, report, notes
             )
 
     async def start(self) -> None:

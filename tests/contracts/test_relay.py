@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from application.dead_letters import DeadLetterOffice
+from application.dispatch_notes import DispatchNotes
 from application.ledger import execution_uuid
 from application.messages import (
     AgentTask,
@@ -23,11 +24,13 @@ from application.messages import (
 from application.outside_runs import outside_run
 from application.relay import CheckpointMoved, Relay
 from application.relay_facts import Telling
+from application.requests import ExecuteOptions, Requests
 from domain.dispatching import TaskResult
 from domain.events import TaskDispatched
-from domain.json_values import Json
+from domain.json_values import Json, JsonObject
 from infrastructure.database import Store
 from infrastructure.dead_letters import DeadLetterTable
+from infrastructure.input_schema import JsonSchemas
 from infrastructure.outside_rows import StoredOutsideRows
 from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
@@ -37,7 +40,7 @@ from interfaces.processes import dead_letter_table, projection_store
 from tests.builders import Run, linear
 from tests.contracts.conftest import OpenStore
 from tests.contracts.projected import append_mixed, as_another, stories, story_id
-from tests.engine import asked, definition, process
+from tests.engine import CALLER, asked, definition, process, step
 
 pytestmark = pytest.mark.anyio
 
@@ -280,6 +283,86 @@ async def test_a_task_has_the_input_of_a_start_that_was_sent_long_before(
         await log.close()
 
 
+async def test_what_starts_by_its_request_is_asked_for_with_its_plan(
+    ledger_url: str, begin: Start, broker: Broker, set_up: None
+) -> None:
+    async with process(ledger_url) as engine:
+        requests = Requests(
+            engine.ledger, engine.workflows, engine.worker, JsonSchemas(), over_kafka=lambda: None
+        )
+        plan = {**definition(a=step(config={"n": 1})), "name": "known", "x-mine": True}
+        await engine.workflows.publish(CALLER, plan)
+        options = ExecuteOptions(input_data={"test_value": "integration_test"})
+        first = (await requests.execute(CALLER, "known", options)).view
+        second = (await requests.execute_inline(CALLER, definition(b=step()), options)).view
+        own = await engine.run(definition(c=step()))
+        await engine.ended(own)
+        await begin(engine.store).caught_up()
+        published, inline = broker.bodies("e")
+        assert published == {
+            "run_id": first.run_id,
+            "workflow_plan": {**plan, "workflow_id": "wf-known-1", "version": "1"},
+            "input_data": {"test_value": "integration_test"},
+            "timestamp": published["timestamp"],
+            "message_type": "execution_request",
+        }
+        assert inline["run_id"] == second.run_id
+        assert inline["workflow_plan"]["steps"].keys() == {"b"}
+        keys = [each.key for each in broker.stored if each.topic == "e"]
+        assert keys == [first.run_id.encode(), second.run_id.encode()]
+
+
+class Away(Broker):
+    """A broker that takes nothing until it is back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = asyncio.Event()
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        await self.back.wait()
+        await super().publish(messages)
+
+    def health(self) -> TransportHealth:
+        return TransportHealth(self.back.is_set(), "Kafka is away")
+
+
+async def test_executions_say_why_their_request_waits(
+    ledger_url: str, store: Store, office: DeadLetterOffice, set_up: None
+) -> None:
+    """Also those that were taken when nobody knew yet that the broker was away."""
+    async with process(ledger_url) as engine:
+        requests = Requests(
+            engine.ledger, engine.workflows, engine.worker, JsonSchemas(), over_kafka=lambda: None
+        )
+        asked_for = await requests.execute_inline(CALLER, definition(b=step()), ExecuteOptions())
+        view, broker = asked_for.view, Away()
+        relay = Relay(
+            relay_log(engine.store, ledger_url),
+            broker,
+            Shapes(TOPICS),
+            office,
+            engine.store.clock,
+            lambda event, facts: None,
+            DispatchNotes(engine.ledger),
+        )
+        relay.start()
+        try:
+            seen = await engine.until(view, lambda each: each.error_message is not None)
+            assert (seen.status, seen.error_message) == (
+                "PENDING",
+                "Kafka is away",
+            )
+            row = await engine.store.queue.row(UUID(view.id))
+            assert row is not None
+            assert row.ready_at is None
+            broker.back.set()
+            await until(lambda: len(broker.bodies("e")) == 1)
+        finally:
+            await relay.stop()
+        assert (await engine.topics(view)).count("dispatch_failed") == 1
+
+
 async def test_what_happened_before_kafka_was_set_up_is_told_to_nobody(
     store: Store, ledger_url: str, begin: Start, broker: Broker
 ) -> None:
@@ -316,6 +399,9 @@ async def all_told(store: Store) -> list[Message]:
 
         async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
             raise AssertionError("no agent is asked here")
+
+        async def published(self, workflow: UUID, number: int) -> JsonObject:
+            raise AssertionError("nothing starts by its request here")
 
     found = await store.log.read_all(limit=10_000)
     positions = {id(each.event): each.position for each in found}

@@ -23,8 +23,14 @@ class Agent(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Many callers may come at once."""
+
+    request_queue_size = 500
+
+
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+    server = Server(("127.0.0.1", 0), Agent)
     host, port = server.server_address[:2]
     sys.stdout.write(f"An agent at http://{host}:{port}\n")
     sys.stdout.flush()

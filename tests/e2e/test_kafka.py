@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Producer
 
 from tests.e2e.fleet import API, PATIENCE_LOOKS, get
 from tests.e2e.programs import COMMAND, Server, program
+from tests.kafka.broker import KafkaBroker
 
 AGENT = Path(__file__).with_name("echo_agent.py")
 TOPICS = {
@@ -24,6 +25,7 @@ TOPICS = {
     "FLOWLEDGER_KAFKA_MONITORING_TOPIC": "monitoring",
 }
 CLIENT = {"log_level": 0}
+INPUT = {"input_data": {"test_value": "integration_test"}}
 
 
 class Installation:
@@ -91,6 +93,13 @@ class Installation:
 
 
 @pytest.fixture
+def breakable(postgres_dsn: str, own_kafka: KafkaBroker, tmp_path: Path) -> Iterator[Installation]:
+    """Its broker can be killed."""
+    with ExitStack() as stack:
+        yield Installation(stack, postgres_dsn, own_kafka.address, tmp_path)
+
+
+@pytest.fixture
 def installation(postgres_dsn: str, real_kafka: str, tmp_path: Path) -> Iterator[Installation]:
     with ExitStack() as stack:
         yield Installation(stack, postgres_dsn, real_kafka, tmp_path)
@@ -129,8 +138,7 @@ def test_the_walk_of_a_run_over_kafka(installation: Installation) -> None:
     definition = plan("step1")
     del definition["workflow_id"], definition["version"]
     workflow = post(serve, "/workflows", definition, 201)
-    told = {"input_data": {"test_value": "integration_test"}}
-    asked = post(serve, f"/workflows/{workflow['id']}/execute", told, 202)
+    asked = post(serve, f"/workflows/{workflow['id']}/execute", INPUT, 202)
     assert asked["status"] == "PENDING"
     (request,) = installation.received("FLOWLEDGER_KAFKA_EXECUTION_TOPIC", 1)
     assert (request["run_id"], request["message_type"]) == (asked["run_id"], "execution_request")
@@ -147,7 +155,7 @@ def test_the_walk_of_a_run_over_kafka(installation: Installation) -> None:
     assert task["input_data"] == {"test_input": "integration_test"}
     bridge = installation.start("bridge", "--health-port", "0")
     ended = get(serve, f"{API}/executions/{asked['id']}", wait=60).json()
-    assert ended["status"] == "COMPLETED", ended
+    assert ended["status"] == "COMPLETED", ended["error_message"]
     (result,) = installation.received("FLOWLEDGER_KAFKA_RESULT_TOPIC", 1)
     assert (result["status"], result["error_message"]) == ("SUCCESS", None)
     assert result["correlation_id"] == task["correlation_id"]
@@ -182,7 +190,7 @@ def test_a_request_from_outside_and_what_is_wrong_with_others(installation: Inst
     body = {
         "run_id": run_id,
         "workflow_plan": plan("one", "two"),
-        "input_data": {"test_value": "integration_test"},
+        **INPUT,
         "timestamp": "2025-01-01T00:00:00",
         "message_type": "execution_request",
     }
@@ -216,3 +224,61 @@ def test_a_request_from_outside_and_what_is_wrong_with_others(installation: Inst
     assert "start_step" in causes["executions"]
     assert "There is no execution" in causes["cancellations"]
     assert "no task with the correlation id" in causes["results"]
+
+
+def test_while_kafka_is_away_executions_are_taken_and_say_so(
+    breakable: Installation, own_kafka: KafkaBroker
+) -> None:
+    serve = breakable.start("serve", "--port", "0")
+    agent = breakable.agent()
+    post(serve, "/agents", {"name": "test-agent", "url": agent.address}, 201)
+    breakable.start("consumer")
+    breakable.start("bridge")
+    definition = plan("step1", "step2")
+    del definition["workflow_id"], definition["version"]
+    first = post(serve, "/executions", {"definition": definition, **INPUT}, 202)
+    assert get(serve, f"{API}/executions/{first['id']}", wait=60).json()["status"] == "COMPLETED"
+    own_kafka.kill()
+    waiting = [
+        post(serve, "/executions", {"definition": definition, **INPUT}, 202) for _ in range(5)
+    ]
+    for each in waiting:
+        for _ in range(PATIENCE_LOOKS):
+            seen = get(serve, f"{API}/executions/{each['id']}").json()
+            if seen["error_message"]:
+                break
+        assert (seen["status"], "Kafka" in seen["error_message"]) == ("PENDING", True)
+    own_kafka.start()
+    for each in waiting:
+        ended = get(serve, f"{API}/executions/{each['id']}", wait=60).json()
+        assert (ended["status"], ended["error_message"]) == ("COMPLETED", None)
+
+
+def test_executions_of_a_killed_consumer_end_in_the_other_one(installation: Installation) -> None:
+    """In the middle of many: all end, and each step has one recorded outcome."""
+    serve = installation.start("serve", "--port", "0")
+    agent = installation.agent()
+    post(serve, "/agents", {"name": "test-agent", "url": agent.address}, 201)
+    leases = ("--lease-seconds", "1.5", "--health-port", "0")
+    consumers = [installation.start("consumer", *leases) for _ in range(2)]
+    installation.start("bridge")
+    definition = plan("one", "two")
+    del definition["workflow_id"], definition["version"]
+    items = [{"definition": definition, **INPUT} for _ in range(60)]
+    answer = post(serve, "/executions/batch", {"items": items}, 202)
+    ids = [each["execution"]["id"] for each in answer["items"]]
+    first_that_works(consumers).process.kill()
+    for each in ids:
+        ended = get(serve, f"{API}/executions/{each}", wait=60).json()
+        assert ended["status"] == "COMPLETED", ended["error_message"]
+        steps = get(serve, f"{API}/runs/{each}/steps").json()
+        assert [step["status"] for step in steps] == ["COMPLETED", "COMPLETED"]
+
+
+def first_that_works(consumers: list[Server]) -> Server:
+    """The one that is seen first to have claimed something."""
+    for _ in range(PATIENCE_LOOKS):
+        for each in consumers:
+            if "flowledger_executions_claimed_total 0.0" not in get(each, "/metrics").text:
+                return each
+    raise AssertionError("nobody claims anything")
