@@ -170,7 +170,7 @@ class AgentResults:
             draft = self._draft(state, command, step.action)
             now = draft.meta.at
             settle_result(draft, definition, path, result, now, go_on=go_on, rules=self._rules)
-            record_dispatches(draft, transports)
+            record_dispatches(draft, definition, transports)
             return draft
 
         draft = decided(go_on=True)

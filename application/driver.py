@@ -345,7 +345,7 @@ class Driver:
             decisions.resume(draft, run.definition, run.held(), run.epoch, now, self._rules)
         if ends and go_on:
             advance(run.definition, draft, now, self._rules)
-        record_dispatches(draft, run.transports)
+        record_dispatches(draft, run.definition, run.transports)
         return draft
 
     async def _look_at_children(self, run: Run, *, every: bool) -> Sequence[ChildEnd]:

@@ -88,7 +88,10 @@ class AgentTask(Struct, frozen=True, kw_only=True):
     correlation_id: str
     at: datetime | None
     idempotency_key: str | None = None
-    """The same for all tries of the step, where the sender tells it."""
+    """The same for all tries of the step, unless it wants one for each; None when nobody told."""
+    attempt: int | None = None
+    try_no: int | None = None
+    """Which run-through and which try, where the sender tells them."""
 
 
 class AgentResult(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from application.messages import (
 from application.views import step_execution_id
 from domain.agent_names import KAFKA, agent_of
 from domain.definition import step_id_of
-from domain.dispatching import task_ids
+from domain.dispatching import idempotency_key, task_ids
 from domain.events import (
     Cancelled,
     CancelRequested,
@@ -135,7 +135,9 @@ class Telling:
             input=given if isinstance(given, dict) else {"value": given},
             correlation_id=task.correlation_id,
             at=event.meta.at,
-            idempotency_key=f"{event.execution_id}:{task.attempt}:{task.path}",
+            idempotency_key=idempotency_key(*key, per_try=task.key_per_try),
+            attempt=task.attempt,
+            try_no=task.try_no,
         )
 
     async def _step(

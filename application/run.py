@@ -15,6 +15,7 @@ from application.steps import Failed, SecretUse, StepContext, StepOutcome, Succe
 from domain.children import Pinned, is_wanted
 from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, Step, declared_at
+from domain.dispatching import idempotency_key
 from domain.draft import Draft
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
@@ -202,10 +203,8 @@ def context_for(
 def step_key(state: ExecutionState, path: str, declared: Step) -> str:
     """What tells a repetition of the work of `path` from new work; see StepContext."""
     step = state.steps[path]
-    key = f"{state.id}:{step.attempt}:{path}"
-    if isinstance(declared, ActionStep) and declared.key_per_try:
-        return f"{key}:{step.try_no}"
-    return key
+    per_try = isinstance(declared, ActionStep) and declared.key_per_try
+    return idempotency_key(state.id, path, step.attempt, step.try_no, per_try=per_try)
 
 
 def declared_secrets(step: ActionStep) -> tuple[SecretUse, ...]:

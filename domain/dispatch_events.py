@@ -20,6 +20,8 @@ class TaskDispatched(Payload, frozen=True):
     correlation_id: str
     agent: str
     transport: str
+    key_per_try: bool = False
+    """Each try of the step has an idempotency key of its own."""
 
 
 class DispatchFailed(Payload, frozen=True):

@@ -16,7 +16,7 @@ from msgspec import Struct
 from domain import events as ev
 from domain.agent_names import DISPATCHED, agent_of
 from domain.decisions import Outcome, late, settle
-from domain.definition import Definition, step_id_of
+from domain.definition import ActionStep, Definition, declared_at, step_id_of
 from domain.draft import Draft
 from domain.execution_state import ExecutionState
 from domain.json_values import Json
@@ -53,7 +53,17 @@ def task_ids(execution_id: UUID, path: str, attempt: int, try_no: int) -> tuple[
     return f"task-{step_id}-{digits}", f"corr-run-{execution_id}-{step_id}-{digits}"
 
 
-def record_dispatches(draft: Draft, transports: Mapping[str, str]) -> None:
+def idempotency_key(
+    execution_id: UUID, path: str, attempt: int, try_no: int, *, per_try: bool
+) -> str:
+    """What tells a repetition of the work of a step from new work: the same for all tries, unless
+    the step asks for one per try.
+    """
+    key = f"{execution_id}:{attempt}:{path}"
+    return f"{key}:{try_no}" if per_try else key
+
+
+def record_dispatches(draft: Draft, definition: Definition, transports: Mapping[str, str]) -> None:
     """Note the tries that begin in this draft and that an agent does elsewhere.
 
     `transports` is by agent; one that is not in it is called by the worker, as one of http is. A
@@ -78,8 +88,10 @@ def record_dispatches(draft: Draft, transports: Mapping[str, str]) -> None:
         if agent is None or transport not in DISPATCHED:
             continue
         ids = task_ids(draft.state.id, fact.path, fact.attempt, fact.try_no)
+        declared = declared_at(definition, fact.path)
+        per_try = isinstance(declared, ActionStep) and declared.key_per_try
         draft.record(
-            ev.TaskDispatched(fact.path, fact.attempt, fact.try_no, *ids, agent, transport)
+            ev.TaskDispatched(fact.path, fact.attempt, fact.try_no, *ids, agent, transport, per_try)
         )
 
 

@@ -232,7 +232,7 @@ class Run:
     def store(self, draft: Draft) -> list[str]:
         """Keep what was decided; returns it told in short."""
         assert draft.base_version == self.state.version
-        record_dispatches(draft, self.transports)
+        record_dispatches(draft, self.definition, self.transports)
         self.state = draft.state
         self.events += draft.events
         return [told(event.data) for event in draft.events]

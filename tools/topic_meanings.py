@@ -54,8 +54,12 @@ HEADERS: Final = {
     "content-type": "`application/json`: the body is one JSON object in UTF-8.",
     "flowledger-position": "Of what the log told: the position of the event, as decimal text. A "
     "message that is repeated has the same one.",
-    "flowledger-idempotency-key": "Of a task: the same for all tries of the step. A bridge gives "
-    "it to the agent as `Idempotency-Key`.",
+    "flowledger-idempotency-key": "Of a task: the same for all tries of the step, unless it says "
+    '`"idempotency": "try"`. A bridge gives it to the agent as `Idempotency-Key`.',
+    "flowledger-attempt": "Of a task: which run-through of the execution. A bridge gives it to the "
+    "agent as `X-Flowledger-Attempt`.",
+    "flowledger-try": "Of a task: which try of the step. A bridge gives it to the agent as "
+    "`X-Flowledger-Try`.",
     "flowledger-error-code": "Of a `FAILURE` of a bridge: the [code](errors.md) of the failure. "
     "Results without it fail with `agent_failed`.",
     "flowledger-error-class": "Of the same: permanent, transient, timeout or unknown. Results "

@@ -24,7 +24,7 @@ from domain.dispatching import task_ids
 from domain.errors import FlowledgerError, NotReady
 from domain.json_values import Json, JsonObject, NotStorable, check_storable
 from infrastructure.effects.agent_protocols import output_of, request_body
-from infrastructure.effects.attempt_headers import attempt_headers
+from infrastructure.effects.attempt_headers import attempt_headers, try_headers
 from infrastructure.effects.failure_texts import plain_message
 from infrastructure.effects.outbound import Outbound, OutboundRequest
 from infrastructure.effects.secrets import LENGTH_MIN, Mask, Secrets
@@ -178,6 +178,7 @@ class HttpAgentCaller(Generic[A]):
                 correlation_id=task.correlation_id,
                 idempotency_key=task.idempotency_key or task.correlation_id,
                 input=task.input,
+                headers=try_headers(task.attempt, task.try_no),
             )
         )
 

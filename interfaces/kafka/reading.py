@@ -26,7 +26,14 @@ from domain.json_values import (
     pointer_join,
     read_json,
 )
-from interfaces.kafka.shapes import CLASS_HEADER, CODE_HEADER, KEY_HEADER, RETRYABLE_HEADER
+from interfaces.kafka.shapes import (
+    ATTEMPT_HEADER,
+    CLASS_HEADER,
+    CODE_HEADER,
+    KEY_HEADER,
+    RETRYABLE_HEADER,
+    TRY_HEADER,
+)
 from interfaces.times import read_time
 
 ID_CHARACTERS_MAX: Final = 200
@@ -80,6 +87,8 @@ def read_task(message: Message) -> AgentTask:
         correlation_id=body.id("correlation_id"),
         at=body.time("timestamp"),
         idempotency_key=_header(message, KEY_HEADER),
+        attempt=_number(message, ATTEMPT_HEADER),
+        try_no=_number(message, TRY_HEADER),
     )
 
 
@@ -119,6 +128,12 @@ def _header(message: Message, name: str) -> str | None:
         return None
     text = value.decode()
     return text if text.isprintable() else None
+
+
+def _number(message: Message, name: str) -> int | None:
+    """The number in a header; None when it holds none."""
+    text = _header(message, name)
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
 
 
 class _Body:

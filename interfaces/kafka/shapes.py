@@ -22,6 +22,9 @@ from application.messages import (
 from domain.json_values import Json, JsonObject
 
 SOURCE: Final = "/flowledger"
+ATTEMPT_HEADER: Final = "flowledger-attempt"
+TRY_HEADER: Final = "flowledger-try"
+"""Of a task: which run-through of the execution, which try of the step."""
 KEY_HEADER: Final = "flowledger-idempotency-key"
 """Of a task: what its agent is given as Idempotency-Key, the same for all tries of the step."""
 CODE_HEADER: Final = "flowledger-error-code"
@@ -74,8 +77,13 @@ class Shapes:
 def _more(fact: Fact) -> list[tuple[str, bytes]]:
     """What has no place in the body: headers that other programs may pass over."""
     match fact:
-        case AgentTask(idempotency_key=str(key)):
-            return [(KEY_HEADER, key.encode())]
+        case AgentTask():
+            told = {
+                KEY_HEADER: fact.idempotency_key,
+                ATTEMPT_HEADER: fact.attempt,
+                TRY_HEADER: fact.try_no,
+            }
+            return [(name, str(each).encode()) for name, each in told.items() if each is not None]
         case AgentResult(succeeded=False):
             return [
                 (CODE_HEADER, fact.error_code.encode()),

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from application.views import summarise
-from domain.dispatching import fail_dispatch, task_ids
+from domain.dispatching import fail_dispatch, idempotency_key, task_ids
+from domain.events import TaskDispatched
 from domain.lifecycle import CANCELLED, COMPLETED, FAILED
 from domain.planner import running_actions
 from domain.recovery_rules import RecoveryRules
@@ -41,6 +42,17 @@ def test_ids_are_those_of_the_try() -> None:
     second = run.task("a")
     assert (second.task_id, second.correlation_id) == task_ids(EXECUTION_ID, "a", 1, 2)
     assert first.correlation_id != second.correlation_id
+
+
+@pytest.mark.parametrize(("wanted", "per_try"), [("attempt", False), ("try", True)])
+def test_a_task_says_whether_each_try_has_its_own_key(wanted: str, per_try: bool) -> None:
+    run = begun({"a": agent(idempotency=wanted)})
+    (sent,) = (event.data for event in run.events if isinstance(event.data, TaskDispatched))
+    assert sent.key_per_try is per_try
+    keys = {
+        idempotency_key(EXECUTION_ID, "a", 1, number, per_try=sent.key_per_try) for number in (1, 2)
+    }
+    assert len(keys) == (2 if per_try else 1)
 
 
 def test_a_lost_worker_does_not_deliver_it_again() -> None:

@@ -44,7 +44,14 @@ async def services(sqlite_url: str) -> AsyncIterator[Services]:
 
 def task(agent: str) -> AgentTask:
     return AgentTask(
-        run_id="run-1", task_id="t", agent_name=agent, input={"q": 1}, correlation_id="c", at=None
+        run_id="run-1",
+        task_id="t",
+        agent_name=agent,
+        input={"q": 1},
+        correlation_id="c",
+        at=None,
+        attempt=1,
+        try_no=2,
     )
 
 
@@ -61,6 +68,10 @@ async def test_a_bridge_calls_agents_of_http_and_leaves_those_who_read_the_topic
         await bridge.perform(task("reader"))
         assert sent.messages == []
         await bridge.perform(task("called"))
+    (call,) = server.received
+    tried = (call.headers["x-flowledger-attempt"], call.headers["x-flowledger-try"])
+    assert tried == ("1", "2")
+    assert "x-flowledger-epoch" not in call.headers
     (result,) = (read_result(each) for each in sent.messages)
     assert (result.succeeded, result.output) == (True, 1)
     assert "reader" not in {name for name, _ in agents.caller.calls}

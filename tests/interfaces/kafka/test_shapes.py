@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from application.messages import (
     AgentResult,
@@ -193,6 +194,9 @@ FACTS: list[tuple[Fact, str, bytes, dict[str, Any]]] = [
             input={"test_input": "integration_test"},
             correlation_id="corr-run-1-step1-4e5f6a7b",
             at=AT,
+            idempotency_key="e:1:step1",
+            attempt=1,
+            try_no=2,
         ),
         "orchestrator.tasks.http",
         b"run-1",
@@ -272,6 +276,14 @@ def test_what_is_written_is_read_as_the_same() -> None:
     assert read_request(spell(cancellation)) == cancellation
     assert read_task(spell(task)) == task
     assert read_result(spell(result)) == result
+
+
+def test_a_task_tells_its_try_in_headers_that_may_be_missing() -> None:
+    told = Shapes(TOPICS)(FACTS[2][0], 17)
+    assert told.header("flowledger-idempotency-key") == b"e:1:step1"
+    assert (told.header("flowledger-attempt"), told.header("flowledger-try")) == (b"1", b"2")
+    others = structs.replace(told, headers=(("flowledger-try", b"second"),))
+    assert (read_task(others).attempt, read_task(others).try_no) == (None, None)
 
 
 def test_the_cloudevents_form_adds_headers_and_keeps_the_body() -> None:
