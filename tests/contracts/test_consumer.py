@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from application.messages import Message
+from domain.errors import NotReady
 from domain.recovery_rules import DEFAULT_RULES
 from infrastructure.database import open_store
 from infrastructure.effects.outbound import Outbound
@@ -100,7 +101,10 @@ def request(run_id: object) -> dict[str, Any]:
 
 
 async def ended(process: ConsumerProcess, run_ids: list[UUID]) -> bool:
-    found = [await process.ledger.load(each) for each in run_ids]
+    try:
+        found = [await process.ledger.load(each) for each in run_ids]
+    except NotReady:  # the database has just come back
+        return False
     return all(each is not None and each.state.status == "COMPLETED" for each in found)
 
 

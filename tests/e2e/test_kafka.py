@@ -25,6 +25,7 @@ TOPICS = {
     "FLOWLEDGER_KAFKA_MONITORING_TOPIC": "monitoring",
 }
 CLIENT = {"log_level": 0}
+pytestmark = pytest.mark.timeout(300)
 INPUT = {"input_data": {"test_value": "integration_test"}}
 
 
