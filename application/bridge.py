@@ -21,8 +21,10 @@ NOT_LOOKED_UP: Final = "registry_unavailable"
 class TaskCaller(Protocol):
     """Calls one agent for one task."""
 
-    async def call_for(self, workspace_id: str, task: AgentTask) -> StepOutcome:
-        """What came of it. Raises nothing but `asyncio.CancelledError`."""
+    async def call_for(self, workspace_id: str, task: AgentTask) -> StepOutcome | None:
+        """What came of it; None when the task is not for a bridge, as its agent reads the topic
+        itself. Raises nothing but `asyncio.CancelledError`.
+        """
 
 
 class Bridge:
@@ -51,11 +53,14 @@ class Bridge:
         self._workspace = workspace_id
 
     async def perform(self, task: AgentTask) -> None:
-        """Call the agent and send the result; the broker has it when this returns.
+        """Call the agent and send the result; the broker has it when this returns. Tasks of agents
+        that are not called are passed over.
 
         Raises StoreUnavailable while nobody can look the agent up.
         """
         outcome = await self._outcome(task)
+        if outcome is None:
+            return
         try:
             await self._send(task, outcome)
         except Undeliverable as error:
@@ -67,7 +72,7 @@ class Bridge:
             )
             await self._send(task, refused)
 
-    async def _outcome(self, task: AgentTask) -> StepOutcome:
+    async def _outcome(self, task: AgentTask) -> StepOutcome | None:
         tries = 0
         while True:
             async with self._room:

@@ -17,6 +17,7 @@ from application.breakers import BreakerKey, Breakers
 from application.messages import AgentTask as SentTask
 from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
+from domain.agent_names import HTTP
 from domain.breaker import BreakerSettings, CallResult, Refused
 from domain.dispatching import task_ids
 from domain.errors import FlowledgerError, NotReady
@@ -45,6 +46,10 @@ class CallSettings(Protocol):
     @property
     def url(self) -> str | None:
         """Where, by POST; None for one that is not called."""
+
+    @property
+    def transport(self) -> str:
+        """How work reaches it; `http` for one that is called."""
 
     @property
     def protocol(self) -> str:
@@ -156,21 +161,27 @@ class HttpAgentCaller(Generic[A]):
             )
         )
 
-    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome:
-        """As `call`, for a task that came in a message: its sender chose the names."""
-        return await self.perform(
-            AgentTask(
-                workspace_id=workspace_id,
-                agent=task.agent_name,
-                task_id=task.task_id,
-                correlation_id=task.correlation_id,
-                idempotency_key=task.idempotency_key or task.correlation_id,
-                input=task.input,
-            )
+    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome | None:
+        """As `call`, for a task that came in a message: its sender chose the names. None for one
+        of an agent that is not called: it reads the topic itself, or asks for tasks.
+        """
+        sent = AgentTask(
+            workspace_id=workspace_id,
+            agent=task.agent_name,
+            task_id=task.task_id,
+            correlation_id=task.correlation_id,
+            idempotency_key=task.idempotency_key or task.correlation_id,
+            input=task.input,
         )
+        return await self._perform(sent, only_called=True)
 
     async def perform(self, task: AgentTask) -> StepOutcome:
         """As `call`, for a task that came with its names."""
+        outcome = await self._perform(task, only_called=False)
+        assert outcome is not None, "whoever names an agent wants it called"  # noqa: S101 - a slip of ours
+        return outcome
+
+    async def _perform(self, task: AgentTask, *, only_called: bool) -> StepOutcome | None:
         try:
             agent = await self._book.state(task.workspace_id, task.agent)
             if agent is None:
@@ -178,6 +189,8 @@ class HttpAgentCaller(Generic[A]):
                     "unknown_agent",
                     f"no agent is named {task.agent!r}; register it under that name",
                 )
+            if only_called and agent.settings.transport != HTTP:
+                return None
             outcome = await self._guarded(agent, task)
         except StepFailure as failure:
             outcome = _failed(failure, NOTHING_TO_MASK)
