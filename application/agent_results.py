@@ -17,7 +17,6 @@ from application.children import cancel_write
 from application.ledger import (
     COMMAND_TRIES,
     PAUSE_SECONDS,
-    Entry,
     Ledger,
     execution_uuid,
 )
@@ -97,10 +96,10 @@ class AgentResults:
         execution_id = execution_uuid(workspace_id, execution_ref)
         async with self._turn(execution_id):
             try:
-                return await self._record(workspace_id, execution_id, task_id, result)
+                return await self._record(workspace_id, execution_ref, task_id, result)
             except ConcurrentUpdate:
                 async with self._runner.paused(execution_id):
-                    return await self._record(workspace_id, execution_id, task_id, result)
+                    return await self._record(workspace_id, execution_ref, task_id, result)
 
     async def progress(
         self,
@@ -121,7 +120,7 @@ class AgentResults:
         async with self._turn(execution_id):
             for earlier_tries in range(COMMAND_TRIES):
                 await self._pause(earlier_tries)
-                state = (await self._execution(workspace_id, execution_id)).state
+                state = (await self._ledger.find(workspace_id, execution_ref)).state
                 path = dispatched_at(state, correlation_id)
                 if path is None:
                     await self._known(state, correlation_id)
@@ -143,12 +142,12 @@ class AgentResults:
     # --- one result ---
 
     async def _record(
-        self, workspace_id: str, execution_id: UUID, task_id: str, result: TaskResult
+        self, workspace_id: str, execution_ref: str, task_id: str, result: TaskResult
     ) -> TaskAnswer:
-        command = _command(execution_id, result)
+        command = _command(execution_uuid(workspace_id, execution_ref), result)
         for earlier_tries in range(COMMAND_TRIES):
             await self._pause(earlier_tries)
-            state = (await self._execution(workspace_id, execution_id)).state
+            state = (await self._ledger.find(workspace_id, execution_ref)).state
             path = dispatched_at(state, result.correlation_id)
             try:
                 if path is not None and awaits_result(state, path):
@@ -227,9 +226,6 @@ class AgentResults:
                 f"{correlation_id[:200]!r}; send back the one that came with the task."
             )
         return _Known(sent, frozenset(commands))
-
-    async def _execution(self, workspace_id: str, execution_id: UUID) -> Entry:
-        return await self._ledger.find(workspace_id, str(execution_id))
 
     def _draft(self, state: ExecutionState, command: str, actor: str) -> Draft:
         return Draft(state, Meta(self._ledger.clock.now(), command, actor, state.workspace_id))

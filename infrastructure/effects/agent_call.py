@@ -18,7 +18,7 @@ from application.breakers import BreakerKey, Breakers
 from application.messages import AgentTask as SentTask
 from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
-from domain.agent_names import KAFKA
+from domain.agent_names import HTTP
 from domain.breaker import BreakerSettings, CallResult, Refused
 from domain.dispatching import task_ids
 from domain.errors import FlowledgerError, NotReady
@@ -164,11 +164,11 @@ class HttpAgentCaller(Generic[A]):
 
     async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome | None:
         """As `call`, for a task that came in a message: its sender chose the names. None when its
-        agent reads the topic, too.
+        agent is not called: it reads the topic, too, or asks for tasks.
         """
         with suppress(NotReady):  # which `perform` tells
             agent = await self._book.state(workspace_id, task.agent_name)
-            if agent is not None and agent.settings.transport == KAFKA:
+            if agent is not None and agent.settings.transport != HTTP:
                 return None
         return await self.perform(
             AgentTask(

@@ -300,8 +300,12 @@ class TestAResult:
     async def test_of_another_run_or_task_is_poison(self, engine_url: str) -> None:
         async with receiving(engine_url) as here:
             result = await dispatched(here)
-            for wrong in ({"run_id": "run-8"}, {"correlation_id": "c"}, {"task_id": "t"}):
-                with pytest.raises(Poison):
+            for wrong, told in (
+                ({"run_id": "run-8"}, "There is no execution 'run-8'"),
+                ({"correlation_id": "c"}, "no task with the correlation id 'c'"),
+                ({"task_id": "t"}, "not to 't'"),
+            ):
+                with pytest.raises(Poison, match=told):
                     await here.incoming.record(structs.replace(result, **wrong))
             await here.incoming.record(result)
             assert (await here.ended("run-7")).status == "COMPLETED"

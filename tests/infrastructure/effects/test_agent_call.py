@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from application.breakers import BreakerKey, Breakers
+from application.messages import AgentTask as Task
 from application.steps import Failed, StepOutcome, Succeeded
 from domain.breaker import CLOSED, DEFAULT_SETTINGS, OPEN, BreakerSettings
 from domain.errors import NotReady, StateConflict
@@ -43,6 +44,7 @@ class Settings:
     """How an agent of these tests is called."""
 
     url: str | None
+    transport: str = "http"
     protocol: str = "jsonrpc"
     auth_type: str = "none"
     header_name: str = "X-API-Key"
@@ -171,7 +173,7 @@ async def test_a_step_is_one_request_and_its_result_is_the_output(calls: Calls) 
     body = json.loads(request.body)
     task = body["id"]
     assert task.startswith("task-p-")
-    assert len(task) == len("task-p-") + 8
+    assert len(task) == len("task-p-") + 16
     assert body["params"]["message"]["messageId"] == f"msg-{task}"
     assert body["params"]["message"]["parts"] == [{"kind": "text", "text": "who?"}]
     context = step_context(path="each[3]/p")
@@ -295,6 +297,28 @@ async def test_what_cannot_be_called_is_explained(calls: Calls) -> None:
     assert (refused.code, refused.retryable) == ("outbound_refused", False)
     assert "FLOWLEDGER_OUTBOUND_ALLOW" in refused.message
     assert await calls.state() == CLOSED
+
+
+async def test_tasks_of_agents_that_read_the_topic_themselves_are_passed_over(calls: Calls) -> None:
+    """A bridge reads the same topic as they do, and must not answer for them."""
+    task = Task(
+        run_id="run-1",
+        task_id="task-1",
+        agent_name=calls.name,
+        input={},
+        correlation_id="corr-1",
+        at=None,
+    )
+    for transport, url in (("kafka", None), ("kafka", "http://127.0.0.1:9/"), ("pull", None)):
+        calls.register(url, transport=transport)
+        assert await calls.caller.call_for("default", task) is None
+    calls.register("http://10.0.0.1/")
+    called = await calls.caller.call_for("default", task)
+    assert isinstance(called, Failed)
+    assert called.code == "outbound_refused"
+    unknown = await calls.caller.call_for("default", structs.replace(task, agent_name="nobody"))
+    assert isinstance(unknown, Failed)
+    assert unknown.code == "unknown_agent"
 
 
 async def test_a_registry_that_fails_is_an_outcome_too(calls: Calls) -> None:
