@@ -101,6 +101,7 @@ class DeadLetterOffice:
         self._store = store
         self._clock = clock
         self._publisher = publisher
+        self._sending: set[str] = set()
 
     async def add(self, message: Message, cause: str) -> None:
         """See DeadLetters."""
@@ -138,15 +139,18 @@ class DeadLetterOffice:
 
     async def replay(self, letter_id: str) -> DeadLetterView:
         """Send it to its topic once more. Raises NotFound, StateConflict, NotReady."""
-        letter = await self._found(letter_id)
-        _require_open(letter, REPLAY)
-        await self._send(letter)
-        await self._store.settle(letter_id, REPLAYED, self._clock.now())
+        letter = await self._settled_by_nobody(letter_id, REPLAY)
+        self._sending.add(letter_id)
+        try:
+            await self._send(letter)
+            await self._store.settle(letter_id, REPLAYED, self._clock.now())
+        finally:
+            self._sending.discard(letter_id)
         return await self.show(letter_id)
 
     async def discard(self, letter_id: str) -> DeadLetterView:
         """Say that it is of no use. Raises NotFound, StateConflict."""
-        _require_open(await self._found(letter_id), DISCARD)
+        await self._settled_by_nobody(letter_id, DISCARD)
         if not await self._store.settle(letter_id, DISCARDED, None):
             _require_open(await self._found(letter_id), DISCARD)
         return await self.show(letter_id)
@@ -177,6 +181,17 @@ class DeadLetterOffice:
             ) from error
         except (BrokerAway, Undeliverable) as error:
             raise NotReady(f"It was not sent: {error}") from error
+
+    async def _settled_by_nobody(self, letter_id: str, action: str) -> DeadLetter:
+        """The letter, when it is OPEN and no other request sends it just now."""
+        letter = await self._found(letter_id)
+        _require_open(letter, action)
+        if letter_id in self._sending:
+            raise StateConflict(
+                "This dead letter is being sent right now; read it again in a moment.",
+                current_status=letter.status,
+            )
+        return letter
 
     async def _found(self, letter_id: str) -> DeadLetter:
         letter = await self._store.find(letter_id)

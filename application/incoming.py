@@ -25,7 +25,7 @@ from application.pending_starts import PendingStarts
 from application.requests import ExecuteOptions, Requests
 from domain.dispatching import TaskResult
 from domain.errors import FlowledgerError, Invalid, StateConflict
-from domain.json_values import JsonObject
+from domain.json_values import JsonObject, NotStorable, check_storable
 from domain.lifecycle import PENDING
 
 ACTOR: Final = "kafka"
@@ -130,6 +130,7 @@ class Incoming:
         given = wanted.input
         if given is None:
             given = {} if row is None else row.input_data
+            _check_row(given, "/input_data")
         caller = Caller(
             workspace_id=self._workspace, actor=ACTOR if row is None else row.triggered_by
         )
@@ -162,6 +163,7 @@ class Incoming:
         found = await outside_definition(self._rows, self._workspace, row)
         if found is None:
             return None
+        _check_row(found.workflow_data, "/workflow_data")
         return {"name": found.name, **found.workflow_data}
 
 
@@ -176,6 +178,20 @@ def _poison() -> Iterator[None]:
         raise Poison(_with_mistakes(error)) from error
     except FlowledgerError as error:
         raise Poison(error.message) from error
+
+
+def _check_row(value: JsonObject, pointer: str) -> None:
+    """What another program wrote into a row is held to the same limits as what comes in a message.
+
+    Raises Poison.
+    """
+    try:
+        check_storable(value, pointer=pointer)
+    except NotStorable as error:
+        raise Poison(
+            f"{error.pointer} of its row cannot be taken: {error.message}; remove the row from "
+            "where it is kept and insert it anew, or send what is to be taken with the request"
+        ) from error
 
 
 def _with_mistakes(error: Invalid) -> str:

@@ -197,10 +197,12 @@ class Settings(BaseSettings):
                 "FLOWLEDGER_DRAIN_SECONDS + FLOWLEDGER_GRACE_SECONDS is at most "
                 f"{STOP_SECONDS_MAX}, so that a stop takes less than 30 s"
             )
-        if self.start == "kafka" and not self.kafka_brokers:
-            raise ValueError(
-                "FLOWLEDGER_START=kafka needs FLOWLEDGER_KAFKA_BROKERS; set it, or leave START out"
-            )
+        for name in ("start", "agent_transport"):
+            if getattr(self, name) == "kafka" and not self.kafka_brokers:
+                raise ValueError(
+                    f"FLOWLEDGER_{name.upper()}=kafka needs FLOWLEDGER_KAFKA_BROKERS; set it, or "
+                    f"leave {name.upper()} out"
+                )
         return self
 
     @property

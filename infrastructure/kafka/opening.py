@@ -1,6 +1,7 @@
 """Publishers and receivers for those who use Kafka; nobody else needs its client installed."""
 
 import json
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,11 @@ MISSING: Final = (
     "pip install 'flowledger[kafka]'"
 )
 
+_BROKER: Final = re.compile(
+    r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?\Z"
+)
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+
 
 class KafkaMissing(ValueError):
     """The client is not installed."""
@@ -32,7 +38,9 @@ class BadKafkaSettings(ValueError):
 
 
 def kafka_topics(settings: Settings) -> Topics:
-    """What the topics are called. Raises BadKafkaSettings when two have one name."""
+    """What the topics are called. Raises BadKafkaSettings for a name that no topic can have, or
+    that two have.
+    """
     topics = Topics(
         executions=settings.kafka_execution_topic,
         cancellations=settings.kafka_cancellation_topic,
@@ -42,7 +50,12 @@ def kafka_topics(settings: Settings) -> Topics:
     )
     names = [getattr(topics, field) for field in topics.__struct_fields__]
     for name in names:
-        if not name or names.count(name) > 1:
+        if not _TOPIC.match(name) or set(name) == {"."}:
+            raise BadKafkaSettings(
+                "A FLOWLEDGER_KAFKA_..._TOPIC is 1 to 249 characters of A-Z a-z 0-9 . _ - , as "
+                f"Kafka has it; {name!r} is not one."
+            )
+        if names.count(name) > 1:
             raise BadKafkaSettings(
                 f"The FLOWLEDGER_KAFKA_..._TOPIC settings need five different names; {name!r} is "
                 "not one."
@@ -92,7 +105,19 @@ def _address(settings: Settings) -> "KafkaAddress":
         raise KafkaMissing(MISSING)
     from infrastructure.kafka.client import KafkaAddress  # noqa: PLC0415 - an extra
 
-    return KafkaAddress(brokers=settings.kafka_brokers, options=_options(settings))
+    return KafkaAddress(brokers=_brokers(settings.kafka_brokers), options=_options(settings))
+
+
+def _brokers(text: str) -> str:
+    """The client takes anything here, and would look for it for ever."""
+    brokers = [each.strip() for each in text.split(",")]
+    for each in brokers:
+        found = _BROKER.match(each)
+        if found is None or not 0 < int(found["port"] or 9092) < 65_536:
+            raise BadKafkaSettings(
+                f"FLOWLEDGER_KAFKA_BROKERS is host:port, comma-separated; {each!r} is not one."
+            )
+    return ",".join(brokers)
 
 
 def _options(settings: Settings) -> dict[str, Any]:  # as JSON gives them, checked here

@@ -1,6 +1,7 @@
 """What messages ask for and send back: taken once, recorded, or refused with the cause."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from application.reads import ExecutionQuery, Page
 from application.requests import ExecuteOptions, Requests
 from application.views import ExecutionView, summarise
 from domain import events as ev
+from domain.json_values import JsonObject
 from infrastructure.input_schema import JsonSchemas
 from tests.engine import CALLER, Process, asked, definition, process, step, until
 
@@ -144,6 +146,32 @@ class TestARequest:
             await here.execute("run-7", None, input=None)
             ended = await here.ended("run-7")
             assert (ended.output, ended.triggered_by) == ({"ok": True, "n": 5}, "ann")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"n": 2**60}, {"n": "x" * 300_000}, {"n": json.loads("[" * 100 + "]" * 100)}],
+        ids=["digits", "size", "depth"],
+    )
+    async def test_whose_row_holds_what_cannot_be_kept_is_poison(
+        self, engine_url: str, wrong: JsonObject
+    ) -> None:
+        """SQL takes what no event can hold."""
+        async with receiving(engine_url) as here:
+            plan = definition(a=step())
+            here.rows.runs["run-7"] = OutsideRun(
+                "run-7", None, "theirs", None, "PENDING", wrong, "ann", NOON
+            )
+            here.rows.runs["run-8"] = OutsideRun(
+                "run-8", None, "theirs", "d-1", "PENDING", {}, "ann", NOON
+            )
+            here.rows.definitions["d-1"] = OutsideDefinition(
+                "d-1", "theirs", 1, "active", {**plan, **wrong}
+            )
+            with pytest.raises(Poison, match=r"^/input_data/n.* of its row cannot be taken: "):
+                await here.execute("run-7", plan, input=None)
+            with pytest.raises(Poison, match=r"^/workflow_data/n.* of its row cannot be taken: "):
+                await here.execute("run-8", None)
+            assert await here.engine.ledger.load(execution_uuid("default", "run-7")) is None
 
     async def test_that_can_never_run_is_poison_and_leaves_nothing(self, engine_url: str) -> None:
         async with receiving(engine_url) as here:

@@ -1,5 +1,6 @@
 """The table of dead letters on both back ends, and what people do to one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -21,8 +22,13 @@ class Outbox:
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.answers = True
+        self.asked = asyncio.Event()
+        self.takes = asyncio.Event()
+        self.takes.set()
 
     async def publish(self, messages: Sequence[Message]) -> None:
+        self.asked.set()
+        await self.takes.wait()
         self.sent.extend(messages)
 
     def health(self) -> TransportHealth:
@@ -119,6 +125,23 @@ async def test_a_replay_sends_the_message_as_it_was_and_marks_it(
     with pytest.raises(StateConflict) as refused:
         await office.replay(letter.id)
     assert refused.value.current_status == "REPLAYED"
+    assert len(outbox.sent) == 1
+
+
+async def test_one_that_is_being_sent_is_not_sent_beside_it(
+    office: DeadLetterOffice, outbox: Outbox
+) -> None:
+    """Two clicks are one replay."""
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    outbox.takes.clear()
+    first = asyncio.create_task(office.replay(letter.id))
+    await outbox.asked.wait()
+    for verb in (office.replay, office.discard):
+        with pytest.raises(StateConflict, match="being sent right now"):
+            await verb(letter.id)
+    outbox.takes.set()
+    assert (await first).status == "REPLAYED"
     assert len(outbox.sent) == 1
 
 

@@ -13,6 +13,8 @@ from infrastructure.kafka.opening import (
 )
 from infrastructure.settings import Settings
 
+pytestmark = pytest.mark.anyio
+
 
 def test_the_topics_have_the_names_that_clients_know() -> None:
     topics = kafka_topics(Settings())
@@ -27,6 +29,33 @@ def test_the_topics_have_the_names_that_clients_know() -> None:
 def test_two_topics_of_one_name_are_refused() -> None:
     with pytest.raises(BadKafkaSettings, match=r"'results\.topic' is not one"):
         kafka_topics(Settings(kafka_task_topic="results.topic"))
+
+
+@pytest.mark.parametrize("name", ["", "..", "with space", "tä", "a/b", "t" * 250])
+def test_what_no_topic_can_be_called_is_refused(name: str) -> None:
+    """The broker would refuse each message for it, for ever."""
+    with pytest.raises(BadKafkaSettings, match=r"A FLOWLEDGER_KAFKA_\.\.\._TOPIC is"):
+        kafka_topics(Settings(kafka_task_topic=name))
+
+
+@pytest.mark.parametrize("text", [" ", ",", "a:9092,", "a:0", "a:99999", "a:b", "a b:1", "a:1;b:1"])
+def test_brokers_that_are_none_are_refused(text: str) -> None:
+    """The client would look for them for ever, and say that no broker answers."""
+    with pytest.raises(BadKafkaSettings, match="FLOWLEDGER_KAFKA_BROKERS is host:port"):
+        open_publisher(Settings(kafka_brokers=text))
+
+
+async def test_brokers_are_written_as_the_client_knows_them() -> None:
+    text = "127.0.0.1:9, broker, [::1]:9, PLAINTEXT://b.internal:19092"
+    await open_publisher(Settings(kafka_brokers=text)).close()
+
+
+@pytest.mark.parametrize("name", ["start", "agent_transport"])
+def test_what_goes_over_kafka_needs_brokers(name: str) -> None:
+    """Without them nothing would be sent, and nobody told."""
+    with pytest.raises(ValueError, match=f"{name.upper()}=kafka needs FLOWLEDGER_KAFKA_BROKERS"):
+        Settings.model_validate({name: "kafka"})
+    Settings.model_validate({name: "kafka", "kafka_brokers": "127.0.0.1:9"})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": {}}', '{"no.such.option": 1}'])
