@@ -1,5 +1,5 @@
-"""Wiring by hand, once: settings in, a process of some kind out. With `processes.py` and
-`agent_parts.py`, which hold what is opened here, the only place that imports infrastructure.
+"""Wiring by hand, once: settings in, a process of some kind out. With `processes/`, which holds
+what is opened here, the only place that imports infrastructure.
 """
 
 import asyncio
@@ -33,17 +33,13 @@ from infrastructure.projections.verification import Verdict, verify
 from infrastructure.sealing import make_key
 from infrastructure.settings import Settings, environment
 from infrastructure.small_tables import open_small_tables
-from interfaces.kafka_processes import BridgeProcess, ConsumerProcess
-from interfaces.processes import (
-    CheckResult,
-    Observation,
-    Process,
-    ProjectorProcess,
-    Services,
-    WorkerProcess,
-    projection_store,
-    store_options,
-)
+from interfaces.processes.answering import Services
+from interfaces.processes.bridging import BridgeProcess
+from interfaces.processes.consuming import ConsumerProcess
+from interfaces.processes.process import CheckResult, Observation, Process
+from interfaces.processes.projecting import ProjectorProcess
+from interfaces.processes.store_parts import projection_store, store_options
+from interfaces.processes.working import WorkerProcess
 from interfaces.recovery_settings import recovery_rules
 
 __all__ = [

@@ -24,7 +24,7 @@ from domain.breaker import (
     Probe,
     Slice,
 )
-from infrastructure.breaker_store import OpenBreakerStore, open_breaker_store
+from infrastructure.breaker_store import StoredBreakers, open_breaker_store
 from infrastructure.database import Store
 from tests.contracts.conftest import OpenStore
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 KEY = BreakerKey("default", "scorer")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMIT_SECONDS = 30.0
-OpenBreakers = Callable[[Store], OpenBreakerStore]
+OpenBreakers = Callable[[Store], StoredBreakers]
 
 
 class VirtualClock:
@@ -55,7 +55,7 @@ class VirtualClock:
 class Watched:
     """A store that counts what is asked of it, and can be lost."""
 
-    def __init__(self, inner: OpenBreakerStore) -> None:
+    def __init__(self, inner: StoredBreakers) -> None:
         self.inner = inner
         self.loads = 0
         self.saves = 0
@@ -77,7 +77,7 @@ class Watched:
 class Process:
     """What one process has, and its calls to the agent."""
 
-    def __init__(self, inner: OpenBreakerStore, clock: VirtualClock) -> None:
+    def __init__(self, inner: StoredBreakers, clock: VirtualClock) -> None:
         self.store = Watched(inner)
         self.breakers = Breakers(self.store, clock)
 
@@ -108,7 +108,7 @@ def clock() -> VirtualClock:
 async def open_breakers() -> AsyncIterator[OpenBreakers]:
     async with AsyncExitStack() as stack:
 
-        def open_it(store: Store) -> OpenBreakerStore:
+        def open_it(store: Store) -> StoredBreakers:
             opened = open_breaker_store(store)
             stack.push_async_callback(opened.aclose)
             return opened
@@ -117,12 +117,12 @@ async def open_breakers() -> AsyncIterator[OpenBreakers]:
 
 
 @pytest.fixture
-async def records(store: Store, open_breakers: OpenBreakers) -> OpenBreakerStore:
+async def records(store: Store, open_breakers: OpenBreakers) -> StoredBreakers:
     return open_breakers(store)
 
 
 @pytest.fixture
-async def one(records: OpenBreakerStore, clock: VirtualClock) -> Process:
+async def one(records: StoredBreakers, clock: VirtualClock) -> Process:
     return Process(records, clock)
 
 
@@ -136,11 +136,11 @@ async def two(
 # ------------------------------------------------------------------------------------- the store
 
 
-async def test_an_agent_without_a_record_is_closed(records: OpenBreakerStore) -> None:
+async def test_an_agent_without_a_record_is_closed(records: StoredBreakers) -> None:
     assert await records.load(KEY) == UNKNOWN
 
 
-async def test_what_was_saved_is_loaded(records: OpenBreakerStore) -> None:
+async def test_what_was_saved_is_loaded(records: StoredBreakers) -> None:
     full = Breaker(
         state=HALF_OPEN,
         round=7,
@@ -157,7 +157,7 @@ async def test_what_was_saved_is_loaded(records: OpenBreakerStore) -> None:
     assert await records.load(BreakerKey("other", KEY.agent)) == UNKNOWN
 
 
-async def test_only_the_version_that_was_read_is_replaced(records: OpenBreakerStore) -> None:
+async def test_only_the_version_that_was_read_is_replaced(records: StoredBreakers) -> None:
     assert await records.save(KEY, Breaker(round=1), 0)
     assert not await records.save(KEY, Breaker(round=2), 0)
     assert await records.save(KEY, Breaker(round=3), 1)

@@ -21,8 +21,8 @@ from infrastructure.kafka.client import KafkaAddress
 from infrastructure.kafka.publisher import KafkaPublisher
 from infrastructure.migrations import migrate
 from infrastructure.settings import Settings
-from interfaces.kafka_processes import ConsumerProcess
-from interfaces.processes import store_options
+from interfaces.processes.consuming import ConsumerProcess
+from interfaces.processes.store_parts import store_options
 from tests.builders import linear
 from tests.faults.owned_postgres import owned_postgres
 

@@ -11,7 +11,7 @@ from domain.errors import NotFound, NotReady, StateConflict
 from infrastructure.database import Store
 from infrastructure.dead_letters import DeadLetterTable
 from infrastructure.settings import Settings
-from interfaces.processes import dead_letter_table
+from interfaces.processes.store_parts import dead_letter_table
 
 pytestmark = pytest.mark.anyio
 

@@ -36,7 +36,7 @@ from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from infrastructure.store_health import StoreThreads
 from interfaces.kafka.shapes import Shapes
-from interfaces.processes import dead_letter_table, projection_store
+from interfaces.processes.store_parts import dead_letter_table, projection_store
 from tests.builders import Run, linear
 from tests.contracts.conftest import OpenStore
 from tests.contracts.projected import append_mixed, as_another, stories, story_id

@@ -17,7 +17,7 @@ from infrastructure.kafka.publisher import KafkaPublisher
 from infrastructure.kafka.receiver import KafkaReceiver
 from infrastructure.settings import Settings
 from interfaces.bootstrap import open_api, open_projector, open_services, open_worker
-from interfaces.processes import ProjectorProcess
+from interfaces.processes.projecting import ProjectorProcess
 from tests.builders import linear
 from tests.engine import CALLER
 from tests.kafka.broker import KafkaBroker

@@ -13,8 +13,8 @@ from application.ports import Appended, VersionConflict
 from domain import decisions
 from infrastructure import clock
 from infrastructure.event_store.queue_writes import from_microseconds
-from interfaces import processes
 from interfaces.http import errors
+from interfaces.processes import answering, process
 
 
 def _replace(owner: object, name: str, value: object) -> None:
@@ -62,12 +62,12 @@ def _key_of_a_delivery() -> None:
 
 def _ready_to_the_last() -> None:
     """A process that stops goes on to call itself ready."""
-    checks = processes.common_checks
+    checks = process.common_checks
 
     async def cheerful(ping: Any, *, draining: bool) -> Any:
         return await checks(ping, draining=False)
 
-    _replace(processes, "_common_checks", cheerful)
+    _replace(answering, "common_checks", cheerful)
 
 
 def _outages_are_defects() -> None:

@@ -1,16 +1,19 @@
-"""Wiring of what sends over Kafka: the relay, and what is known of the broker."""
+"""Wiring of what sends and receives over Kafka, and what is known of the broker."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from application.messages import DeadLetters, MessagePublisher
+from application.messages import DeadLetters, MessagePublisher, MessageReceiver
 from application.ports import Clock
-from application.relay import Notes, Relay, RelayHealth, Report
+from application.relay import Notes, Relay, Report
 from infrastructure.kafka.opening import kafka_topics
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from infrastructure.store_health import StoreHealth, StoreThreads
+from interfaces.kafka.receiving import Counted
 from interfaces.kafka.shapes import Shapes
+from interfaces.processes.process import CheckResult, Observation
 
 
 def relay_log(projected: ProjectionStore, health: StoreHealth) -> LedgerRelayLog:
@@ -32,13 +35,6 @@ def make_relay(
     return Relay(log, publisher, shapes, letters, clock, report, notes)
 
 
-def sending(health: RelayHealth) -> str:
-    """What a relay does now, for people."""
-    if health.problem is not None:
-        return f"messages wait: {health.problem}"
-    return "sends" if health.leading else "another process sends"
-
-
 def away(publisher: MessagePublisher) -> Callable[[], str | None]:
     """Why nothing can be sent now, as far as is known."""
 
@@ -47,3 +43,22 @@ def away(publisher: MessagePublisher) -> Callable[[], str | None]:
         return None if told.answers else told.detail
 
     return reason
+
+
+def relay_check(relay: Relay) -> CheckResult:
+    """Never a reason not to be ready: without Kafka messages wait, and the rest goes on."""
+    told = relay.health()
+    if told.problem is not None:
+        return CheckResult(True, f"messages wait: {told.problem}")
+    return CheckResult(True, "sends" if told.leading else "another process sends")
+
+
+def receiver_check(receiver: MessageReceiver) -> CheckResult:
+    """As of a relay: never a reason not to be ready."""
+    told = receiver.health()
+    return CheckResult(True, "receives" if told.detail == "answers" else told.detail)
+
+
+def with_messages(seen: Observation, handled: Counted, receiver: MessageReceiver) -> Observation:
+    """What a process saw of itself, and of the messages that it received."""
+    return replace(seen, messages=handled.messages, message_lag=receiver.lag())
