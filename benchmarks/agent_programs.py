@@ -36,9 +36,11 @@ def _ready(address: str = "") -> None:
     sys.stdout.flush()
 
 
-def _until_told() -> None:
+def _until_told(stopping: threading.Event | None = None) -> None:
     """Until standard input ends."""
     sys.stdin.read()
+    if stopping is not None:
+        stopping.set()
 
 
 # --- called over HTTP ---
@@ -67,8 +69,8 @@ async def _answer_calls(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
                 % len(payload)
                 + payload
             )
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+    except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+        writer.close()  # the caller has ended, or this program does
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -151,7 +153,7 @@ def kafka_agent(brokers: str, group: str, task_topic: str, result_topic: str) ->
     assigned = threading.Event()
     consumer.subscribe([task_topic], on_assign=lambda *_: assigned.set())
     stopping = threading.Event()
-    threading.Thread(target=lambda: (_until_told(), stopping.set()), daemon=True).start()
+    threading.Thread(target=_until_told, args=[stopping], daemon=True).start()
     came: Came = {}
     said = False
     while not stopping.is_set():
@@ -191,9 +193,7 @@ def main(kind: str, *arguments: str) -> None:
         came = kafka_agent(*arguments)
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            came = runner.run(
-                http_agent() if kind == "http" else PullWorker(*arguments).work()
-            )
+            came = runner.run(http_agent() if kind == "http" else PullWorker(*arguments).work())
     sys.stdout.write(json.dumps(came))
 
 

@@ -25,7 +25,8 @@ from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from application.callers import Caller
 from application.requests import ExecuteOptions
@@ -40,13 +41,14 @@ from benchmarks.harness import (
     progress,
 )
 from benchmarks.http_load import cpu_seconds
+from benchmarks.installation import Installation, until_ended
 from domain.events import TaskDispatched
 from domain.json_values import JsonObject
 from infrastructure.addresses import administration_engine
 from infrastructure.event_store.codec import Codec
 from infrastructure.settings import Settings
 from interfaces.bootstrap import open_services
-from tests.e2e.programs import COMMAND, ROOT, Server, program
+from tests.e2e.programs import Server
 from tests.kafka.broker import running_kafka
 
 STEPS: Final = 3
@@ -65,8 +67,6 @@ PACE_SECONDS: Final = 0.02
 """Between two executions that become due one by one."""
 GAP_SECONDS: Final = 2.0
 """Between the last of them and all others."""
-END_SECONDS_MAX: Final = 600.0
-POLL_SECONDS: Final = 0.01
 PARTITIONS: Final = 4
 RATE: Final = "steps_per_second"
 P50: Final = "dispatch_p50_ms"
@@ -115,18 +115,8 @@ class Place(NamedTuple):
 
     resources: ExitStack
     url: str
-    folder: Path
+    installation: Installation
     load: Load
-
-    def engine(self, kind: str, *options: str, **settings: str) -> Server:
-        """`flowledger KIND`, ready."""
-        folder = self.folder / uuid4().hex
-        folder.mkdir()
-        given = {f"FLOWLEDGER_{name.upper()}": value for name, value in settings.items()}
-        given |= {"FLOWLEDGER_LOG_LEVEL": "warning", "FLOWLEDGER_OUTBOUND_ALLOW": "127.0.0.1"}
-        given["PYTHONPATH"] = str(ROOT)  # this tree, wherever the command was installed from
-        command = [str(COMMAND), kind, "--database", self.url, *options]
-        return self.resources.enter_context(program(command, cwd=folder, more=given))
 
     def request(self, described: JsonObject) -> datetime:
         """Register the agent and request all executions; when the first becomes due."""
@@ -139,13 +129,13 @@ def over_http(place: Place) -> tuple[Started, datetime]:
     """The worker calls the agent."""
     agent = Agent(place.resources, "http")
     due = place.request({"name": AGENT, "url": agent.address})
-    return Started(agent, [place.engine("serve", "--port", "0")]), due
+    return Started(agent, [place.installation.start("serve", "--port", "0")]), due
 
 
 def over_pull(place: Place) -> tuple[Started, datetime]:
     """The agent asks for tasks over REST."""
     due = place.request({"name": AGENT, "transport": "pull"})
-    engine = place.engine("serve", "--port", "0")
+    engine = place.installation.start("serve", "--port", "0")
     return Started(Agent(place.resources, "pull", engine.address), [engine]), due
 
 
@@ -160,7 +150,10 @@ def over_kafka(place: Place) -> tuple[Started, datetime]:
     _make_topics(brokers, topics.values())
     due = place.request({"name": AGENT, "transport": "kafka"})
     settings = {"kafka_brokers": brokers, "kafka_group_id": f"{names}-consumers", **topics}
-    engine = [place.engine("projector", **settings), place.engine("consumer", **settings)]
+    engine = [
+        place.installation.start("projector", **settings),
+        place.installation.start("consumer", **settings),
+    ]
     task_topic, result_topic = topics["kafka_task_topic"], topics["kafka_result_topic"]
     agent = Agent(place.resources, "kafka", brokers, f"{names}-agent", task_topic, result_topic)
     return Started(agent, engine), due
@@ -184,13 +177,15 @@ WAYS: Final[dict[str, Callable[[Place], tuple[Started, datetime]]]] = {
 def measure(way: str, url: str, load: Load) -> Figures:
     """One repetition on a fresh database."""
     with ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
-        started, due = WAYS[way](Place(resources, url, Path(folder), load))
+        started, due = WAYS[way](
+            Place(resources, url, Installation(resources, url, Path(folder)), load)
+        )
         if datetime.now(UTC) >= due:
             raise RuntimeError("executions were due before the programs were up; give more time")
         all_due = due + _paced_for(load) + timedelta(seconds=GAP_SECONDS)
         time.sleep((all_due - datetime.now(UTC)).total_seconds())
         before = sum(cpu_seconds(each.process.pid) for each in started.engine)
-        took = _until_ended(url, all_due, load.paced + load.at_once)
+        took = until_ended(url, all_due, load.paced + load.at_once)
         used = sum(cpu_seconds(each.process.pid) for each in started.engine) - before
         came = started.agent.end()
         steps = load.at_once * STEPS
@@ -222,24 +217,6 @@ async def _request(url: str, described: JsonObject, load: Load, due: datetime) -
 
     await asyncio.gather(*(client() for _ in range(20)))
     await services.close()
-
-
-def _until_ended(url: str, since: datetime, executions: int) -> float:
-    """Seconds until nothing is queued any more. Raises unless all are completed."""
-    until = time.monotonic() + END_SECONDS_MAX
-    with administration_engine(url).connect() as connection:
-        asked = connection.execution_options(isolation_level="AUTOCOMMIT")
-        while asked.execute(sa.text("SELECT 1 FROM work_queue LIMIT 1")).fetchone():
-            if time.monotonic() > until:
-                raise RuntimeError("the executions did not end")
-            time.sleep(POLL_SECONDS)
-        ended = datetime.now(UTC)
-        completed = asked.execute(
-            sa.text("SELECT count(*) FROM ledger_events WHERE topic LIKE 'execution.completed.%'")
-        ).scalar_one()
-    if completed != executions:
-        raise RuntimeError(f"not all executions were completed: {completed} of {executions}")
-    return (ended - since).total_seconds()
 
 
 def _on_their_way(url: str, came: dict[str, float], before: datetime) -> Figures:
