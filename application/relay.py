@@ -32,7 +32,9 @@ from domain.events import Recorded
 BATCH_MAX: Final = 500
 POLL_SECONDS: Final = 1.0
 MOVE_SECONDS: Final = 0.1
-"""Between two moves of the checkpoint: a task that is sent does not wait for one."""
+"""Between two moves of the checkpoint, unless it is a whole batch behind: the next task does not
+wait for the move past the one before.
+"""
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Report = Callable[[str, dict[str, object]], None]
@@ -163,11 +165,11 @@ class Relay:
                 await self._send(await self._messages(events))
                 self._position = events[-1].position
             self._problem = None
-            moved = self._position != self._kept
-            if moved and self._clock.now() >= self._keep_at:
+            ahead = self._position - self._kept
+            if ahead and (ahead >= BATCH_MAX or self._clock.now() >= self._keep_at):
                 await self._keep()
             elif not events:
-                await self._wait(MOVE_SECONDS if moved else POLL_SECONDS)
+                await self._wait(MOVE_SECONDS if ahead else POLL_SECONDS)
 
     async def _keep(self) -> None:
         """Move the checkpoint to where all is sent."""
