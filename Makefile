@@ -62,6 +62,7 @@ bench: $(V)/.dev ## measure speed and memory on both back ends (hours; each has 
 	$(V)/bin/python -m benchmarks.limits
 	$(V)/bin/python -m benchmarks.executions
 	$(V)/bin/python -m benchmarks.workers
+	$(V)/bin/python -m benchmarks.agents
 	$(V)/bin/python -m benchmarks.recovery
 	$(V)/bin/python -m benchmarks.fanout
 	$(V)/bin/python -m benchmarks.growth

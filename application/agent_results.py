@@ -144,10 +144,15 @@ class AgentResults:
     async def _record(
         self, workspace_id: str, execution_ref: str, task_id: str, result: TaskResult
     ) -> TaskAnswer:
-        command = _command(execution_uuid(workspace_id, execution_ref), result)
+        execution_id = execution_uuid(workspace_id, execution_ref)
+        command = _command(execution_id, result)
         for earlier_tries in range(COMMAND_TRIES):
             await self._pause(earlier_tries)
-            state = (await self._ledger.find(workspace_id, execution_ref)).state
+            state = None
+            if not earlier_tries:
+                state = self._at_hand(workspace_id, execution_id, result.correlation_id)
+            if state is None:
+                state = (await self._ledger.find(workspace_id, execution_ref)).state
             path = dispatched_at(state, result.correlation_id)
             try:
                 if path is not None and awaits_result(state, path):
@@ -226,6 +231,19 @@ class AgentResults:
                 f"{correlation_id[:200]!r}; send back the one that came with the task."
             )
         return _Known(sent, frozenset(commands))
+
+    def _at_hand(
+        self, workspace_id: str, execution_id: UUID, correlation_id: str
+    ) -> ExecutionState | None:
+        """The execution as this process knows it, when that waits for the result. The log is not
+        asked first: if others have written since, the append is a conflict.
+        """
+        entry = self._ledger.cache.get(execution_id)
+        if entry is None or entry.state.workspace_id != workspace_id:
+            return None
+        path = dispatched_at(entry.state, correlation_id)
+        waits = path is not None and awaits_result(entry.state, path)
+        return entry.state if waits else None
 
     def _draft(self, state: ExecutionState, command: str, actor: str) -> Draft:
         return Draft(state, Meta(self._ledger.clock.now(), command, actor, state.workspace_id))

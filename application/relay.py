@@ -1,12 +1,13 @@
 """Sends what the log tells to other systems: the log is the outbox, and nothing else sends.
 
 One process of the cluster does it. It reads the log after its own checkpoint, sends in order, and
-moves the checkpoint when everything is stored by the broker; after a crash what was sent since the
-last move is sent again. While the broker is away it keeps its place.
+moves the checkpoint past what the broker has stored, some times a second; after a crash what was
+sent since the last move is sent again. While the broker is away it keeps its place.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Protocol
 from uuid import UUID
@@ -32,6 +33,10 @@ from domain.events import Recorded
 BATCH_MAX: Final = 500
 POLL_SECONDS: Final = 1.0
 NOTE_SECONDS: Final = 1.0
+MOVE_SECONDS: Final = 0.1
+"""Between two moves of the checkpoint, unless it is a whole batch behind: the next task does not
+wait for the move past the one before.
+"""
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Report = Callable[[str, dict[str, object]], None]
@@ -108,6 +113,10 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._leading = False
         self._position = 0
+        """Up to where all is sent."""
+        self._kept = 0
+        """Where the checkpoint stands."""
+        self._keep_at = clock.now()
         self._problem: str | None = None
 
     def start(self) -> None:
@@ -120,6 +129,8 @@ class Relay:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            with suppress(CheckpointMoved, *NOT_NOW):
+                await self._keep()
             await self._log.close()
         self._leading = False
 
@@ -157,19 +168,28 @@ class Relay:
 
     async def _serve(self) -> None:
         """Send until something goes wrong."""
-        self._position = await self._log.position()
+        self._position = self._kept = await self._log.position()
         self._leading = True
         while True:
             self._wanted.clear()
             events = await self._log.after(self._position, BATCH_MAX)
-            if not events:
-                self._problem = None
-                await self._wait(POLL_SECONDS)
-                continue
-            await self._send_or_tell(events, await self._messages(events))
-            last = events[-1].position
-            await self._log.move(self._position, last)
-            self._position, self._problem = last, None
+            if events:
+                await self._send_or_tell(events, await self._messages(events))
+                self._position = events[-1].position
+            self._problem = None
+            ahead = self._position - self._kept
+            if ahead and (ahead >= BATCH_MAX or self._clock.now() >= self._keep_at):
+                await self._keep()
+            elif not events:
+                await self._wait(MOVE_SECONDS if ahead else POLL_SECONDS)
+
+    async def _keep(self) -> None:
+        """Move the checkpoint to where all is sent."""
+        if self._position != self._kept:
+            position = self._position
+            await self._log.move(self._kept, position)
+            self._kept = position
+        self._keep_at = self._clock.now() + timedelta(seconds=MOVE_SECONDS)
 
     async def _messages(self, events: Sequence[Recorded]) -> list[Message]:
         positions = {id(each.event): each.position for each in events}

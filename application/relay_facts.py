@@ -1,7 +1,7 @@
 """What the events of the log tell other systems, as facts to send."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal, Protocol
 from uuid import UUID
 
@@ -42,8 +42,10 @@ _Try = tuple[UUID, str, int, int]
 class Earlier(Protocol):
     """Looks up what was stored before. Every call may raise StoreUnavailable."""
 
-    async def outside_name(self, workspace_id: str, execution_id: UUID) -> str | None:
-        """The run id by which another system asked for an execution, when it is one of its own."""
+    async def outside_names(self, executions: Collection[tuple[str, UUID]]) -> Mapping[UUID, str]:
+        """Of executions, each with its workspace, those that another system asked for by a run id
+        of its own, with that.
+        """
 
     async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
         """The input that a try began with."""
@@ -65,6 +67,7 @@ class Telling:
     async def facts(self, events: Sequence[Event]) -> list[tuple[Event, Fact]]:
         """What others are told of a batch of events."""
         self._inputs.clear()
+        await self._name(events)
         return [(event, fact) for event in events for fact in await self._told(event)]
 
     async def _told(self, event: Event) -> Sequence[Fact]:
@@ -110,7 +113,7 @@ class Telling:
             "version": str(requested.workflow_version),
         }
         return ExecutionRequest(
-            run_id=await self._run_id(event),
+            run_id=self._run_id(event),
             plan={**plan, **named},
             input=requested.input,
             at=event.meta.at,
@@ -129,7 +132,7 @@ class Telling:
         key = _try(event, task)
         given = self._inputs[key] if key in self._inputs else await self._earlier.input_of(*key)
         return AgentTask(
-            run_id=await self._run_id(event),
+            run_id=self._run_id(event),
             task_id=task.task_id,
             agent_name=task.agent,
             input=given if isinstance(given, dict) else {"value": given},
@@ -152,7 +155,7 @@ class Telling:
         if isinstance(step, StepStarted) and agent_of(step.action) is not None:
             task_id, _ = task_ids(*_try(event, step))
         return MonitoringUpdate(
-            run_id=await self._run_id(event),
+            run_id=self._run_id(event),
             step_id=step_id,
             step_name=step_id,
             status=status,
@@ -166,7 +169,7 @@ class Telling:
 
     async def _cancellation(self, event: Event, reason: str | None) -> CancellationRequest:
         return CancellationRequest(
-            run_id=await self._run_id(event),
+            run_id=self._run_id(event),
             cancelled_by=event.meta.actor,
             reason=reason,
             at=event.meta.at,
@@ -179,7 +182,7 @@ class Telling:
         failed: Failed | None = None,
     ) -> MonitoringUpdate:
         return MonitoringUpdate(
-            run_id=await self._run_id(event),
+            run_id=self._run_id(event),
             step_id=WHOLE_RUN,
             step_name=WHOLE_RUN,
             status=status,
@@ -188,18 +191,24 @@ class Telling:
             error=None if failed is None else failed.message,
         )
 
-    async def _run_id(self, event: Event) -> str:
-        """By which the others know it."""
-        execution_id = event.execution_id
-        known = self._names.get(execution_id)
-        if known is not None:
-            self._names.move_to_end(execution_id)
-            return known
-        own = await self._earlier.outside_name(event.meta.ws, execution_id)
-        name = self._names[execution_id] = own or f"run-{execution_id}"
-        if len(self._names) > NAMES_KEPT_MAX:
+    async def _name(self, events: Sequence[Event]) -> None:
+        """Find out by which names the others know the executions of a batch, all at once."""
+        new: dict[UUID, str] = {}
+        for event in events:
+            if event.execution_id in self._names:
+                self._names.move_to_end(event.execution_id)
+            else:
+                new[event.execution_id] = event.meta.ws
+        if not new:
+            return
+        own = await self._earlier.outside_names([(ws, each) for each, ws in new.items()])
+        self._names.update((each, own.get(each) or f"run-{each}") for each in new)
+        while len(self._names) > NAMES_KEPT_MAX:  # more than any batch has
             self._names.popitem(last=False)
-        return name
+
+    def _run_id(self, event: Event) -> str:
+        """By which the others know it."""
+        return self._names[event.execution_id]
 
 
 def starts_by_request(event: Event) -> bool:

@@ -4,6 +4,7 @@ A worker holds a task by a lease with a number, its epoch. The lease that lapses
 next one who asks, with another epoch; what the worker before sends then is refused.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -263,18 +264,20 @@ class Tasks:
             limit=ask.max_tasks,
             lease_seconds=ask.lease_seconds,
         )
-        taken = []
-        for lease in leases:
-            if lease.delivery > DELIVERIES_MAX:
-                with suppress(ConcurrentUpdate, NotReady):  # again when this lease lapses
-                    await self._record(lease, _given_up(lease))
-                continue
-            state = await self._awaited(lease)
-            if state is None:  # it ended a moment ago, and the tables do not know yet
-                await self._settle(lease)
-                continue
-            taken.append(await self._offer(lease, state))
-        return taken
+        offered = await asyncio.gather(*(self._hand_out(lease) for lease in leases))
+        return [each for each in offered if each is not None]
+
+    async def _hand_out(self, lease: TaskLease) -> OfferedTask | None:
+        """What the worker gets; None when there is nothing to do any more."""
+        if lease.delivery > DELIVERIES_MAX:
+            with suppress(ConcurrentUpdate, NotReady):  # again when this lease lapses
+                await self._record(lease, _given_up(lease))
+            return None
+        state = await self._awaited(lease)
+        if state is None:  # it ended a moment ago, and the tables do not know yet
+            await self._settle(lease)
+            return None
+        return await self._offer(lease, state)
 
     async def _offer(self, lease: TaskLease, state: ExecutionState) -> OfferedTask:
         step = state.steps[lease.path]

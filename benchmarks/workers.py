@@ -2,29 +2,24 @@
 
 Executions of three steps that each use 5 ms of processor time (8 slots a worker) or wait for 5 ms
 (32 slots a worker). All are requested beforehand and become due at one moment, when the workers
-are up and idle; measured is from that moment until the last has ended. The workers also keep the
-projections up, one of them at a time.
+are up and idle; measured is from that moment until the last has ended. A projector beside them
+keeps the projections up.
 """
 
 import asyncio
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psycopg
-import uvloop
-
 from application.callers import Caller
 from application.requests import ExecuteOptions
 from benchmarks.executions import DEFINITION, INPUT
 from benchmarks.harness import Figures, Report, databases, option_parser, options_of, progress
+from benchmarks.installation import Installation, until_ended
 from infrastructure.settings import Settings
-from interfaces.bootstrap import open_services, tune_process
+from interfaces.bootstrap import open_services
 
 RATE = "executions_per_second"
 ACTIONS = {
@@ -49,8 +44,6 @@ async def noop(config, context):
 }
 SLOTS = {"5 ms of CPU": 8, "5 ms of waiting": 32}
 GOALS = {"5 ms of CPU": 1.7, "5 ms of waiting": 1.8}
-END_SECONDS_MAX = 600.0
-POLL_SECONDS = 0.01
 
 
 def workers(
@@ -59,23 +52,14 @@ def workers(
     """Executions per second from when all are due, with so many workers."""
     due = datetime.now(UTC) + timedelta(seconds=due_in)
     asyncio.run(_request(url, actions, executions, due))
-    command = [sys.executable, "-m", "benchmarks.workers", "--work", url, str(actions), str(slots)]
-    with ExitStack() as resources:
-        started = [
-            resources.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            )
-            for _ in range(processes)
-        ]
-        for each in started:
-            if each.stdout is None or each.stdout.readline() != b"ready\n":
-                raise RuntimeError("a worker did not start")
+    with ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
+        place = Installation(resources, url, Path(folder))
+        place.start("projector")
+        for _ in range(processes):
+            place.start("worker", "--worker-slots", str(slots), actions=str(actions))
         if datetime.now(UTC) >= due:
             raise RuntimeError("the executions were due before the workers were up; give more time")
-        took = _until_ended(url, due, executions)
-        for each in started:
-            if each.stdin is not None:
-                each.stdin.close()
+        took = until_ended(url, due, executions)
     return {RATE: executions / took}
 
 
@@ -91,34 +75,6 @@ async def _request(url: str, actions: Path, executions: int, due: datetime) -> N
             await services.requests.execute(caller, "bench", options)
 
     await asyncio.gather(*(client(executions // 20) for _ in range(20)))
-    await services.close()
-
-
-def _until_ended(url: str, due: datetime, executions: int) -> float:
-    """Seconds from `due` until nothing is queued any more. Raises unless all are completed."""
-    until = time.monotonic() + END_SECONDS_MAX
-    with psycopg.connect(url, autocommit=True) as connection:
-        while connection.execute("SELECT 1 FROM work_queue LIMIT 1").fetchone():
-            if time.monotonic() > until:
-                raise RuntimeError("the executions did not end")
-            time.sleep(POLL_SECONDS)
-        ended = datetime.now(UTC)
-        row = connection.execute(
-            "SELECT count(*) FROM ledger_events WHERE topic LIKE 'execution.completed.%'"
-        ).fetchone()
-    if row is None or row[0] != executions:
-        raise RuntimeError(f"not all executions were completed: {row} of {executions}")
-    return (ended - due).total_seconds()
-
-
-async def _work(url: str, actions: str, slots: int) -> None:
-    """A worker until its standard input ends."""
-    settings = Settings(database_url=url, actions=actions, worker_slots=slots)
-    services = await open_services(settings)
-    tune_process()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
     await services.close()
 
 
@@ -151,8 +107,4 @@ def _row(what: str, processes: int) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(sys.argv[2], sys.argv[3], int(sys.argv[4])))
-    else:
-        main()
+    main()

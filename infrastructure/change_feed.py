@@ -21,7 +21,9 @@ from infrastructure.postgres_sessions import CONNECTING
 from infrastructure.store_health import StoreThreads
 
 CHANNEL: Final = "flowledger"
-NOTIFY_PAUSE_SECONDS: Final = 0.02
+NOTIFY_PAUSE_SECONDS: Final = 0.005
+LOOK_PAUSE_SECONDS: Final = 0.02
+"""Between two looks at the log that others asked for."""
 ANSWER_SECONDS: Final = 5.0
 RECONNECT_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 ROWS_PER_LOOK: Final = 2000
@@ -85,12 +87,15 @@ class LogChangeFeed:
 
     async def run(self) -> None:
         """Watch the log until cancelled; after `begin`."""
+        loop = asyncio.get_running_loop()
         while True:
+            looked_at = loop.time()
             with suppress(StoreUnavailable):  # the next look comes by itself
                 await self._catch_up()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._look_now.wait()
+            await asyncio.sleep(looked_at + LOOK_PAUSE_SECONDS - loop.time())
             self._look_now.clear()
 
     def _unsubscribe(self, key: int) -> None:
@@ -134,8 +139,8 @@ class LogChangeFeed:
 class PostgresSignals:
     """LISTEN and NOTIFY between the processes on one database, on a connection of their own.
 
-    Spoken to libpq itself: up to fifty hints a second are told, and the driver's cursors would cost
-    the event loop more than an execution does.
+    Spoken to libpq itself: up to two hundred hints a second are told, and the driver's cursors
+    would cost the event loop more than an execution does.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -143,7 +148,7 @@ class PostgresSignals:
         self._wanted = asyncio.Event()
 
     def announce(self) -> None:
-        """Tell the others: at once when nothing was told lately, else within 20 ms."""
+        """Tell the others: at once when nothing was told lately, else within 5 ms."""
         self._wanted.set()
 
     async def exchange(self, on_signal: Callable[[], None]) -> None:

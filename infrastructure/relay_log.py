@@ -4,7 +4,7 @@ Reads, lock and checkpoint share a connection: a relay that loses the lead loses
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -18,14 +18,16 @@ from infrastructure.store_health import StoreThreads
 
 NAME: Final = "kafka"
 EVENTS_MAX: Final = 2_000
+NAMES_PER_QUERY_MAX: Final = 200
 _BEGIN: Final = (
     "INSERT INTO relay_checkpoints (name, position) VALUES (?, ?) ON CONFLICT DO NOTHING"
 )
 _SELECT: Final = "SELECT position FROM relay_checkpoints WHERE name = ?"
-_NAME: Final = (
-    "SELECT run_id FROM outside_run_ids WHERE workspace_id = ? AND execution_run_id = ?"
-    " ORDER BY run_id LIMIT 1"
+_NAMES: Final = (
+    "SELECT execution_run_id, run_id FROM outside_run_ids"
+    " WHERE workspace_id = ? AND execution_run_id IN ({places}) ORDER BY run_id DESC"
 )
+"""Of several names the first one counts, which is read last."""
 _MOVE: Final = (
     "UPDATE relay_checkpoints SET position = ? WHERE name = ? AND position = ? RETURNING position"
 )
@@ -81,11 +83,24 @@ class LedgerRelayLog:
             readable.append(each)
         return readable
 
-    async def outside_name(self, workspace_id: str, execution_id: UUID) -> str | None:
+    async def outside_names(self, executions: Collection[tuple[str, UUID]]) -> Mapping[UUID, str]:
         """See RelayLog."""
-        values = (workspace_id, f"run-{execution_id}")
-        rows = await self._read(lambda session: session.execute(_NAME, values))
-        return str(rows[0][0]) if rows else None
+        found: dict[UUID, str] = {}
+        for workspace_id in {each for each, _ in executions}:
+            ids = [each for known_in, each in executions if known_in == workspace_id]
+            for start in range(0, len(ids), NAMES_PER_QUERY_MAX):
+                part = ids[start : start + NAMES_PER_QUERY_MAX]
+                found.update(await self._names(workspace_id, part))
+        return found
+
+    async def _names(self, workspace_id: str, executions: Sequence[UUID]) -> dict[UUID, str]:
+        ours = {f"run-{each}": each for each in executions}
+        # Lists of few lengths, so that few statements are prepared.
+        places = 1 << (len(ours) - 1).bit_length()
+        asked = [*ours, *[next(iter(ours))] * (places - len(ours))]
+        statement = _NAMES.format(places=", ".join("?" * places))
+        rows = await self._read(lambda session: session.execute(statement, (workspace_id, *asked)))
+        return {ours[execution_run_id]: str(run_id) for execution_run_id, run_id in rows}
 
     async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
         """See RelayLog."""

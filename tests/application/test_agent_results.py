@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from application.agent_results import TaskAnswer
+from application.ledger import StateCache
 from application.requests import ExecuteOptions
 from application.views import ExecutionView
 from domain import events as ev
@@ -127,6 +128,27 @@ class TestOneResult:
             (task,) = await tasks(working, execution)
             assert (await answer(answering, execution, task, output=1)).accepted
             assert (await working.ended(execution)).status == "COMPLETED"
+
+    async def test_that_another_process_was_sent_first_is_late_here(
+        self, engine_postgresql_url: str
+    ) -> None:
+        """What this process remembers of the execution, it decides on; the log knows better."""
+        url = engine_postgresql_url
+        async with (
+            process(url, agents=AGENTS) as here,
+            process(url, agents=AGENTS, working=False) as there,
+        ):
+            execution = await here.run(definition(a=asked("puller"), b=asked("topic")))
+            (task,) = await tasks(here, execution)
+            remembered = here.ledger.cache.get(UUID(execution.id))
+            assert (await answer(there, execution, task, output=1)).accepted
+            assert remembered is not None
+            here.ledger.cache = StateCache(1_000_000)
+            here.ledger.cache.put(remembered)
+            late = await answer(here, execution, task, output=2)
+            assert (late.accepted, late.repeated) == (False, False)
+            repeated = await answer(here, execution, task, output=1)
+            assert (repeated.accepted, repeated.repeated) == (True, True)
 
     async def test_of_a_paused_execution_is_kept(self, engine_url: str) -> None:
         async with process(engine_url, agents=AGENTS) as engine:

@@ -394,8 +394,8 @@ async def all_told(store: Store) -> list[Message]:
     """Everything that the log tells, in the order of the log."""
 
     class Nothing:
-        async def outside_name(self, workspace_id: str, execution_id: UUID) -> None:
-            return None
+        async def outside_names(self, executions: object) -> dict[UUID, str]:
+            return {}
 
         async def input_of(self, execution_id: UUID, path: str, attempt: int, try_no: int) -> Json:
             raise AssertionError("no agent is asked here")

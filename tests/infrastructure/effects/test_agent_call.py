@@ -180,7 +180,7 @@ async def test_a_step_is_one_request_and_its_result_is_the_output(calls: Calls) 
     expected = {
         "content-type": "application/json",
         "accept": "application/json",
-        "x-correlation-id": f"corr-run-{context.execution_id}-p-{task[-8:]}",
+        "x-correlation-id": f"corr-run-{context.execution_id}-p-{task[-16:]}",
         "idempotency-key": context.idempotency_key,
         "x-flowledger-attempt": "1",
         "x-flowledger-try": "2",
