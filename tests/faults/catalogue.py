@@ -20,6 +20,7 @@ MODULES = {
     "F10": "disk_full",
     "F13": "backlog",
     "F17": "modes",
+    "F12": "messages_shuffled",
 }
 
 

@@ -5,16 +5,20 @@ one protection away, named by PLANTED_BUG, and declares no action that anybody u
 import inspect
 import os
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
-from application import driver, ledger, run, steps, worker
+from application import breakers, driver, incoming, ledger, relay, run, steps, worker
+from application.messages import NOT_NOW
 from application.ports import Appended, VersionConflict
-from domain import decisions
+from domain import breaker, decisions
 from infrastructure import clock
 from infrastructure.event_store.queue_writes import from_microseconds
+from infrastructure.kafka.partition import Partition
 from interfaces import processes
 from interfaces.http import errors
+from interfaces.kafka.receiving import ConsumedMessages
 
 
 def _replace(owner: object, name: str, value: object) -> None:
@@ -67,7 +71,7 @@ def _ready_to_the_last() -> None:
     async def cheerful(ping: Any, *, draining: bool) -> Any:
         return await checks(ping, draining=False)
 
-    _replace(processes, "_common_checks", cheerful)
+    _replace(processes, "common_checks", cheerful)
 
 
 def _outages_are_defects() -> None:
@@ -103,7 +107,62 @@ def _epochs_ignored() -> None:
     exec(source.replace(right, "or False"), vars(decisions))  # noqa: S102 - a line of ours less
 
 
+def _requests_not_told_apart() -> None:
+    """A request that comes again begins another execution."""
+    _replace(incoming, "execution_uuid", lambda *_: uuid4())
+
+
+def _sent_and_forgotten() -> None:
+    """What tells others of the log does not wait for a broker that is away."""
+    send = relay.Relay._send
+
+    async def careless(self: Any, messages: Any) -> None:
+        if self._publisher.health().answers:
+            await send(self, messages)
+
+    _replace(relay.Relay, "_send", careless)
+
+
+def _committed_when_read() -> None:
+    """A message counts as taken as soon as it is here."""
+    take = Partition.take
+
+    def hasty(self: Any, messages: Any) -> None:
+        take(self, messages)
+        self.done = messages[-1].place.offset + 1
+        self._moved()
+
+    _replace(Partition, "take", hasty)
+
+
+def _dropped_without_a_store() -> None:
+    """A message that comes while the database is away counts as taken."""
+    handle = ConsumedMessages.__call__
+
+    async def careless(self: Any, message: Any) -> None:
+        try:
+            await handle(self, message)
+        except NOT_NOW:
+            return
+
+    _replace(ConsumedMessages, "__call__", careless)
+
+
+def _breakers_never_open() -> None:
+    """An agent is called, however often it has failed."""
+
+    def cheerful(state: breaker.Breaker, *_: Any) -> Any:
+        return breaker.Admitted(state.round), state
+
+    _replace(breakers, "admit", cheerful)
+
+
 _BUGS = {
+    "requests-not-told-apart": _requests_not_told_apart,
+    "sent-and-forgotten": _sent_and_forgotten,
+    "committed-when-read": _committed_when_read,
+    "dropped-without-a-store": _dropped_without_a_store,
+    "breakers-never-open": _breakers_never_open,
     "epochs-ignored": _epochs_ignored,
     "conflicts-ignored": _conflicts_ignored,
     "stale-reads": _stale_reads,
