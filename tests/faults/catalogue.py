@@ -21,6 +21,10 @@ MODULES = {
     "F13": "backlog",
     "F17": "modes",
     "F12": "messages_shuffled",
+    "F18": "broker_killed",
+    "F19": "consumer_killed",
+    "F20": "agent_failing",
+    "F21": "database_away",
 }
 
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from domain.json_values import JsonObject
 from tests.faults.report import Options
@@ -31,6 +38,10 @@ async def kafka(options: Options) -> AsyncIterator[str]:
     with ExitStack() as stack:
         entered = mock_cluster() if options.quick else running_kafka()
         yield await asyncio.to_thread(stack.enter_context, entered)
+
+
+Send = Callable[[str, str, JsonObject, str], None]
+"""Sends a message: one of TOPICS, key, body, and what the sender calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +90,22 @@ class Wire:
             **{f"FLOWLEDGER_KAFKA_{kind.upper()}_TOPIC": self.topic(kind) for kind in TOPICS},
         }
 
-    def consumer(self, group: str) -> Consumer:
-        """A member of `group`, from the first message on."""
+    def reader(self, kind: str) -> Consumer:
+        """Of all messages of a topic, from the first one on; a member of no group."""
+        consumer = self.member(uuid4().hex)
+        partitions = consumer.list_topics(self.topic(kind), 30).topics[self.topic(kind)].partitions
+        consumer.assign(
+            [TopicPartition(self.topic(kind), each, OFFSET_BEGINNING) for each in partitions]
+        )
+        return consumer
+
+    def member(self, group: str) -> Consumer:
+        """A client that may ask how far a group is."""
         return Consumer(
             {
                 "bootstrap.servers": self.brokers,
                 "group.id": group,
-                "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
-                "allow.auto.create.topics": True,
-                "topic.metadata.refresh.interval.ms": 500,
                 **SILENT,
             }
         )
@@ -124,6 +141,10 @@ class Sender:
             stands(Sent(topic, partition, offset, at))
 
         self._producer.produce(self._wire.topic(kind), value, key.encode(), on_delivery=delivered)
+
+    def once(self, kind: str, key: str, body: JsonObject, name: str) -> None:
+        """See Send."""
+        self.send(kind, key, body)
 
     async def keep_polling(self) -> None:
         """Hear of deliveries, for ever."""
@@ -183,8 +204,7 @@ async def tasks_of(wire: Wire, take: Callable[[JsonObject], None]) -> AsyncItera
     stopping = threading.Event()
 
     def read() -> None:
-        consumer = wire.consumer(f"agents-{uuid4().hex}")
-        consumer.subscribe([wire.topic("task")])
+        consumer = wire.reader("task")
         while not stopping.is_set():
             message = consumer.poll(0.1)
             if message is not None and message.error() is None:

@@ -11,7 +11,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Final
 from uuid import UUID
@@ -20,9 +20,9 @@ import psycopg
 
 from domain.events import LateResultIgnored, Recorded, Requested, StepCompleted, TaskDispatched
 from domain.json_values import JsonObject
-from tests.faults.clients import Clients
 from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
+from tests.faults.kafka_traffic import AGENT, PATIENCE_SECONDS, Traffic, register
 from tests.faults.kafka_wire import (
     Scrambler,
     Sender,
@@ -40,11 +40,9 @@ from tests.faults.owned_postgres import OwnedPostgres, owned_postgres
 from tests.faults.programs import running
 from tests.faults.report import Options, Report, main
 
-AGENT: Final = "scrambled"
 TWO_ANSWERS_OF: Final = 10
 BEHIND_SECONDS: Final = 1.0
 DELAY_SECONDS_MAX: Final = 1.0
-PATIENCE_SECONDS: Final = 30.0
 BUG: Final = "requests-not-told-apart"
 
 
@@ -66,15 +64,6 @@ class Plan:
 QUICK: Final = Plan(executions=75)
 FULL: Final = Plan(executions=2_500, timed=True)
 CONTROL: Final = Plan(executions=5, steps=1, spread_seconds=0.2, patience_seconds=3.0)
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What was sent."""
-
-    asked: list[UUID] = field(default_factory=list)
-    tasks: set[str] = field(default_factory=set)
-    poison: list[Sent] = field(default_factory=list)
 
 
 async def run(options: Options, report: Report) -> None:
@@ -101,75 +90,53 @@ async def _campaign(
     await asyncio.to_thread(wire.make)
     fleet = Fleet(url, options.place(bug or "scrambled"), bug=bug, settings=wire.settings())
     server, chance = fleet.server(), random.Random(options.seed)
-    clients = Clients(lambda: server.address)
     async with running(server, fleet.consumer()), sending(wire) as sender:
-        await clients.call("POST", "/agents", "agent", {"name": AGENT, "transport": "kafka"})
-        await clients.close()
-        campaign = _Traffic(plan, chance, sender, Scrambler(sender, chance, plan.spread_seconds))
+        await register(server, {"name": AGENT, "transport": "kafka"})
+        campaign = _Shuffled(plan, chance, sender)
         async with tasks_of(wire, campaign.answer):
             report.now(campaign.told)
-            await campaign.ask()
-            await all_ended(url, len(campaign.sent.asked), plan.patience_seconds, report)
+            await campaign.ask(plan.executions)
+            await all_ended(url, len(campaign.asked), plan.patience_seconds, report)
             await campaign.all_came(url)
         report.now("judging")
         log, broken = await judge(url, [])
-    broken += other_than_once(log, campaign.sent.asked, plan.steps)
-    broken += _letters_other_than(await _letters(url), campaign.sent.poison)
+    broken += other_than_once(log, campaign.asked, plan.steps)
+    broken += _letters_other_than(await _letters(url), campaign.poison)
     keep(options, f"F12-{bug or 'scrambled'}", log, [])
     _tell(report, log, campaign)
     return broken + list(_late(report, plan))
 
 
-class _Traffic:
-    """Asks for executions and answers their tasks, every message three times, among poison."""
+class _Shuffled(Traffic):
+    """Every message three times, poison among them, and two answers to some tasks."""
 
-    def __init__(
-        self, plan: Plan, chance: random.Random, sender: Sender, scrambler: Scrambler
-    ) -> None:
-        self.sent = Traffic()
-        self.scrambler = scrambler
-        self._plan = plan
-        self._chance = chance
+    def __init__(self, plan: Plan, chance: random.Random, sender: Sender) -> None:
+        self.scrambler = Scrambler(sender, chance, plan.spread_seconds)
+        super().__init__(self.scrambler.send, chance, plan.steps, at_a_time=plan.at_a_time)
+        self.poison: list[Sent] = []
+        self._scale = plan
         self._sender = sender
-        self._room = asyncio.Semaphore(plan.at_a_time)
-        self._poison = cycle((_no_json, _no_status, _other_run, _no_task, _no_steps, _no_run))
+        self._kinds = cycle((_no_json, _no_status, _other_run, _no_task, _no_steps, _no_run))
 
     def told(self) -> str:
         """For the lines of progress."""
-        whole = self._plan.executions * self._plan.steps
-        return f"{len(self.sent.tasks)} of {whole} tasks, {len(self.sent.poison)} poison"
+        return f"{super().told()}, {len(self.poison)} poison"
 
-    async def ask(self) -> None:
-        """Request all executions, as others end."""
-        plan = plan_of(AGENT, self._plan.steps)
-        for number in range(self._plan.executions):
-            await asyncio.wait_for(self._room.acquire(), PATIENCE_SECONDS)
-            execution = UUID(int=self._chance.getrandbits(128), version=4)
-            self.sent.asked.append(execution)
-            run_id = f"run-{execution}"
-            self.scrambler.send("execution", run_id, request(run_id, plan, number), run_id)
-
-    def answer(self, task: JsonObject) -> None:
-        """Answer a task as often as it comes."""
-        name = str(task["correlation_id"])
-        if name not in self.sent.tasks:
-            self.sent.tasks.add(name)
-            count = len(self.sent.tasks)
-            if count % self._plan.poison_every == 0:
-                kind, body = next(self._poison)(task)
-                self._sender.send(kind, name, body, self.sent.poison.append)
-            if f"-s{self._plan.steps}-" in name:
-                self._room.release()
-            if count % TWO_ANSWERS_OF == 0:
-                self.scrambler.send("result", name, result_of(task, call=2), name)
-        self.scrambler.send("result", name, result_of(task), name)
+    def first(self, task: JsonObject, name: str) -> None:
+        """Poison of the same key, or another answer."""
+        count = len(self.tasks)
+        if count % self._scale.poison_every == 0:
+            kind, body = next(self._kinds)(task)
+            self._sender.send(kind, name, body, self.poison.append)
+        if count % TWO_ANSWERS_OF == 0:
+            self.send("result", name, result_of(task, call=2), name)
 
     async def all_came(self, url: str) -> None:
         """Return when nothing more is on its way, or nobody takes it."""
-        await asyncio.sleep(self._plan.spread_seconds)
+        await asyncio.sleep(self._scale.spread_seconds)
         await self._sender.all_stand()
-        for _ in range(int(self._plan.patience_seconds / 0.2)):
-            if len(await _letters(url)) >= len(self.sent.poison):
+        for _ in range(int(self._scale.patience_seconds / 0.2)):
+            if len(await _letters(url)) >= len(self.poison):
                 return
             await asyncio.sleep(0.2)
 
@@ -222,26 +189,26 @@ def _letters_other_than(letters: Sequence[dict[str, Any]], poison: Sequence[Sent
             yield f"{each['topic']} {each['offset']}: a dead letter without a cause"
 
 
-def _tell(report: Report, log: Sequence[Recorded], campaign: _Traffic) -> None:
-    scrambler, sent = campaign.scrambler, campaign.sent
+def _tell(report: Report, log: Sequence[Recorded], campaign: _Shuffled) -> None:
+    scrambler = campaign.scrambler
     ignored = sum(isinstance(each.event.data, LateResultIgnored) for each in log)
     report.bit("copy of a message", scrambler.copies - len(scrambler.firsts))
-    report.bit("poison", len(sent.poison))
+    report.bit("poison", len(campaign.poison))
     report.bit("second answer ignored", ignored)
     times = dict(_recorded(log))
     seconds = {
         name: times[name] - first.at for name, first in scrambler.firsts.items() if name in times
     }
-    behind = {name for name in seconds if _is_behind(scrambler.firsts[name], sent.poison)}
+    behind = {name for name in seconds if _is_behind(scrambler.firsts[name], campaign.poison)}
     begun = [each.event.meta.at for each in log]
     span = (max(begun) - min(begun)).total_seconds() if begun else 0.0
     report.figures |= {
-        "executions": len(sent.asked),
-        "tasks": len(sent.tasks),
-        "messages": scrambler.copies + len(sent.poison),
-        "poison": len(sent.poison),
+        "executions": len(campaign.asked),
+        "tasks": len(campaign.tasks),
+        "messages": scrambler.copies + len(campaign.poison),
+        "poison": len(campaign.poison),
         "events": len(log),
-        "tasks_per_second": round(len(sent.tasks) / span, 1) if span else 0.0,
+        "tasks_per_second": round(len(campaign.tasks) / span, 1) if span else 0.0,
         "seconds_from_message_to_log": {
             "behind_poison": _spread(seconds[name] for name in behind),
             "others": _spread(seconds[name] for name in seconds.keys() - behind),

@@ -2,17 +2,19 @@
 one protection away, named by PLANTED_BUG, and declares no action that anybody uses.
 """
 
+import asyncio
 import inspect
 import os
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
-from application import breakers, driver, incoming, ledger, relay, run, steps, worker
+from application import driver, incoming, ledger, relay, run, steps, worker
 from application.messages import NOT_NOW
 from application.ports import Appended, VersionConflict
-from domain import breaker, decisions
+from domain import decisions
 from infrastructure import clock
 from infrastructure.event_store.queue_writes import from_microseconds
 from infrastructure.kafka.partition import Partition
@@ -118,21 +120,23 @@ def _sent_and_forgotten() -> None:
 
     async def careless(self: Any, messages: Any) -> None:
         if self._publisher.health().answers:
-            await send(self, messages)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(send(self, messages), 0.5)
 
     _replace(relay.Relay, "_send", careless)
 
 
 def _committed_when_read() -> None:
-    """A message counts as taken as soon as it is here."""
+    """A message counts as taken as soon as it is here, a second before it is."""
     take = Partition.take
 
     def hasty(self: Any, messages: Any) -> None:
-        take(self, messages)
-        self.done = messages[-1].place.offset + 1
+        self.read = messages[-1].place.offset + 1
         self._moved()
+        asyncio.get_running_loop().call_later(1.0, take, self, messages)
 
     _replace(Partition, "take", hasty)
+    Partition.done = property(lambda self: getattr(self, "read", None), lambda *_: None)  # type: ignore[assignment]
 
 
 def _dropped_without_a_store() -> None:
@@ -148,21 +152,11 @@ def _dropped_without_a_store() -> None:
     _replace(ConsumedMessages, "__call__", careless)
 
 
-def _breakers_never_open() -> None:
-    """An agent is called, however often it has failed."""
-
-    def cheerful(state: breaker.Breaker, *_: Any) -> Any:
-        return breaker.Admitted(state.round), state
-
-    _replace(breakers, "admit", cheerful)
-
-
 _BUGS = {
     "requests-not-told-apart": _requests_not_told_apart,
     "sent-and-forgotten": _sent_and_forgotten,
     "committed-when-read": _committed_when_read,
     "dropped-without-a-store": _dropped_without_a_store,
-    "breakers-never-open": _breakers_never_open,
     "epochs-ignored": _epochs_ignored,
     "conflicts-ignored": _conflicts_ignored,
     "stale-reads": _stale_reads,
