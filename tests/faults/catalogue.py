@@ -20,6 +20,11 @@ MODULES = {
     "F10": "disk_full",
     "F13": "backlog",
     "F17": "modes",
+    "F12": "messages_shuffled",
+    "F18": "broker_killed",
+    "F19": "consumer_killed",
+    "F20": "agent_failing",
+    "F21": "database_away",
 }
 
 

@@ -14,6 +14,8 @@ PORTS = {
     "api": ["--port", "0"],
     "worker": [],
     "projector": [],
+    "consumer": [],
+    "bridge": [],
 }
 PLANTED = Path(__file__).with_name("planted_bugs.py")
 
@@ -22,9 +24,17 @@ class Fleet:
     """Makes programs with a folder of their own each; they are not started here."""
 
     def __init__(
-        self, url: str, folder: Path, *, lease_seconds: float = 3.0, bug: str = ""
+        self,
+        url: str,
+        folder: Path,
+        *,
+        lease_seconds: float = 3.0,
+        bug: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """`bug` names one of `planted_bugs`, which every process then has."""
+        """`bug` names one of `planted_bugs`, which every process then has; `settings` are for every
+        process, too.
+        """
         self.url = url
         self.folder = folder
         self.effects = folder / "effects.jsonl"
@@ -34,6 +44,7 @@ class Fleet:
             "PLANTED_BUG": bug,
             "EFFECTS_FILE": str(self.effects),
             "FLOWLEDGER_LOG_LEVEL": "warning",
+            **(settings or {}),
         }
 
     def api(self, name: str = "api", *, url: str = "", **settings: str) -> Program:
@@ -53,6 +64,14 @@ class Fleet:
     def server(self, name: str = "server", *, url: str = "", **settings: str) -> Program:
         """A process that does everything."""
         return self._program("serve", name, url, settings)
+
+    def consumer(self, name: str = "consumer", **settings: str) -> Program:
+        """A process that takes what comes over Kafka, and works on it."""
+        return self._program("consumer", name, "", settings)
+
+    def bridge(self, name: str = "bridge", **settings: str) -> Program:
+        """A process that calls agents for the tasks of a topic."""
+        return self._program("bridge", name, "", settings)
 
     def _program(
         self,

@@ -2,18 +2,24 @@
 one protection away, named by PLANTED_BUG, and declares no action that anybody uses.
 """
 
+import asyncio
 import inspect
 import os
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
-from application import driver, ledger, run, steps, worker
+from application import driver, incoming, ledger, relay, run, steps, worker
+from application.messages import NOT_NOW
 from application.ports import Appended, VersionConflict
 from domain import decisions
 from infrastructure import clock
 from infrastructure.event_store.queue_writes import from_microseconds
+from infrastructure.kafka.partition import Partition
 from interfaces.http import errors
+from interfaces.kafka.receiving import ConsumedMessages
 from interfaces.processes import answering, process
 
 
@@ -103,7 +109,54 @@ def _epochs_ignored() -> None:
     exec(source.replace(right, "or False"), vars(decisions))  # noqa: S102 - a line of ours less
 
 
+def _requests_not_told_apart() -> None:
+    """A request that comes again begins another execution."""
+    _replace(incoming, "execution_uuid", lambda *_: uuid4())
+
+
+def _sent_and_forgotten() -> None:
+    """What tells others of the log does not wait for a broker that is away."""
+    send = relay.Relay._send
+
+    async def careless(self: Any, messages: Any) -> None:
+        if self._publisher.health().answers:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(send(self, messages), 0.5)
+
+    _replace(relay.Relay, "_send", careless)
+
+
+def _committed_when_read() -> None:
+    """A message counts as taken as soon as it is here, a second before it is."""
+    take = Partition.take
+
+    def hasty(self: Any, messages: Any) -> None:
+        self.read = messages[-1].place.offset + 1
+        self._moved()
+        asyncio.get_running_loop().call_later(1.0, take, self, messages)
+
+    _replace(Partition, "take", hasty)
+    Partition.done = property(lambda self: getattr(self, "read", None), lambda *_: None)  # type: ignore[assignment]
+
+
+def _dropped_without_a_store() -> None:
+    """A message that comes while the database is away counts as taken."""
+    handle = ConsumedMessages.__call__
+
+    async def careless(self: Any, message: Any) -> None:
+        try:
+            await handle(self, message)
+        except NOT_NOW:
+            return
+
+    _replace(ConsumedMessages, "__call__", careless)
+
+
 _BUGS = {
+    "requests-not-told-apart": _requests_not_told_apart,
+    "sent-and-forgotten": _sent_and_forgotten,
+    "committed-when-read": _committed_when_read,
+    "dropped-without-a-store": _dropped_without_a_store,
     "epochs-ignored": _epochs_ignored,
     "conflicts-ignored": _conflicts_ignored,
     "stale-reads": _stale_reads,

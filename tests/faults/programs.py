@@ -106,8 +106,8 @@ class Program:
 
     def signal(self, what: signal.Signals) -> None:
         """SIGSTOP, SIGCONT: what does not end it. Raises LookupError when it does not run."""
-        assert self._process is not None
         assert self.pid
+        assert self._process is not None
         self._process.send_signal(what)
 
     def memory_bytes(self) -> int:
