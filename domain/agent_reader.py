@@ -53,7 +53,7 @@ _FIELDS: Final = frozenset(
         "recovery",
     }
 )
-_REFERENCE: Final = re.compile(r"\s*\$\{\s*secret\.([A-Za-z0-9._-]{1,128})\s*\}\s*\Z")
+_REFERENCE: Final = re.compile(r"\s*\$\{\s*secret\.[A-Za-z0-9._-]{1,128}\s*\}\s*\Z")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _HEADERS_TAKEN: Final = re.compile(
     r"(accept|accept-encoding|connection|content-length|content-type|expect|host|idempotency-key"
@@ -76,12 +76,6 @@ class Described(NamedTuple):
     settings: AgentSettings
     credential: str | None
     keeps_credential: bool
-
-
-def named_secret(credential: str) -> str | None:
-    """NAME of `${secret.NAME}`; None for a literal credential, which is no such text."""
-    found = _REFERENCE.match(credential)
-    return None if found is None else found[1]
 
 
 def read_agent(

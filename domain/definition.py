@@ -4,7 +4,6 @@
 values. They are made once per definition and shared by all its executions.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final, TypedDict
 
@@ -210,10 +209,6 @@ class Definition(Struct, frozen=True):
             seen.add(current)
             yield current
             current = self.steps[current].next_step
-
-    def last_step(self) -> str:
-        """Id of the last step of the main line."""
-        return deque(self.main_line(), maxlen=1)[0]
 
 
 def step_id_of(path: str) -> str:

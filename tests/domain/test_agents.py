@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from msgspec import structs
 
-from domain.agent_reader import Described, named_secret, read_agent
+from domain.agent_reader import Described, read_agent
 from domain.agents import (
     AgentSettings,
     AgentState,
@@ -96,7 +96,7 @@ def test_a_description_round_trips_through_a_change_of_nothing() -> None:
     }
     first, mistakes = described(raw)
     assert mistakes == []
-    assert named_secret(first.settings.secret_reference or "") == "SCORER"
+    assert first.settings.secret_reference == "${ secret.SCORER }"
     again, mistakes = described({}, first)
     assert mistakes == []
     assert (again.settings, again.keeps_credential) == (first.settings, True)

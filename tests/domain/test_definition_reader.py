@@ -419,7 +419,6 @@ def test_compiled_steps_are_what_was_asked_for() -> None:
     assert definition.steps["t"].parent == "c"
     assert definition.steps["c"].timeout_seconds == 5.0
     assert tuple(definition.main_line()) == ("a", "w", "c", "h")
-    assert definition.last_step() == "h"
     first, branch_step = definition.steps["a"], definition.steps["t"]
     (retry,) = first.recovery
     assert isinstance(retry, RetryPolicy)
