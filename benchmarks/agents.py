@@ -161,7 +161,7 @@ def over_kafka(place: Place) -> tuple[Started, datetime]:
 
 def _make_topics(brokers: str, names: Iterable[str]) -> None:
     """As an operator does, before anybody reads them."""
-    client = AdminClient({"bootstrap.servers": brokers})
+    client = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     made = client.create_topics([NewTopic(name, num_partitions=PARTITIONS) for name in names])
     for each in made.values():
         each.result()

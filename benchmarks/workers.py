@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
             actions.write_text(source)
             few = what == "5 ms of CPU"
             executions = (200 if few else 1_000) * (1 if options.quick else 4)
-            due_in = 8.0 if options.quick else 15.0
+            due_in = 16.0 if options.quick else 30.0
             for _ in range(options.repetitions):
                 for processes in (1, 2):
                     url = bases.fresh("postgresql")
