@@ -28,6 +28,8 @@ from interfaces.http.problems import Mistake, Refused, refused_part
 from interfaces.yaml_reader import BadYaml, read_yaml
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+DROPPED_BYTES_MAX: Final = 16_000_000
+"""So much of a body that is too large is still read."""
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 
 
@@ -100,20 +102,30 @@ async def _read(request: Request, *, yaml: bool) -> StrictRequest:
 
 
 async def _content(request: Request) -> bytes:
-    """The body's bytes; ends as soon as more than the limit came, declared or not."""
+    """The body's bytes. One above the limit, declared or not, is read on for a while and dropped:
+    most clients look for an answer only when they have sent everything.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise _unsupported("Content-Encoding", "compressed bodies are not accepted")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and (len(declared) > 12 or int(declared) > BODY_BYTES_MAX):
+    bytes_declared = int(declared[:13]) if declared.isdigit() else 0
+    too_large = bytes_declared > BODY_BYTES_MAX
+    if too_large and (bytes_declared > DROPPED_BYTES_MAX or "expect" in request.headers):
         raise _too_large()
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
-        parts.append(part)
         size += len(part)
-        if size > BODY_BYTES_MAX:
-            raise _too_large()
+        too_large = too_large or size > BODY_BYTES_MAX
+        if too_large:
+            parts.clear()
+        else:
+            parts.append(part)
+        if size > DROPPED_BYTES_MAX:
+            break
+    if too_large:
+        raise _too_large()
     return b"".join(parts)
 
 
@@ -152,7 +164,7 @@ def _unsupported(header: str, message: str) -> Refused:
 
 def _too_large() -> Refused:
     message = f"the body has more than {BODY_BYTES_MAX} bytes"
-    # The rest of the body is not read, so the connection cannot carry another request.
+    # The rest of the body may not be read, so the connection cannot carry another request.
     return Refused(
         "too_large", message, [Mistake("", "too_large", message)], {"Connection": "close"}
     )

@@ -5,8 +5,11 @@ import signal
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import httpx2
+import pytest
 
 from tests.e2e.programs import flowledger, serving
 
@@ -36,6 +39,21 @@ def test_it_prints_one_line_and_stops_cleanly(tmp_path: Path) -> None:
         assert server.process.stdout.read() == ""
         assert server.process.wait(30) == 0
     assert (tmp_path / "flowledger.db").exists()
+
+
+def test_a_client_that_sends_before_it_reads_learns_that_it_sends_too_much(tmp_path: Path) -> None:
+    """As most do; one whose connection is cut instead takes the server for away."""
+    with serving(cwd=tmp_path) as server:
+        for size in (1_000_001, 12_000_000):
+            request = Request(  # noqa: S310 - the server's own address
+                f"{server.address}/api/v1/tasks/task-a/complete",
+                b'"' + b"x" * size + b'"',
+                {"Content-Type": "application/json"},
+            )
+            with pytest.raises(HTTPError) as refused:
+                urlopen(request, timeout=60)  # noqa: S310 - as above
+            assert refused.value.code == 413
+            assert json.load(refused.value)["code"] == "too_large"
 
 
 def test_an_open_event_stream_does_not_delay_the_stop(tmp_path: Path) -> None:

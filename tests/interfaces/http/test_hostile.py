@@ -4,6 +4,7 @@ import httpx2
 import pytest
 
 from tests.interfaces.http.corpus import (
+    agents,
     definitions,
     expressions,
     headers,
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.anyio
 CLASSES: dict[str, tuple[Case, ...]] = {
     module.__name__.rpartition(".")[2]: module.CASES
     for module in (
+        agents,
         definitions,
         expressions,
         headers,
@@ -35,7 +37,10 @@ CLASSES: dict[str, tuple[Case, ...]] = {
         yaml_bodies,
     )
 }
-LISTS = ("/executions", "/runs", "/workflows", "/human-tasks", "/tasks", "/events", "/statistics")
+LISTS = (
+    *("/executions", "/runs", "/workflows", "/human-tasks", "/agents", "/tasks", "/dead-letters"),
+    *("/events", "/statistics"),
+)
 
 
 def test_each_class_has_enough_cases() -> None:
@@ -45,6 +50,8 @@ def test_each_class_has_enough_cases() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 async def test_hostile_requests_are_refused(client: Client, name: str) -> None:
     await client.publish(WAITING | {"name": "victim"})
+    await client.post("/agents", {"name": "worker", "transport": "pull"})
+    await client.post("/agents", {"name": "called", "url": "https://called.example"})
     before = (await client.get("/events")).json()
     wrong = [
         f"{case.label}: {fault}" for case in CLASSES[name] if (fault := await _fault(client, case))
