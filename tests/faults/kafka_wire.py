@@ -165,7 +165,7 @@ class Sender:
             assert error is None, error
             self._waiting -= 1
             topic, partition, offset = message.topic(), message.partition(), message.offset()
-            assert topic is not None and partition is not None and offset is not None  # noqa: PT018
+            assert topic is not None and partition is not None and offset is not None  # noqa: PT018 - no error
             stands(Sent(topic, partition, offset, at))
 
         self._producer.produce(self._wire.topic(kind), value, key.encode(), on_delivery=delivered)
