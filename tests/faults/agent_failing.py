@@ -45,7 +45,7 @@ class Plan:
     threshold: int = THRESHOLD
 
 
-QUICK: Final = Plan(failing_seconds=5.0, open_seconds=2.0, seconds_between=0.06)
+QUICK: Final = Plan(failing_seconds=3.0, open_seconds=1.0, seconds_between=0.06)
 FULL: Final = Plan(failing_seconds=30.0, open_seconds=5.0)
 CONTROL: Final = replace(QUICK, threshold=NEVER)
 

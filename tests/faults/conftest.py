@@ -7,7 +7,10 @@ import pytest
 OF_PROCESSES = frozenset(
     {
         "test_backlog.py",
+        "test_broker_killed.py",
         "test_clocks_set.py",
+        "test_consumer_killed.py",
+        "test_database_away.py",
         "test_lines_cut.py",
         "test_overloaded.py",
         "test_processes_killed.py",

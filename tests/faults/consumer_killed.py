@@ -35,13 +35,16 @@ class Plan:
     executions: int
     killed_after: int
     at_a_time: int
+    seconds_between: float = 0.0
     patience_seconds: float = 60.0
 
 
 QUICK: Final = Plan(executions=80, killed_after=20, at_a_time=40)
 FULL: Final = Plan(executions=1_000, killed_after=500, at_a_time=100)
-CONTROL: Final = Plan(executions=300, killed_after=1, at_a_time=300, patience_seconds=15.0)
-"""All at once, so that much is read and not yet done."""
+CONTROL: Final = Plan(
+    executions=300, killed_after=60, at_a_time=300, seconds_between=0.01, patience_seconds=15.0
+)
+"""At a pace, so that something has just been read whenever the kill comes."""
 
 
 async def run(options: Options, report: Report) -> None:
@@ -73,7 +76,7 @@ async def _campaign(
         traffic = Traffic(sender.once, chance, STEPS, at_a_time=plan.at_a_time, action="tick")
         async with tasks_of(wire, traffic.answer):
             report.now(traffic.told)
-            asking = asyncio.create_task(traffic.ask(plan.executions))
+            asking = asyncio.create_task(traffic.ask(plan.executions, plan.seconds_between))
             while (ended := await count_ended(url)) < plan.killed_after:  # noqa: ASYNC110 - a table
                 await asyncio.sleep(0.02)
             await victim.end(signal.SIGKILL)

@@ -7,12 +7,9 @@ cluster. Its control drops what it cannot record.
 
 import asyncio
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-
-from confluent_kafka import TopicPartition
 
 from tests.faults.fleet import Fleet
 from tests.faults.judging import judge, keep, prepared
@@ -107,33 +104,17 @@ async def _outage(
     """The database is gone for so long; what the consumer committed meanwhile is a violation."""
     await asyncio.to_thread(postgres.kill)
     await asyncio.sleep(SETTLED_SECONDS)
-    asked, before = len(traffic.asked), await asyncio.to_thread(_committed, wire)
+    asked, before = len(traffic.asked), await asyncio.to_thread(wire.committed)
     await asyncio.sleep(seconds - SETTLED_SECONDS)
     report.bit("message while the database was away", len(traffic.asked) - asked)
-    after = await asyncio.to_thread(_committed, wire)
+    after = await asyncio.to_thread(wire.committed)
     report.bit("database away")
     await postgres.revive()
     return [
-        f"{topic}/{number}: committed {before.get((topic, number))}, then {offset}, without a store"
+        f"{topic}/{number}: committed {before[topic, number]}, then {offset}, without a store"
         for (topic, number), offset in after.items()
-        if before.get((topic, number)) != offset
+        if before[topic, number] != offset
     ]
-
-
-def _committed(wire: Wire) -> Mapping[tuple[str, int], int]:
-    """How far the consumers are, as the broker knows it; topic and partition, offset."""
-    member = wire.member(wire.group)
-    try:
-        asked = [
-            TopicPartition(wire.topic(kind), number)
-            for kind in ("execution", "result")
-            for number in member.list_topics(wire.topic(kind), 30)
-            .topics[wire.topic(kind)]
-            .partitions
-        ]
-        return {(each.topic, each.partition): each.offset for each in member.committed(asked, 30)}
-    finally:
-        member.close()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from tests.kafka.broker import SILENT, running_kafka
 from tests.kafka.mock import mock_cluster
 
 TOPICS: Final = ("execution", "cancellation", "task", "result", "monitoring")
+CONSUMED: Final = ("execution", "cancellation", "result")
 POLL_SECONDS: Final = 0.01
 MAKE_TRIES_MAX: Final = 100
 SESSION_MS: Final = 6_000
@@ -92,15 +93,42 @@ class Wire:
 
     def reader(self, kind: str) -> Consumer:
         """Of all messages of a topic, from the first one on; a member of no group."""
-        consumer = self.member(uuid4().hex)
+        consumer = self._member(uuid4().hex)
         partitions = consumer.list_topics(self.topic(kind), 30).topics[self.topic(kind)].partitions
         consumer.assign(
             [TopicPartition(self.topic(kind), each, OFFSET_BEGINNING) for each in partitions]
         )
         return consumer
 
-    def member(self, group: str) -> Consumer:
-        """A client that may ask how far a group is."""
+    def committed(self) -> dict[tuple[str, int], int]:
+        """How far the consumers are, as the broker knows it: topic and partition, offset."""
+        member = self._member(self.group)
+        try:
+            found = member.committed(self._partitions(member), 30)
+            return {(each.topic, each.partition): max(each.offset, 0) for each in found}
+        finally:
+            member.close()
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Where the topics of the consumers end now."""
+        member = self._member(self.group)
+        try:
+            return {
+                (each.topic, each.partition): member.get_watermark_offsets(each, 30)[1]
+                for each in self._partitions(member)
+            }
+        finally:
+            member.close()
+
+    def _partitions(self, member: Consumer) -> list[TopicPartition]:
+        topics = [self.topic(kind) for kind in CONSUMED]
+        return [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in member.list_topics(topic, 30).topics[topic].partitions
+        ]
+
+    def _member(self, group: str) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self.brokers,

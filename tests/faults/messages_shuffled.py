@@ -97,14 +97,14 @@ async def _campaign(
             report.now(campaign.told)
             await campaign.ask(plan.executions)
             await all_ended(url, len(campaign.asked), plan.patience_seconds, report)
-            await campaign.all_came(url)
+            waits = await campaign.not_taken(wire)
         report.now("judging")
         log, broken = await judge(url, [])
     broken += other_than_once(log, campaign.asked, plan.steps)
     broken += _letters_other_than(await _letters(url), campaign.poison)
     keep(options, f"F12-{bug or 'scrambled'}", log, [])
     _tell(report, log, campaign)
-    return broken + list(_late(report, plan))
+    return [*waits, *broken, *_late(report, plan)]
 
 
 class _Shuffled(Traffic):
@@ -131,14 +131,21 @@ class _Shuffled(Traffic):
         if count % TWO_ANSWERS_OF == 0:
             self.send("result", name, result_of(task, call=2), name)
 
-    async def all_came(self, url: str) -> None:
-        """Return when nothing more is on its way, or nobody takes it."""
+    async def not_taken(self, wire: Wire) -> list[str]:
+        """Wait until everything that was sent is taken, or put aside; what is not."""
         await asyncio.sleep(self._scale.spread_seconds)
         await self._sender.all_stand()
-        for _ in range(int(self._scale.patience_seconds / 0.2)):
-            if len(await _letters(url)) >= len(self.poison):
-                return
-            await asyncio.sleep(0.2)
+        ends = await asyncio.to_thread(wire.ends)
+        for _ in range(int(self._scale.patience_seconds)):
+            committed = await asyncio.to_thread(wire.committed)
+            if committed == ends:
+                return []
+            await asyncio.sleep(1.0)
+        return [
+            f"{place}: {committed[place]} of {end} messages taken"
+            for place, end in ends.items()
+            if committed[place] != end
+        ]
 
 
 # --- poison: a kind of message, and a body that can never be taken ---

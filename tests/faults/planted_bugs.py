@@ -136,7 +136,8 @@ def _committed_when_read() -> None:
         asyncio.get_running_loop().call_later(1.0, take, self, messages)
 
     _replace(Partition, "take", hasty)
-    Partition.done = property(lambda self: getattr(self, "read", None), lambda *_: None)  # type: ignore[assignment]
+    read = property(lambda self: getattr(self, "read", None), lambda *_: None)
+    setattr(Partition, "done", read)  # noqa: B010 - an attribute of its instances otherwise
 
 
 def _dropped_without_a_store() -> None:
