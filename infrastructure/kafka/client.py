@@ -19,6 +19,8 @@ minutes."""
 RECONNECT_MAX_MS: Final = 2_000
 _AWAY: Final = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE})
 
+_NOT_YET: Final = "no broker has answered yet"
+
 Option = str | int | float | bool
 
 
@@ -52,7 +54,7 @@ class BrokerHealth:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._cause: str | None = "no broker has answered yet"
+        self._cause: str | None = _NOT_YET
         self._log = logging.getLogger("flowledger.kafka")
 
     @property
@@ -79,7 +81,7 @@ class BrokerHealth:
         """It does not answer."""
         with self._lock:
             known, self._cause = self._cause, cause
-        if known is None:
+        if known in (None, _NOT_YET):
             facts = {"client": self._name, "cause": cause}
             self._log.warning("kafka_does_not_answer", extra={"facts": facts})
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import SecretStr
 
+from infrastructure.kafka.client import BrokerHealth
 from infrastructure.kafka.opening import (
     BadKafkaSettings,
     kafka_topics,
@@ -48,6 +49,19 @@ def test_brokers_that_are_none_are_refused(text: str) -> None:
 async def test_brokers_are_written_as_the_client_knows_them() -> None:
     text = "127.0.0.1:9, broker, [::1]:9, PLAINTEXT://b.internal:19092"
     await open_publisher(Settings(kafka_brokers=text)).close()
+
+
+def test_brokers_that_never_answered_are_told_to_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A wrong address shows from the start, and not again with each look."""
+    health = BrokerHealth("publisher")
+    for _ in range(3):
+        health.lost("all brokers are down")
+    health.heard()
+    health.lost("all brokers are down")
+    told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert told == ["kafka_does_not_answer"] * 2
 
 
 @pytest.mark.parametrize("name", ["start", "agent_transport"])
