@@ -53,9 +53,11 @@ def upgrade_connection(url: str) -> Iterator[Connection]:
     engine = administration_engine(url)
     with engine.connect() as connection:
         if isinstance(parse_address(url), SQLiteAddress):
-            # The journal mode cannot change inside a transaction. The driver begins none by itself.
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            # The wait comes first: while another process changes the journal mode, or migrates,
+            # even that answers that the database is locked. The mode cannot change inside a
+            # transaction; the driver begins none by itself.
             connection.exec_driver_sql("PRAGMA busy_timeout = 30000")
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")

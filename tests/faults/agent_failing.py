@@ -180,7 +180,8 @@ def _verdict(
     if len(refused) > allowed:
         broken.append(f"the agent was called {len(refused)} times while it failed, not {allowed}")
     tries = sum(isinstance(each.event.data, TaskDispatched) for each in log)
-    if len(agent.calls) != tries - codes["circuit_open"]:
+    # More are possible: what is under way when the bridges share the topic anew comes again.
+    if len(agent.calls) < tries - codes["circuit_open"]:
         kept_back = codes["circuit_open"]
         broken.append(f"{len(agent.calls)} calls for {tries} tries, {kept_back} of them kept back")
     return broken
