@@ -6,7 +6,7 @@ WORKERS ?= 2
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check package-check fmt lint types docs-check reference kafka lock faults faults-quick simulate schemathesis bench bench-peers clean
+.PHONY: help demo serve test check package-check fmt lint types docs-check reference kafka test-kafka lock faults faults-quick simulate schemathesis bench bench-peers clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | \
@@ -50,6 +50,9 @@ faults: $(V)/.dev ## break what the engine stands on, fault after fault (an hour
 
 simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-10000)
 	$(V)/bin/python -m tests.simulation --seeds $(or $(SEEDS),1-10000) --processes $(WORKERS)
+
+test-kafka: $(V)/.dev ## walk through four programs and a real Kafka broker; needs java and mvn
+	$(V)/bin/python -m pytest -q -n $(WORKERS) --processes-too tests/e2e/test_kafka.py
 
 kafka: $(V)/.dev ## run a real Kafka broker until Ctrl-C (PORT=9092); needs java and mvn
 	$(V)/bin/python -m tests.kafka.broker --port $(or $(PORT),9092)

@@ -6,6 +6,7 @@ import pytest
 
 OF_PROCESSES = frozenset(
     {
+        "test_agent_failing.py",
         "test_backlog.py",
         "test_broker_killed.py",
         "test_clocks_set.py",
