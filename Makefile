@@ -52,7 +52,8 @@ simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-1000
 	$(V)/bin/python -m tests.simulation --seeds $(or $(SEEDS),1-10000) --processes $(WORKERS)
 
 test-kafka: $(V)/.dev ## walk through four programs and a real Kafka broker; needs java and mvn
-	$(V)/bin/python -m pytest -q -n $(WORKERS) --processes-too tests/e2e/test_kafka.py
+	$(V)/bin/python -m pytest -q -n $(WORKERS) --processes-too \
+	  tests/e2e/test_kafka.py tests/contracts/test_transport.py tests/contracts/test_relay.py
 
 kafka: $(V)/.dev ## run a real Kafka broker until Ctrl-C (PORT=9092); needs java and mvn
 	$(V)/bin/python -m tests.kafka.broker --port $(or $(PORT),9092)

@@ -19,15 +19,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_report_header() -> str | None:
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if not _broker_wanted(config):
+        return "tests over a real Kafka broker: make test-kafka"
     return None if kafka_broker.required() else kafka_broker.missing()
 
 
+def _broker_wanted(config: pytest.Config) -> bool:
+    """To start one takes its time: `make test` uses the mock cluster, unless a broker is given."""
+    return kafka_broker.given() is not None or bool(config.getoption("--processes-too"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
-    """Leave out what needs a real broker where there is none. Where one is required, as in CI, it
-    runs, and fails without it.
+    """Leave out what needs a real broker where none is wanted, or there is none. Where one is
+    required, as in CI, it runs, and fails without it.
     """
-    if kafka_broker.required() or kafka_broker.missing() is None:
+    if _broker_wanted(config) and (kafka_broker.required() or kafka_broker.missing() is None):
         return
     absent = {"own_kafka"} if kafka_broker.given() else {"own_kafka", "real_kafka"}
     left_out = [each for each in items if absent & _brokers_of(each)]
