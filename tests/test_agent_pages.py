@@ -22,9 +22,7 @@ from interfaces.bootstrap import Services, open_services
 from interfaces.kafka.reading import read_result
 from interfaces.kafka.shapes import Shapes
 from tests.documented_walks import walk_through
-from tests.e2e.fleet import API, get
 from tests.e2e.programs import EXAMPLES, ROOT, program
-from tests.e2e.test_kafka import Installation, post
 from tests.infrastructure.effects.local_servers import Received, answer, http_server, json_answer
 from tests.interfaces.kafka.test_shapes import TOPICS
 
@@ -223,33 +221,6 @@ def test_the_agent_that_reads_kafka_answers_each_of_its_tasks(
     assert (counted.succeeded, counted.task_id) == (True, sent[0].task_id)
     assert counted.output == {"words": 5, "longest": "ledger"}
     assert (failed.succeeded, failed.error_message) == (False, "KeyError: 'text'")
-
-
-def test_a_workflow_goes_on_with_what_the_agent_that_reads_kafka_sends(
-    postgres_dsn: str, mock_kafka: str, tmp_path: Path
-) -> None:
-    step = {"agent_name": "counter", "input_mapping": {"text": "${workflow.input.text}"}}
-    asked = {
-        "definition": {"name": "one", "start_step": "count", "steps": {"count": step}},
-        "input_data": {"text": "the ledger of every run"},
-    }
-    with ExitStack() as stack:
-        installation = Installation(stack, postgres_dsn, mock_kafka, tmp_path)
-        serve = installation.start("serve", "--port", "0")
-        installation.start("consumer")
-        names = [
-            installation.topics[f"FLOWLEDGER_KAFKA_{each}_TOPIC"] for each in ("TASK", "RESULT")
-        ]
-        command = [sys.executable, str(AGENTS / "kafka_agent.py"), mock_kafka, "counter", *names]
-        stack.enter_context(program(command, cwd=tmp_path))
-        post(serve, "/agents", {"name": "counter", "transport": "kafka"}, 201)
-        begun = post(serve, "/executions", asked, 202)
-        ended = begun
-        for _ in range(6):  # topics are made and found, groups formed: longer than one wait may be
-            ended = get(serve, f"{API}/executions/{begun['id']}", wait=SECONDS_MAX).json()
-            if ended["status"] != "RUNNING":
-                break
-    assert (ended["status"], ended["output"]) == ("COMPLETED", {"words": 5, "longest": "ledger"})
 
 
 def task(agent: str, given: JsonObject) -> AgentTask:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-OVER_BROKERS = frozenset({"test_kafka.py"})
+OVER_BROKERS = frozenset({"test_kafka.py", "test_kafka_agent.py"})
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -13,6 +13,7 @@ OF_PROCESSES = frozenset(
         "test_consumer_killed.py",
         "test_database_away.py",
         "test_lines_cut.py",
+        "test_messages_shuffled.py",
         "test_overloaded.py",
         "test_processes_killed.py",
         "test_rolling_restarts.py",
