@@ -23,6 +23,7 @@ from domain.children import (
     is_wanted,
     request_of,
 )
+from domain.compensation import UNDOING
 from domain.definition import count_steps
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, NotFound, NotReady
@@ -179,7 +180,7 @@ class Children:
                 ws=state.workspace_id,
             ),
         )
-        if state.terminal:
+        if state.terminal or state.state in UNDOING:  # that comes to an end by itself
             return state
         decisions.cancel(draft, "The execution that ran it does not wait for it any more.")
         if not draft.events:
