@@ -22,6 +22,7 @@ from application.ledger import (
 )
 from application.ports import QueueWrite, Touch, VersionConflict
 from application.requests import Runner
+from application.steps import PROGRESS_BYTES_MAX
 from application.workflows import Workflows
 from domain import decisions
 from domain.agent_names import agent_action
@@ -44,7 +45,6 @@ from domain.planner import next_due, running_actions
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.workflow import NAMESPACE
 
-PROGRESS_BYTES_MAX: Final = 4_096
 _PAGE: Final = 2_000
 
 

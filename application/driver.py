@@ -39,7 +39,7 @@ from application.run import (
     simulated,
     unattended,
 )
-from application.steps import Actions, Failed, StepOutcome
+from application.steps import PROGRESS_BYTES_MAX, Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
 from domain.children import ChildEnd, Pinned, pin, settle_child
@@ -58,7 +58,6 @@ Result = TypeVar("Result")
 BACK_OFF_SECONDS: Final = 0.2
 SET_ASIDE_SECONDS: Final = 30.0
 PROGRESS_SECONDS: Final = 1.0
-PROGRESS_BYTES_MAX: Final = 4_096
 
 
 @dataclass(slots=True)
@@ -263,7 +262,7 @@ class Driver:
             lost: list[Written] = []
             every = outcome is None
             while not run.lost:
-                came = await self._came_late(run, lost)
+                came = await self._came_late(run, lost) if lost else None
                 if came is None:
                     ends = await self._look_at_children(run, every=every)
                     draft = self._decide(run, outcome, ends)

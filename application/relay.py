@@ -209,8 +209,9 @@ class Relay:
                 if not told.answers:
                     await self._notes.note(waiting, told.detail)
             await sending
-        finally:
+        finally:  # when a note failed, nothing of it may go out beside what is sent next
             sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     async def _send(self, messages: list[Message]) -> None:
         """All of them. One that the broker refuses for ever is put aside, so that it holds nobody

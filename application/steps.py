@@ -19,6 +19,10 @@ ErrorClass = Literal["permanent", "transient", "timeout", "unknown"]
 ERROR_CLASSES: tuple[ErrorClass, ...] = ("permanent", "transient", "timeout", "unknown")
 
 
+PROGRESS_BYTES_MAX = 4_096
+"""Of one value that says how far a step is."""
+
+
 class SecretUse(NamedTuple):
     """One place of a step's definition that names a secret.
 

@@ -6,9 +6,11 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from application.steps import StepHandler
 from domain.json_values import Json
+from domain.recovery_rules import RecoveryRules
 from domain.validation import Verdict as DefinitionVerdict
 from domain.validation import validate
 from infrastructure.addresses import PostgresAddress, parse_address
@@ -90,11 +92,8 @@ async def open_worker(settings: Settings) -> WorkerProcess:
     """A process that runs executions. Raises as `open_api` does."""
     _shared_address(settings, "worker")
     await _migrate_empty(settings)
-    outbound = Outbound(settings.allow)
-    secrets = _secrets(settings)
-    actions = _actions(settings, outbound, secrets)
-    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
-    process = WorkerProcess(settings, _open_store(settings), outbound, actions, rules, secrets)
+    engine = _engine(settings)
+    process = WorkerProcess(settings, _open_store(settings), *engine)
     await process.start()
     return process
 
@@ -106,11 +105,8 @@ async def open_consumer(settings: Settings) -> ConsumerProcess:
     _shared_address(settings, "consumer")
     _require_brokers(settings, "consumer")
     await _migrate_empty(settings)
-    outbound = Outbound(settings.allow)
-    secrets = _secrets(settings)
-    actions = _actions(settings, outbound, secrets)
-    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
-    process = ConsumerProcess(settings, _open_store(settings), outbound, actions, rules, secrets)
+    engine = _engine(settings)
+    process = ConsumerProcess(settings, _open_store(settings), *engine)
     await process.start()
     return process
 
@@ -164,13 +160,8 @@ def _shared_address(settings: Settings, kind: str) -> PostgresAddress:
 
 async def _open_answering(settings: Settings, *, alone: bool) -> Services:
     await _migrate_empty(settings)
-    outbound = Outbound(settings.allow)
-    secrets = _secrets(settings)
-    actions = _actions(settings, outbound, secrets)
-    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
-    settings.keys  # noqa: B018 - a bad one is told before anything is opened
-    store = _open_store(settings)
-    services = Services(settings, store, outbound, actions, rules, secrets, alone=alone)
+    engine = _engine(settings)
+    services = Services(settings, _open_store(settings), *engine, alone=alone)
     await services.start()
     return services
 
@@ -250,6 +241,24 @@ def _open_store(settings: Settings) -> Store:
 
 def _secrets(settings: Settings) -> Secrets:
     return Secrets.read(environment(), settings.secrets_file)
+
+
+class _Engine(NamedTuple):
+    """What runs steps, as the kinds of process take it."""
+
+    outbound: Outbound
+    actions: ActionRegistry
+    rules: RecoveryRules
+    secrets: Secrets
+
+
+def _engine(settings: Settings) -> _Engine:
+    """Made before the store is opened: what is wrong with the settings is told first."""
+    settings.keys  # noqa: B018 - read for its errors
+    outbound, secrets = Outbound(settings.allow), _secrets(settings)
+    actions = _actions(settings, outbound, secrets)
+    rules = recovery_rules(settings.recovery, settings.recovery_rules, actions.names())
+    return _Engine(outbound, actions, rules, secrets)
 
 
 def _actions(settings: Settings, outbound: Outbound, secrets: Secrets) -> ActionRegistry:

@@ -267,7 +267,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "`worker_lost` instead of one more",
         ),
         Limit(
-            "application.driver",
+            "application.steps",
             "PROGRESS_BYTES_MAX",
             "A progress value",
             "bytes",

@@ -15,7 +15,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from application.breakers import BreakerKey, Breakers
-from application.messages import AgentTask as SentTask
+from application.messages import AgentTask
 from application.ports import Clock
 from application.steps import Failed, StepContext, StepFailure, StepOutcome, Succeeded
 from domain.agent_names import HTTP
@@ -107,7 +107,7 @@ class AgentBook(Protocol[A]):
         ...
 
 
-class AgentTask(Struct, frozen=True, kw_only=True):
+class AgentCall(Struct, frozen=True, kw_only=True):
     """One try of a step, as an agent is told of it."""
 
     workspace_id: str
@@ -150,7 +150,7 @@ class HttpAgentCaller(Generic[A]):
             UUID(context.execution_id), context.path, context.attempt, context.try_no
         )
         return await self.perform(
-            AgentTask(
+            AgentCall(
                 workspace_id=context.workspace_id,
                 agent=name,
                 task_id=task,
@@ -162,7 +162,7 @@ class HttpAgentCaller(Generic[A]):
             )
         )
 
-    async def call_for(self, workspace_id: str, task: SentTask) -> StepOutcome | None:
+    async def call_for(self, workspace_id: str, task: AgentTask) -> StepOutcome | None:
         """As `call`, for a task that came in a message: its sender chose the names. None when its
         agent is not called: it reads the topic, too, or asks for tasks.
         """
@@ -171,7 +171,7 @@ class HttpAgentCaller(Generic[A]):
             if agent is not None and agent.settings.transport != HTTP:
                 return None
         return await self.perform(
-            AgentTask(
+            AgentCall(
                 workspace_id=workspace_id,
                 agent=task.agent_name,
                 task_id=task.task_id,
@@ -182,7 +182,7 @@ class HttpAgentCaller(Generic[A]):
             )
         )
 
-    async def perform(self, task: AgentTask) -> StepOutcome:
+    async def perform(self, task: AgentCall) -> StepOutcome:
         """As `call`, for a task that came with its names."""
         try:
             agent = await self._book.state(task.workspace_id, task.agent)
@@ -207,7 +207,7 @@ class HttpAgentCaller(Generic[A]):
             self.calls[task.agent, told] += 1
         return outcome
 
-    async def _guarded(self, agent: A, task: AgentTask) -> StepOutcome:
+    async def _guarded(self, agent: A, task: AgentCall) -> StepOutcome:
         """The call with its credential and behind its breaker."""
         if agent.status.lower() != "active":
             raise _permanent(
@@ -250,7 +250,7 @@ class HttpAgentCaller(Generic[A]):
         return known[1]
 
 
-def _request(agent: Agent, task: AgentTask, credential: str | None) -> OutboundRequest:
+def _request(agent: Agent, task: AgentCall, credential: str | None) -> OutboundRequest:
     settings = agent.settings
     if settings.url is None:
         raise _permanent(

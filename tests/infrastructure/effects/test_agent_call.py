@@ -12,13 +12,13 @@ import pytest
 from msgspec import structs
 
 from application.breakers import Breakers
-from application.messages import AgentTask as Task
+from application.messages import AgentTask
 from application.steps import Failed, Succeeded
 from domain.breaker import CLOSED, OPEN, BreakerSettings
 from domain.errors import NotReady, StateConflict
 from infrastructure.breaker_store import open_breaker_store
 from infrastructure.database import Store, StoreOptions, open_store
-from infrastructure.effects.agent_call import AgentTask, HttpAgentCaller
+from infrastructure.effects.agent_call import AgentCall, HttpAgentCaller
 from infrastructure.effects.outbound import Outbound
 from infrastructure.effects.outbound_addresses import OutboundAllow
 from infrastructure.effects.secrets import Secrets
@@ -139,7 +139,7 @@ async def test_the_simple_form(calls: Calls) -> None:
 async def test_a_task_that_came_with_its_names_keeps_them(calls: Calls) -> None:
     async with http_server(replying()) as server:
         calls.register(server.url)
-        task = AgentTask(
+        task = AgentCall(
             workspace_id="default",
             agent=calls.name,
             task_id="0190b5a4-bare-uuid",
@@ -219,7 +219,7 @@ async def test_what_cannot_be_called_is_explained(calls: Calls) -> None:
 
 async def test_tasks_of_agents_that_read_the_topic_themselves_are_passed_over(calls: Calls) -> None:
     """A bridge reads the same topic as they do, and must not answer for them."""
-    task = Task(
+    task = AgentTask(
         run_id="run-1",
         task_id="task-1",
         agent_name=calls.name,
