@@ -24,7 +24,7 @@ from application.ports import (
 )
 from application.views import summarise
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, NotFound, NotReady
+from domain.errors import ConcurrentUpdate, FlowledgerError, NotFound, NotReady
 from domain.events import Recorded, Requested
 from domain.execution import ExecutionState, evolve, fold
 from domain.workflow import NAMESPACE
@@ -188,7 +188,7 @@ class Ledger:
                 recorded = None
             if recorded is None:
                 raise AppendLost(draft) from error
-            done = Appended(recorded.position, None)
+            done = Appended(recorded.position - len(draft.events) + 1, recorded.position, None)
         except (Overloaded, StoreUnavailable) as error:
             raise not_ready(error) from error
         self.cache.put(Entry(state, done.position))
@@ -220,7 +220,7 @@ class Ledger:
                 return await self.replay(execution_id, earlier.version), None, None
             caller.check_version(entry.state.version)
             draft = Draft(entry.state, caller.meta(self.clock.now(), command_id))
-            decide(draft)
+            _decide(draft, decide, lost)
             if not draft.events:
                 return Answer(summarise(entry.state, entry.position), replayed=False), None, None
             try:
@@ -250,6 +250,21 @@ class Ledger:
         newer = await self.read(draft.state.id, draft.base_version, len(draft.events))
         same = [each.event for each in newer] == draft.events
         return newer[-1] if same else None
+
+
+def _decide(draft: Draft, decide: Callable[[Draft], None], lost: Draft | None) -> None:
+    """Decide a command anew. What is against it now (a time that has come, say) is no answer while
+    the append of the earlier decision may still be stored.
+    """
+    on_its_way = lost is not None and lost.base_version == draft.base_version
+    try:
+        decide(draft)
+    except FlowledgerError as error:
+        if on_its_way:
+            raise outcome_unknown() from error
+        raise
+    if on_its_way and not draft.events:
+        raise outcome_unknown()
 
 
 def _wakes(state: ExecutionState) -> UUID | None:

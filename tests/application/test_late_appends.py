@@ -20,6 +20,7 @@ from application.ports import (
 )
 from domain import decisions
 from domain.draft import Draft
+from domain.errors import NotReady, StateConflict
 from domain.events import Meta, Recorded
 from infrastructure.clock import DatabaseClock
 from infrastructure.event_store.queue_writes import to_microseconds
@@ -70,6 +71,27 @@ def test_what_came_late_is_not_taken_for_what_was_decided_since(fair: Weather) -
         assert entry.state.started_at == START + timedelta(seconds=1)
 
     asyncio.run(both())
+
+
+def test_a_command_that_may_still_come_is_not_refused(fair: Weather) -> None:
+    """Its second decision, some seconds later, is against it; the first is on its way."""
+    run = Run(linear(1))
+    store = SimulatedStore(lambda: to_microseconds(START), 15.0)
+    store.append("w1", Append(EXECUTION_ID, run.events))
+    life = Life()
+    clock = ProcessClock(DatabaseClock(to_microseconds(START)), life)
+    ledger = Ledger(LateLog(store, life, fair), clock, lambda: EXECUTION_ID, 1_000_000)
+    decided: list[Draft] = []
+
+    def decide(draft: Draft) -> None:
+        decided.append(draft)
+        if len(decided) > 1:
+            raise StateConflict("It is too late for that.", current_status=draft.state.state)
+        decisions.cancel(draft, None)
+
+    with pytest.raises(NotReady, match="may have been carried out"):
+        asyncio.run(ledger.command(CALLER, EXECUTION_ID, decide, lambda _: None))
+    assert len(decided) == 2
 
 
 @pytest.fixture
@@ -158,5 +180,5 @@ async def test_what_was_cancelled_after_it_came_late_does_not_begin(engine_url: 
         view = await engine.ended(await engine.run(definition(a=step(), b=step())))
         await until(lambda: engine.worker.holds() == 0)
         assert view.status == "CANCELLED"
-        assert not engine.deeds.done
+        assert {deed.path for deed in engine.deeds.done} == {"a"}  # begun with the request
         assert (await engine.store.queue.statistics()).depth == 0
