@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from application.children import Children
@@ -21,13 +21,14 @@ from application.ports import (
     Clock,
     Finish,
     Progress,
-    QueueWrite,
     StaleLease,
     StoreUnavailable,
     VersionConflict,
     WorkQueue,
 )
+from application.progress import ProgressNotes
 from application.run import (
+    Host,
     Run,
     Try,
     Written,
@@ -39,7 +40,7 @@ from application.run import (
     simulated,
     unattended,
 )
-from application.steps import PROGRESS_BYTES_MAX, Actions, Failed, StepOutcome
+from application.steps import Actions, Failed, StepOutcome
 from application.workflows import Workflows
 from domain import decisions
 from domain.children import ChildEnd, Pinned, pin, settle_child
@@ -48,16 +49,13 @@ from domain.definition import SUB_WORKFLOW
 from domain.dispatching import record_dispatches
 from domain.draft import Draft
 from domain.errors import NotReady
-from domain.events import Meta
 from domain.execution import ExecutionState
-from domain.json_values import Json, NotStorable, check_storable
 from domain.planner import advance, next_due
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 Result = TypeVar("Result")
 BACK_OFF_SECONDS: Final = 0.2
 SET_ASIDE_SECONDS: Final = 30.0
-PROGRESS_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -70,23 +68,6 @@ class WorkerFigures:
     interrupted: int = 0
     renewals: int = 0
     leases_lost: int = 0
-
-
-class Host(Protocol):
-    """The worker around the executions: it holds them, and knows when to claim and when to stop."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether nothing new may begin."""
-
-    def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the others, guarded."""
-
-    def forget(self, run: Run) -> None:
-        """The run is over for this worker."""
-
-    def claim_soon(self, due: datetime | None) -> None:
-        """There is something to claim: now, or at `due`."""
 
 
 class Driver:
@@ -113,6 +94,7 @@ class Driver:
         self._host = host
         self._children = children
         self._rules = rules
+        self._progress = ProgressNotes(ledger, clock, host, report, self.refresh)
         self.figures = WorkerFigures()
         self.parents: dict[UUID, Run] = {}
         """By child, the runs here that something else keeps busy while they wait for it."""
@@ -144,6 +126,23 @@ class Driver:
             return
         run.entry, run.expected = entry, entry.state.version
         await self.drive(run)
+
+    async def first_steps(self, run: Run, state: ExecutionState) -> Draft | None:
+        """The beginning of an execution that is about to be stored as `state`; None when that is
+        nothing to perform here. Raises NotReady, NotFound.
+        """
+        await self._load_definition(run, state)
+        draft = run.draft(state, self._clock.now())
+        advance(run.definition, draft, draft.meta.at, self._rules)
+        record_dispatches(draft, run.definition, run.transports)
+        return draft if effects_of(run.definition, draft.state) else None
+
+    async def begin(self, run: Run) -> None:
+        """Perform what was begun in the append that stored the execution."""
+        effects = effects_of(run.definition, run.state)
+        run.assigned.update(effects)
+        run.due = next_due(run.state)
+        await self._perform_all(run, effects)
 
     async def drive(self, run: Run) -> None:
         """Plan from the present state, then perform what it asks for."""
@@ -245,7 +244,7 @@ class Driver:
             run.definition,
             what.path,
             run.epoch,
-            lambda value: self._on_progress(run, what, value),
+            lambda value: self._progress.note(run, what, value),
         )
         return await self._actions.perform(action, config, context)
 
@@ -257,14 +256,14 @@ class Driver:
         """
         async with run.lock:
             if run.entry is not None and run.definition_or_none is None:
-                await self._retrying(run, lambda: self._load_definition(run))
+                await self._retrying(run, lambda: self._load_definition(run, run.state))
             begun: list[Try] = []
             lost: list[Written] = []
             every = outcome is None
             while not run.lost:
                 came = await self._came_late(run, lost) if lost else None
                 if came is None:
-                    ends = await self._look_at_children(run, every=every)
+                    ends = await self._look_at_children(run, every) if run.state.children else ()
                     draft = self._decide(run, outcome, ends)
                     if not draft.events:
                         if await self._hand_back(run):
@@ -280,10 +279,10 @@ class Driver:
                 outcome, every = None, False  # it is recorded; now for the children that came of it
             return begun
 
-    async def _load_definition(self, run: Run) -> None:
+    async def _load_definition(self, run: Run, state: ExecutionState) -> None:
         """With the ways to its agents: a try that goes out is recorded with its start."""
-        definition = await self._workflows.definition(run.state)
-        run.transports = await self._workflows.transports(run.state, definition, self._rules)
+        definition = await self._workflows.definition(state)
+        run.transports = await self._workflows.transports(state, definition, self._rules)
         run.definition_or_none = definition
 
     async def _store(
@@ -295,7 +294,8 @@ class Driver:
         owes = bool(run.state.children)
         late = outcome is not None and run.state.terminal and not owes
         effects = effects_of(run.definition, draft.state)
-        queue = None if late else self._queue_write(run, draft.state, effects, outcome)
+        stopping_at = self._clock.now() if self._host.stopping else None
+        queue = None if late else queue_write(run, draft.state, effects, outcome, stopping_at)
         written = Written(draft, effects, queue)
         run.expected = max(run.expected, draft.state.version)
         try:
@@ -332,7 +332,7 @@ class Driver:
     def _decide(
         self, run: Run, outcome: Outcome | Pinned | None, ends: Sequence[ChildEnd]
     ) -> Draft:
-        draft = self._draft(run)
+        draft = run.draft(run.state, self._clock.now())
         now, go_on = draft.meta.at, not self._host.stopping
         for end in ends:
             settle_child(draft, run.definition, end, now, self._rules)
@@ -347,9 +347,7 @@ class Driver:
         record_dispatches(draft, run.definition, run.transports)
         return draft
 
-    async def _look_at_children(self, run: Run, *, every: bool) -> Sequence[ChildEnd]:
-        if not run.state.children:
-            return ()
+    async def _look_at_children(self, run: Run, every: bool) -> Sequence[ChildEnd]:
         attended, epoch = run.attended, run.epoch
 
         async def look() -> Sequence[ChildEnd]:
@@ -369,22 +367,6 @@ class Driver:
         """The run is over: the queue tells who claims it next that a child has ended."""
         for child_id, _ in run.attended:
             self.parents.pop(child_id, None)
-
-    def _draft(self, run: Run) -> Draft:
-        """The command id is computed: an append whose answer was lost is found again by it."""
-        state = run.state
-        command = f"w{run.epoch}:{state.version}"
-        return Draft(state, Meta(self._clock.now(), command, "worker", state.workspace_id))
-
-    def _queue_write(
-        self,
-        run: Run,
-        state: ExecutionState,
-        effects: Sequence[Try],
-        outcome: Outcome | Pinned | None,
-    ) -> QueueWrite:
-        stopping_at = self._clock.now() if self._host.stopping else None
-        return queue_write(run, state, effects, outcome, stopping_at)
 
     def _recorded(
         self, run: Run, written: Written, outcome: Outcome | Pinned | None
@@ -451,42 +433,3 @@ class Driver:
         for each in list(run.performing):
             self._interrupt(run, each)
         self._host.forget(run)
-
-    # --- progress ---
-
-    def _on_progress(self, run: Run, what: Try, value: Json) -> None:
-        try:
-            check_storable(value, bytes_max=PROGRESS_BYTES_MAX)
-        except NotStorable as error:
-            self._report("progress_not_storable", {"path": what.path, "error": str(error)})
-            return
-        waiting = what in run.progress
-        run.progress[what] = value
-        if not waiting:
-            self._host.spawn(run, self._record_progress(run, what))
-
-    async def _record_progress(self, run: Run, what: Try) -> None:
-        """The newest value, at most once a second for each try."""
-        async with run.lock:
-            value = run.progress[what]
-            if run.lost or what not in run.assigned:
-                run.progress.pop(what, None)
-                return
-            draft = self._draft(run)
-            decisions.report_progress(draft, what.path, what.attempt, what.try_no, value)
-            if draft.events:
-                run.expected = max(run.expected, draft.state.version)
-                effects = effects_of(run.definition, draft.state)
-                queue = self._queue_write(run, draft.state, effects, None)
-                try:
-                    done = await self._ledger.append(draft, queue)
-                except (VersionConflict, StaleLease, NotReady) as error:
-                    run.progress.pop(what, None)
-                    if not isinstance(error, NotReady):
-                        self._host.spawn(run, self.refresh(run))
-                    return
-                run.entry = Entry(draft.state, done.position)
-        await self._clock.sleep(PROGRESS_SECONDS)
-        newest = run.progress.pop(what, None)
-        if newest is not None and newest != value:
-            self._on_progress(run, what, newest)

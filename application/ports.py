@@ -96,11 +96,13 @@ class Append(Struct, frozen=True):
 
 
 class Appended(Struct, frozen=True):
-    """`position` of the last event.
+    """`first` and `position` are those of the first and the last event; those between follow one
+    another without a gap.
 
     `epoch` of the lease an `Enqueue(lease=True)` took, else None.
     """
 
+    first: int
     position: int
     epoch: int | None
 

@@ -34,6 +34,7 @@ from domain.events import Event, Requested
 from domain.execution import ExecutionState
 from domain.forking import fork
 from domain.json_values import Json, JsonObject, sha256_of
+from domain.planner import next_due
 from domain.recovery_config import completed
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 from domain.workflow import NAMESPACE, WorkflowState, version_id
@@ -50,6 +51,11 @@ class Runner(Protocol):
 
     def cancel_reservation(self, execution_id: UUID) -> None:
         """Give the slot back."""
+
+    async def first_steps(self, state: ExecutionState) -> Draft | None:
+        """How an execution that was reserved, and is about to be stored, begins: to be stored with
+        it. None when its first step is nothing that this worker performs.
+        """
 
     def accept(self, entry: Entry, epoch: int) -> None:
         """Run what was reserved, unless the reservation is gone: then the queue has it."""
@@ -68,6 +74,11 @@ class NoRunner:
 
     def cancel_reservation(self, execution_id: UUID) -> None:
         """See Runner."""
+
+    async def first_steps(self, state: ExecutionState) -> Draft | None:
+        """See Runner; nothing was reserved."""
+        del state
+        return None
 
     def accept(self, entry: Entry, epoch: int) -> None:
         """See Runner; nothing was reserved."""
@@ -266,33 +277,38 @@ class Requests:
 async def start(
     ledger: Ledger, runner: Runner, state: ExecutionState, events: Sequence[Event]
 ) -> Entry | None:
-    """Store the first events of an execution and hand it to this process's worker if that has room.
+    """Store the first events of an execution and hand it to this process's worker if that has room,
+    with the beginning of its first step in the same append.
 
-    None when the id is taken. Raises NotReady, also when no answer came.
+    The entry is that of `state`; None when the id is taken. Raises NotReady, also when no answer
+    came.
     """
-    execution_id = state.id
     ready_at: datetime | None = state.start_at or state.created_at
     requested = events[0].data
     if isinstance(requested, Requested) and requested.starts_by == KAFKA:
         ready_at = None
-    due_now = ready_at is not None and ready_at <= state.created_at
-    lease = due_now and runner.reserve(execution_id)
-    enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
+    lease = ready_at is not None and ready_at <= state.created_at and runner.reserve(state.id)
     done: Appended | None = None
+    begun: Draft | None = None
     try:
-        done = await _append(ledger, Append(execution_id, events, enqueue))
+        begun = await runner.first_steps(state) if lease else None
+        if begun is not None:
+            ready_at = next_due(begun.state)
+        following = () if begun is None else begun.events
+        enqueue = Enqueue(state.workspace_id, state.priority, ready_at, lease)
+        done = await _append(ledger, Append(state.id, (*events, *following), enqueue))
     except VersionConflict:
         return None
     except (Overloaded, StoreUnavailable) as error:
         raise not_ready(error) from error
     finally:
         if lease and (done is None or done.epoch is None):
-            runner.cancel_reservation(execution_id)
-    entry = Entry(state, done.position)
+            runner.cancel_reservation(state.id)
+    entry = Entry(state if begun is None else begun.state, done.position)
     ledger.cache.put(entry)
     if lease and done.epoch is not None:
         runner.accept(entry, done.epoch)
-    return entry
+    return Entry(state, done.first + len(events) - 1)
 
 
 async def _append(ledger: Ledger, append: Append) -> Appended:

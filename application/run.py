@@ -3,9 +3,9 @@ sees.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from application.children import Attended
@@ -17,6 +17,7 @@ from domain.decisions import Outcome
 from domain.definition import ActionStep, Definition, Step, declared_at
 from domain.dispatching import idempotency_key
 from domain.draft import Draft
+from domain.events import Meta
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import PAUSED, RUNNING
@@ -102,6 +103,13 @@ class Run:
         if self.definition_or_none is None:
             raise RuntimeError("a run has a definition once it is loaded")
         return self.definition_or_none
+
+    def draft(self, state: ExecutionState, now: datetime) -> Draft:
+        """What this worker decides of `state`. The command id is computed: an append whose answer
+        was lost is found again by it.
+        """
+        command = f"w{self.epoch}:{state.version}"
+        return Draft(state, Meta(now, command, "worker", state.workspace_id))
 
     def unwanted(self, state: ExecutionState) -> list[Try]:
         """Tries whose handlers run although they have ended in `state`."""
@@ -243,3 +251,20 @@ def simulated(step: StepState) -> StepOutcome:
             "conditionsMet": True,
         }
     )
+
+
+class Host(Protocol):
+    """The worker around the executions: it holds them, and knows when to claim and when to stop."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
+
+    def spawn(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the others, guarded."""
+
+    def forget(self, run: Run) -> None:
+        """The run is over for this worker."""
+
+    def claim_soon(self, due: datetime | None) -> None:
+        """There is something to claim: now, or at `due`."""

@@ -4,6 +4,7 @@ Their states are cached, commands are carried out at most once, and conflicts, l
 repeats are settled here. Executions, which are many and long, have `ledger.py`.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -73,25 +74,41 @@ class Streams(Generic[State]):
         self._kind = kind
         self._evolve = evolve
         self._cache: OrderedDict[UUID, tuple[State, datetime]] = OrderedDict()
+        self._looks: dict[UUID, asyncio.Task[State | None]] = {}
+        """Reads on their way, which all callers that trust a recent state share."""
 
     async def load(self, stream: UUID, *, trusted: bool = True) -> State | None:
         """A state: the cached one while it is fresh, else with what the log has in addition.
 
         None for a stream of another kind.
         """
+        if not trusted:
+            return await self._look(stream)
+        cached = self._cache.get(stream)
+        if cached is not None and self._clock.now() - cached[1] < TRUSTED:
+            return cached[0]
+        look = self._looks.get(stream)
+        if look is None:
+            look = self._looks[stream] = asyncio.get_running_loop().create_task(self._look(stream))
+            look.add_done_callback(lambda done: self._looked(stream, done))
+        return await asyncio.shield(look)
+
+    def _looked(self, stream: UUID, done: asyncio.Task[State | None]) -> None:
+        del self._looks[stream]
+        if not done.cancelled():
+            done.exception()  # told to whoever waits; nobody may be left who does
+
+    async def _look(self, stream: UUID) -> State | None:
+        """What is known of it, with what the log has in addition."""
         cached = self._cache.get(stream)
         now = self._clock.now()
-        if cached is not None and trusted and now - cached[1] < TRUSTED:
-            return cached[0]
         state = cached[0] if cached else None
         newer = await self._read(stream, after_version=state.version if state else 0)
         if newer and not newer[0].event.data.TOPIC.startswith(f"{self._kind}."):
             return None
         for recorded in newer:
             state = self._evolve(state, recorded.event)
-        if state is not None:
-            self._remember(state, now)
-        return state
+        return None if state is None else self._remember(state, now)
 
     async def command(
         self,
@@ -135,11 +152,16 @@ class Streams(Generic[State]):
             f"Others changed this {self._kind} three times meanwhile; read it and try again."
         )
 
-    def _remember(self, state: State, now: datetime) -> None:
+    def _remember(self, state: State, now: datetime) -> State:
+        """The newest state known: a command may have moved it on during a look at the log."""
+        known = self._cache.get(state.id)
+        if known is not None and known[0].version > state.version:
+            return known[0]
         self._cache[state.id] = (state, now)
         self._cache.move_to_end(state.id)
         if len(self._cache) > _STREAMS_KEPT:
             self._cache.popitem(last=False)
+        return state
 
     async def _read(self, stream: UUID, after_version: int = 0) -> Sequence[Recorded]:
         try:

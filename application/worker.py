@@ -23,6 +23,8 @@ from application.requests import InputSchemas
 from application.run import Run
 from application.steps import Actions
 from application.workflows import Workflows
+from domain.draft import Draft
+from domain.execution import ExecutionState
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 POLL_SECONDS: Final = 1.0
@@ -150,6 +152,18 @@ class Worker:
         if run is not None and run.entry is None and run.epoch == 0:
             del self._runs[execution_id]
 
+    async def first_steps(self, state: ExecutionState) -> Draft | None:
+        """How an execution that was reserved, and is about to be stored, begins; None when that is
+        left to its first look at it, which also meets again what goes wrong here.
+        """
+        run = self._runs.get(state.id)
+        if run is None or run.epoch:
+            return None
+        try:
+            return await self._driver.first_steps(run, state)
+        except Exception:  # noqa: BLE001 - nothing is stored yet, and the request is good
+            return None
+
     def accept(self, entry: Entry, epoch: int) -> None:
         """Run what was reserved; its queue row is leased to this worker with `epoch`.
 
@@ -161,7 +175,8 @@ class Worker:
             return
         run.epoch, run.entry, run.expected = epoch, entry, entry.state.version
         run.since = self._clock.now()
-        self.spawn(run, self._driver.drive(run))
+        begun = bool(entry.state.live)
+        self.spawn(run, self._driver.begin(run) if begun else self._driver.drive(run))
 
     @property
     def has_room(self) -> bool:

@@ -274,7 +274,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "it is dropped and logged",
         ),
         Limit(
-            "application.driver",
+            "application.progress",
             "PROGRESS_SECONDS",
             "Pause between two progress events of a try",
             "s",

@@ -323,5 +323,5 @@ def _results(batch: list[Pending], written: Written) -> list[_Result]:
             epoch = drawn if append.queue.lease else None
         version = append.events[-1].version
         change = Changed(append.stream_id, version, written.positions[first], last)
-        results.append((pending, Appended(last, epoch), change))
+        results.append((pending, Appended(written.positions[first], last, epoch), change))
     return results

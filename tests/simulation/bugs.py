@@ -46,6 +46,7 @@ BUGS: Final = (
         invariants=frozenset({"I8"}),
         changes=(Change("domain.decisions", "or outcome.epoch < step.epoch  #", "or False  #"),),
         flaws=frozenset({"unchecked_lease"}),
+        seeds_max=1_000,
     ),
     Bug(
         name="hand-back-without-version",

@@ -114,7 +114,7 @@ class SimulatedStore:
             self._positions.append(self._position)
             stream.append(recorded)
         self.streams[append.stream_id] = stream
-        return Appended(self._position, epoch)
+        return Appended(self._position - len(append.events) + 1, self._position, epoch)
 
     def read_stream(self, stream_id: UUID, after_version: int, limit: int) -> Sequence[Recorded]:
         """Events of one stream, in order of version."""
@@ -143,7 +143,7 @@ class SimulatedStore:
             case Enqueue(_, priority, ready_at, lease):
                 self._epoch += 1
                 owner, until = (worker, self.now() + self._lease) if lease else (None, 0)
-                ready = to_microseconds(ready_at)
+                ready = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
                 self.rows[stream_id] = Row(priority, ready, owner, until, self._epoch, version)
                 return self._epoch if lease else None
             case Touch(ready_at) if row is not None:
