@@ -27,7 +27,7 @@ from psycopg.conninfo import conninfo_to_dict
 from application.callers import Caller
 from application.ledger import Entry, Ledger
 from application.ports import Append, Enqueue, Progress
-from benchmarks.harness import Figures, Report, databases, read_options
+from benchmarks.harness import Figures, Report, as_served, databases, read_options
 from benchmarks.raw_appends import (
     RAW_WORKER,
     RawBatch,
@@ -47,6 +47,7 @@ from domain.json_values import JsonObject
 from infrastructure.database import StoreOptions, open_store
 from infrastructure.event_store.codec import Codec
 from infrastructure.migrations import migrate
+from interfaces.bootstrap import tune_process
 
 IN_FLIGHT = 64
 LIBRARY_THREADS = 8
@@ -90,6 +91,7 @@ async def product(url: str, commands: int) -> Figures:
     migrate.upgrade(url)
     store = open_store(url, StoreOptions())
     await store.start()
+    tune_process()
     ledger = Ledger(store.log, store.clock, uuid4, 64_000_000)
     definition = chain()
 
@@ -246,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     with databases() as bases:
         for backend in options.backends:
             for _ in range(options.repetitions):
-                figures = asyncio.run(product(bases.fresh(backend), ours))
+                figures = as_served(product(bases.fresh(backend), ours))
                 report.add(f"{backend}: product", figures)
                 report.add(f"{backend}: library", library(bases.fresh(backend), theirs))
                 if backend == "postgresql":

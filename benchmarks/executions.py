@@ -17,11 +17,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvloop
-
 from application.callers import Caller
 from application.requests import ExecuteOptions
-from benchmarks.harness import Figures, Report, databases, percentile, read_options
+from benchmarks.harness import Figures, Report, as_served, databases, percentile, read_options
 from benchmarks.http_load import cpu_seconds, memory_peak_mb, post
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
@@ -150,9 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
             for _ in range(options.repetitions):
                 for in_flight, count in ((IN_FLIGHT, many), (1, few)):
                     for name, measure in (("in process", in_process), ("HTTP", over_http)):
-                        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                            work = measure(bases.fresh(backend), actions, count, in_flight)
-                            figures = runner.run(work)
+                        work = measure(bases.fresh(backend), actions, count, in_flight)
+                        figures = as_served(work)
                         report.add(f"{backend}, {name}, {in_flight} in flight", figures)
     report.show()
     return report

@@ -5,7 +5,6 @@ Each figure comes from a process of its own. Time and memory are measured in dif
 `tracemalloc`, which counts every byte that Python allocates, makes everything slower.
 """
 
-import asyncio
 import resource
 import tempfile
 import time
@@ -17,11 +16,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import uvloop
-
 from application.callers import Caller
 from application.requests import ExecuteOptions
-from benchmarks.harness import Figures, Report, databases, read_options
+from benchmarks.harness import Figures, Report, as_served, databases, read_options
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services, tune_process
@@ -155,8 +152,7 @@ MEASURES: Final = {
 
 
 def _measured(name: str, job: Job) -> Figures:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(MEASURES[name](job))
+    return as_served(MEASURES[name](job))
 
 
 def in_fresh_process(name: str, job: Job) -> Figures:

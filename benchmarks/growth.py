@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-
 from application.reads import ExecutionQuery
 from benchmarks.executions import ACTIONS, in_process, over_http
 from benchmarks.harness import (
     Databases,
     Figures,
     Report,
+    as_served,
     databases,
     option_parser,
     options_of,
@@ -93,13 +92,11 @@ def _grown(report: Report, bases: Databases, backend: str, folder: Path, size: i
     progress(f"{row}: {log.events:,} events made")
     for _ in range(report.options.repetitions):
         for name, where in ((empty, bases.fresh(backend)), (row, url)):
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                figures = runner.run(in_process(where, actions, many, IN_FLIGHT))
+            figures = as_served(in_process(where, actions, many, IN_FLIGHT))
             report.add(f"{name} ({size:,})" if name is empty else name, figures)
             progress(f"{name}: {figures[RATE]:,.0f}/s")
         report.add(row, asyncio.run(list_latencies(url, 300)))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        served = runner.run(over_http(url, actions, many, IN_FLIGHT))
+    served = as_served(over_http(url, actions, many, IN_FLIGHT))
     report.add(row, {"server_memory_peak_mb": served["server_memory_peak_mb"]})
     share = report.ratio((row, RATE), (f"{empty} ({size:,})", RATE))
     p95 = report.median(row, "list_p95_ms")

@@ -1,20 +1,25 @@
 """What every benchmark shares: arguments, databases, repetitions, the report."""
 
 import argparse
+import asyncio
 import json
 import os
 import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
 
 from tests.postgres_server import PostgresServer, running_postgres
 
 Figures = dict[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,12 @@ def options_of(given: argparse.Namespace) -> Options:
 def read_options(description: str, arguments: Sequence[str] | None = None) -> Options:
     """Options of a benchmark that adds none."""
     return options_of(option_parser(description).parse_args(arguments))
+
+
+def as_served(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns in an event loop as the product's processes have it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 class Databases:

@@ -6,7 +6,6 @@ flight: a whole execution of three steps against its four appends, one after the
 psycopg and by raw libpq. Nothing can be faster than that floor and still be durable step by step.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
-import uvloop
 
 from application.ports import Append, Enqueue, Finish, Progress, QueueWrite
 from benchmarks.core import OUTPUT, product, raw_psycopg, requested
@@ -23,6 +21,7 @@ from benchmarks.harness import (
     Databases,
     Figures,
     Report,
+    as_served,
     databases,
     percentile,
     progress,
@@ -107,15 +106,14 @@ def _appends(definition: Definition, execution_id: UUID, epoch: int) -> Iterator
 def _measure(report: Report, bases: Databases, actions: Path) -> None:
     commands, executions = (6_400, 200) if report.options.quick else (51_200, 500)
     for _ in range(report.options.repetitions):
-        figures = asyncio.run(product(bases.fresh("postgresql"), commands))
+        figures = as_served(product(bases.fresh("postgresql"), commands))
         report.add(PRODUCT_64, figures)
         batch = max(1, round(figures["appends_per_batch"]))
         raw, libpq = raw_psycopg(bases.fresh("postgresql"), commands, batch)
         report.add(RAW_64, raw)
         report.add(LIBPQ_64, libpq)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            work = in_process(bases.fresh("postgresql"), actions, executions, 1)
-            report.add(PRODUCT_1, runner.run(work))
+        work = in_process(bases.fresh("postgresql"), actions, executions, 1)
+        report.add(PRODUCT_1, as_served(work))
         raw, libpq = floor(bases.fresh("postgresql"), executions)
         report.add(RAW_1, raw)
         report.add(LIBPQ_1, libpq)

@@ -15,11 +15,9 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import uvloop
-
 from application.callers import Caller
 from application.requests import ExecuteOptions
-from benchmarks.harness import Report, databases, percentile, read_options
+from benchmarks.harness import Report, as_served, databases, percentile, read_options
 from benchmarks.recovery_actions import CALLS
 from domain.decisions import Outcome, Request, request, settle
 from domain.definition import compile_definition
@@ -199,8 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
             for in_flight in IN_FLIGHT:
                 row = f"{backend}, {in_flight} in flight"
                 for _ in range(options.repetitions):
-                    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                        times = runner.run(measure(bases.fresh(backend), each, in_flight))
+                    times = as_served(measure(bases.fresh(backend), each, in_flight))
                     add(report, row, times)
                 judge(report, row, in_flight)
     report.show()
