@@ -84,6 +84,7 @@ class AgentTasks:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def rows(self, batch: Batch) -> list[AgentTask]:
         """See Projection."""

@@ -57,6 +57,7 @@ class AgentList:
 
     table = TABLE
     streams = AGENTS
+    details = False
 
     def rows(self, batch: Batch) -> list[AgentRow]:
         """See Projection."""

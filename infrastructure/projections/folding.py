@@ -139,6 +139,8 @@ class Projection(Protocol):
     """A table and the pure fold that fills it.
 
     `streams` is the topic prefix of the events it looks at: `EXECUTIONS`, `WORKFLOWS`, `AGENTS`.
+    `details` says whether it looks at the tries, stays and recoveries of a batch, too, which need
+    not be found out for one that only looks at the states before and after.
     """
 
     @property
@@ -148,6 +150,10 @@ class Projection(Protocol):
     @property
     def streams(self) -> str:
         """Topic prefix."""
+
+    @property
+    def details(self) -> bool:
+        """Whether it looks at more than the states before and after."""
 
     def rows(self, batch: Batch) -> Sequence[Struct]:
         """The rows to write for a batch, one for each key."""
@@ -190,7 +196,8 @@ class _Records(Generic[Record]):
 class States:
     """The states of executions, workflows and agents at one position of the log.
 
-    `history` gives the events of the named streams up to the present position, in order of version.
+    `history` gives the events of the named streams up to the present position, in order of version;
+    `filling` are the projections that the batches are for.
     Executions that have ended leave the memory with the batch in which they end, unless
     `keep_ended`.
     """
@@ -199,14 +206,16 @@ class States:
         self,
         history: Callable[[Sequence[UUID]], Iterable[Recorded]],
         *,
-        streams: frozenset[str],
+        filling: Iterable[Projection],
         kept_max: int = STATES_KEPT_MAX,
         keep_ended: bool = False,
     ) -> None:
+        wanted = tuple(filling)
         self._history = history
-        self._streams = streams
+        self._streams = frozenset(each.streams for each in wanted)
+        self._details = any(each.details for each in wanted)
         self._payloads = frozenset(
-            each for each in PAYLOADS if each.TOPIC.startswith(tuple(streams))
+            each for each in PAYLOADS if each.TOPIC.startswith(tuple(self._streams))
         )
         self._kept_max = kept_max
         self._keep_ended = keep_ended
@@ -286,18 +295,8 @@ class States:
         change = entry.change
         change.after = entry.state = after
         change.position = position
-        moves = step_moves(before, event.data, after) if before is not None else ()
-        for move in moves:
-            key, step = try_of(move)
-            change.tries[key] = (step, position)
-        if before is None or before.state != after.state:
-            _stay(change, entry.entered, recorded, "", after.attempt, after.state)
-        for path, earlier, step in moves:
-            if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
-                _stay(change, entry.entered, recorded, path, step.attempt, step.state)
-        if before is not None and (entry.recoveries or type(event.data) is RecoveryStarted):
-            for attempted in attempt_moves(entry.recoveries, before, event, after):
-                change.recovers(attempted, position)
+        if self._details:
+            _note_details(entry, change, before, recorded)
         return first
 
     def _load(self, missing: Sequence[UUID]) -> None:
@@ -337,6 +336,25 @@ class States:
             self._bytes -= dropped.size
         self._workflows.evict(self._kept_max)
         self._agents.evict(self._kept_max)
+
+
+def _note_details(
+    entry: _Execution, change: ExecutionChange, before: ExecutionState | None, recorded: Recorded
+) -> None:
+    """What an event that led from `before` to the present state did in between."""
+    event, after, position = recorded.event, entry.state, recorded.position
+    moves = step_moves(before, event.data, after) if before is not None else ()
+    for move in moves:
+        key, step = try_of(move)
+        change.tries[key] = (step, position)
+    if before is None or before.state != after.state:
+        _stay(change, entry.entered, recorded, "", after.attempt, after.state)
+    for path, earlier, step in moves:
+        if earlier is None or earlier.state != step.state or earlier.try_no != step.try_no:
+            _stay(change, entry.entered, recorded, path, step.attempt, step.state)
+    if before is not None and (entry.recoveries or type(event.data) is RecoveryStarted):
+        for attempted in attempt_moves(entry.recoveries, before, event, after):
+            change.recovers(attempted, position)
 
 
 def _check_order(version: int, event: Event) -> None:

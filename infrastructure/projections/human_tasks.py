@@ -58,6 +58,7 @@ class HumanTasks:
 
     table = TABLE
     streams = EXECUTIONS
+    details = False
 
     def rows(self, batch: Batch) -> list[HumanTaskRow]:
         """See Projection."""

@@ -1,12 +1,13 @@
 """Projections on PostgreSQL.
 
-One connection which leads, reads the log with a pinned plan, and writes.
+One connection which leads, reads the log with a pinned plan, and writes. That it is one connection
+is what fences: a process that loses the leader's lock loses the connection it writes on.
 
-That it is one connection is what fences: a process that loses the leader's lock loses the
-connection it writes on.
+While a write is on its way in a thread of its own, reads go over a second connection.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -63,7 +64,9 @@ class PostgresProjectionStore:
         self._dsn = dsn
         self._leader_lock = leader_lock
         self._connection: psycopg.Connection | None = None
-        self._session: PostgresSession | None = None
+        self._beside: psycopg.Connection | None = None
+        self._writes: ThreadPoolExecutor | None = None
+        self._writing: Future[Any] | None = None
         self._leads = False
 
     def prepare(self, table: ProjectedTable, rows: Sequence[Struct]) -> Prepared:
@@ -73,26 +76,50 @@ class PostgresProjectionStore:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """See ProjectionStore."""
-        with self._reached() as connection:
-            yield self._on(connection)
+        if self._writing is None:
+            with self._reached() as connection:
+                yield PostgresSession(connection)
+            return
+        try:
+            if self._beside is None:
+                self._beside = self._connected()
+            yield PostgresSession(self._beside)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            _close(self._beside)
+            self._beside = None
+            raise _unavailable(error) from error
 
     def write(self, work: Callable[[Session], T]) -> T:
         """See ProjectionStore; statements do not wait for the answers of those before."""
         with self._reached() as connection, connection.pipeline(), connection.transaction():
-            return work(self._on(connection))
+            return work(PostgresSession(connection))
+
+    def write_soon(self, work: Callable[[Session], T]) -> Callable[[], T]:
+        """See ProjectionStore; in a thread of its own, on the connection which leads."""
+        if self._writes is None:
+            self._writes = ThreadPoolExecutor(1, thread_name_prefix="projection-writes")
+        self._writing = writing = self._writes.submit(lambda: self.write(work))
+
+        def done() -> T:
+            try:
+                return writing.result()
+            finally:
+                self._writing = None
+
+        return done
 
     def restructure(self, work: Callable[[Session], T]) -> T:
         """See ProjectionStore; without a pipeline, in which the driver loses its prepared
         statements when tables are dropped."""
         with self._reached() as connection, connection.transaction():
-            return work(self._on(connection))
+            return work(PostgresSession(connection))
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """See ProjectionStore."""
         with self._reached() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield self._on(connection)
+            yield PostgresSession(connection)
 
     def lead(self) -> bool:
         """See ProjectionStore."""
@@ -118,31 +145,46 @@ class PostgresProjectionStore:
 
     def close(self) -> None:
         """See ProjectionStore."""
-        connection, self._connection, self._session = self._connection, None, None
+        if self._writes is not None:
+            self._writes.shutdown()
+            self._writes = self._writing = None
+        self._leave()
+        _close(self._beside)
+        self._beside = None
+
+    def _leave(self) -> None:
+        """Close the connection which leads."""
+        connection, self._connection = self._connection, None
         self._leads = False
-        if connection is not None:
-            with suppress(psycopg.Error):
-                connection.close()
+        _close(connection)
 
     @contextmanager
     def _reached(self) -> Iterator[psycopg.Connection]:
         try:
             if self._connection is None:
-                self._connection = connect(
-                    self._dsn,
-                    lock_seconds=LOCK_SECONDS,
-                    answer_seconds=STATEMENT_SECONDS,
-                    statements=(*PINNED_PLAN, *SERVER_NOTICES_VANISHED),
-                )
+                self._connection = self._connected()
             yield self._connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self.close()
-            raise StoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+            self._leave()
+            raise _unavailable(error) from error
 
-    def _on(self, connection: psycopg.Connection) -> PostgresSession:
-        if self._session is None:
-            self._session = PostgresSession(connection)
-        return self._session
+    def _connected(self) -> psycopg.Connection:
+        return connect(
+            self._dsn,
+            lock_seconds=LOCK_SECONDS,
+            answer_seconds=STATEMENT_SECONDS,
+            statements=(*PINNED_PLAN, *SERVER_NOTICES_VANISHED),
+        )
+
+
+def _close(connection: psycopg.Connection | None) -> None:
+    if connection is not None:
+        with suppress(psycopg.Error):
+            connection.close()
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"PostgreSQL does not answer: {error}")
 
 
 @cache

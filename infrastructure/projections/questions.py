@@ -55,6 +55,7 @@ class Questions:
 
     table = TABLE
     streams = EXECUTIONS
+    details = False
 
     def rows(self, batch: Batch) -> list[QuestionRow]:
         """See Projection."""

@@ -35,8 +35,9 @@ class Rebuild:
         self._store = store
         self._projection = projection
         self._codec = codec or Codec()
-        self._position = 0
-        self._states = States(self._history, streams=frozenset((projection.streams,)))
+        self._position = self._folded = 0
+        self._sent: Callable[[], int] | None = None
+        self._states = States(self._history, filling=(projection,))
 
     def run(self, report: Report = lambda position, head: None) -> int:
         """Rebuild, switch, and return the position the new table stands at.
@@ -54,16 +55,30 @@ class Rebuild:
         return self._position
 
     def _catch_up(self, report: Report) -> None:
-        while True:
-            with self._store.reading() as session:
-                log = LogReading(session, self._codec)
-                events = log.after(self._position, EVENTS_PER_BATCH_MAX)
-                head = log.head()
-            if not events:
-                return
-            rows = self._fold(events)
-            self._fill(rows, events[-1].position)
-            report(self._position, head)
+        """To the present end of the log; the next batch is read and folded beside the write of the
+        one before.
+        """
+        self._folded = self._position
+        try:
+            while True:
+                with self._store.reading() as session:
+                    log = LogReading(session, self._codec)
+                    events = log.after(self._folded, EVENTS_PER_BATCH_MAX)
+                    head = log.head()
+                if not events:
+                    return
+                rows = self._fold(events)
+                self._settle()
+                self._sent = self._fill(rows, events[-1].position)
+                report(self._position, head)
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for what is on its way."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self._position = sent()
 
     def _begin(self, session: Session) -> None:
         table = self._projection.table
@@ -93,16 +108,19 @@ class Rebuild:
 
     def _fold(self, events: Sequence[Recorded | Undecodable]) -> Prepared:
         rows = self._projection.rows(self._states.apply(events))
+        self._folded = events[-1].position
         return self._store.prepare(self._projection.table, rows)
 
-    def _fill(self, rows: Prepared, position: int) -> None:
-        def work(session: Session) -> None:
+    def _fill(self, rows: Prepared, position: int) -> Callable[[], int]:
+        """Begin to write a batch; the result waits for its end and gives the position."""
+
+        def work(session: Session) -> int:
             self._owned(session)
             session.upsert(self._projection.table, rows, REBUILT)
             self._set_progress(session, position)
+            return position
 
-        self._store.write(work)
-        self._position = position
+        return self._store.write_soon(work)
 
     def _switch(self, session: Session) -> None:
         """With the live runner held at its checkpoint: take the last events, then change places."""
@@ -141,7 +159,7 @@ class Rebuild:
 
     def _history(self, streams: Sequence[UUID]) -> Iterator[Recorded]:
         with self._store.reading() as session:
-            yield from LogReading(session, self._codec).histories(streams, self._position)
+            yield from LogReading(session, self._codec).histories(streams, self._folded)
 
 
 def _change_places(session: Session, table: ProjectedTable) -> None:

@@ -68,6 +68,7 @@ class RecoveryAttempts:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def rows(self, batch: Batch) -> list[RecoveryAttemptRow]:
         """See Projection."""

@@ -56,6 +56,7 @@ class RecoveryMetrics:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def rows(self, batch: Batch) -> list[RecoveryMetric]:
         """See Projection."""

@@ -53,6 +53,12 @@ class ProjectionStore(Protocol):
     def write(self, work: Callable[[Session], T]) -> T:
         """Run `work`, which changes rows only, in one transaction."""
 
+    def write_soon(self, work: Callable[[Session], T]) -> Callable[[], T]:
+        """Begin `write`, and go on: reads, and no other writes, may be made meanwhile. The result
+        waits for its end and raises what it raises; it is to be called before anything else is
+        written, and before `close`.
+        """
+
     def restructure(self, work: Callable[[Session], T]) -> T:
         """Run `work`, which may also make and drop tables, in one transaction."""
 

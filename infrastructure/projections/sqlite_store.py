@@ -75,11 +75,20 @@ class SQLiteProjectionStore:
 
     def write(self, work: Callable[[Session], T]) -> T:
         """See ProjectionStore; blocks until the committer's thread has done it."""
+        return self.write_soon(work)()
+
+    def write_soon(self, work: Callable[[Session], T]) -> Callable[[], T]:
+        """See ProjectionStore."""
         job = self._jobs.run(lambda connection: work(SQLiteSession(connection)))
-        try:
-            return job.result(WRITE_SECONDS_MAX)
-        except TimeoutError as error:
-            raise StoreUnavailable("SQLite's writing connection is busy for too long") from error
+
+        def done() -> T:
+            try:
+                return job.result(WRITE_SECONDS_MAX)
+            except TimeoutError as error:
+                cause = "SQLite's writing connection is busy for too long"
+                raise StoreUnavailable(cause) from error
+
+        return done
 
     restructure = write
 

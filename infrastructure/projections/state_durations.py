@@ -56,6 +56,7 @@ class StateDurations:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def rows(self, batch: Batch) -> list[StateDuration]:
         """See Projection."""

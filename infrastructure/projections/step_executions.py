@@ -84,6 +84,7 @@ class StepExecutions:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def rows(self, batch: Batch) -> list[StepExecution]:
         """See Projection."""

@@ -115,8 +115,8 @@ def _compare(
     report: Report,
 ) -> None:
     log = LogReading(session, codec)
-    prefixes = frozenset(each.projection.streams for each in comparisons)
-    states = States(lambda streams: (), streams=prefixes, kept_max=2, keep_ended=True)
+    projections = [each.projection for each in comparisons]
+    states = States(lambda streams: (), filling=projections, kept_max=2, keep_ended=True)
     done, total = 0, log.count(position)
     report(done, total)
     for page in _pages(log, position):

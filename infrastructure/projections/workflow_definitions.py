@@ -70,6 +70,7 @@ class WorkflowDefinitions:
 
     table = TABLE
     streams = WORKFLOWS
+    details = False
 
     def rows(self, batch: Batch) -> list[WorkflowDefinition]:
         """See Projection."""

@@ -115,6 +115,7 @@ class WorkflowRuns:
 
     table = TABLE
     streams = EXECUTIONS
+    details = False
 
     def rows(self, batch: Batch) -> list[WorkflowRun]:
         """See Projection."""

@@ -53,6 +53,7 @@ class WorkflowStatistics:
 
     table = TABLE
     streams = EXECUTIONS
+    details = False
 
     def rows(self, batch: Batch) -> list[WorkflowStatistic]:
         """See Projection."""

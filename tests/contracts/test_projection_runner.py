@@ -30,6 +30,7 @@ class Poisonable:
 
     table = TABLE
     streams = EXECUTIONS
+    details = True
 
     def __init__(self, poison: object) -> None:
         self.poison = poison

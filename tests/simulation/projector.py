@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from application.ports import StoreUnavailable
 from domain.events import Recorded
 from infrastructure.projections.catalogue import PROJECTIONS
-from infrastructure.projections.folding import EXECUTIONS, WORKFLOWS, States
+from infrastructure.projections.folding import States
 from infrastructure.projections.tables import ProjectedTable
 from tests.simulation.line import Life, Line, Weather
 from tests.simulation.store import SimulatedStore
@@ -76,7 +76,7 @@ class Projector:
         self._life = life
         self._weather = weather
         self._position = tables.checkpoint
-        self._states = States(self._history, streams=frozenset({EXECUTIONS, WORKFLOWS}), kept_max=2)
+        self._states = States(self._history, filling=PROJECTIONS, kept_max=2)
 
     async def run(self) -> None:
         """For ever, or until it crashes."""
@@ -141,9 +141,7 @@ def rows_of(states: States, events: Sequence[Recorded]) -> Written:
 def rebuilt(store: SimulatedStore) -> ProjectedTables:
     """The tables from the first event on, in one batch."""
     tables = ProjectedTables()
-    states = States(
-        lambda streams: history_of(store, streams, 0), streams=frozenset({EXECUTIONS, WORKFLOWS})
-    )
+    states = States(lambda streams: history_of(store, streams, 0), filling=PROJECTIONS)
     if store.log:
         for _ in tables.begin(rows_of(states, store.log), store.head()):
             continue
