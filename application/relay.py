@@ -98,9 +98,8 @@ class Relay:
         letters: DeadLetters,
         clock: Clock,
         report: Report,
-        notes: Notes | None = None,
+        notes: Notes,
     ) -> None:
-        """`notes` None: nobody is told why an execution does not start."""
         self._notes = notes
         self._log = log
         self._publisher = publisher
@@ -199,7 +198,7 @@ class Relay:
     async def _send_or_tell(self, events: Sequence[Recorded], messages: list[Message]) -> None:
         """Send, and while the broker is away note that on the executions that wait for it."""
         waiting = [each.event.execution_id for each in events if starts_by_request(each.event)]
-        if self._notes is None or not waiting:
+        if not waiting:
             await self._send(messages)
             return
         sending = asyncio.ensure_future(self._send(messages))

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import pytest
 from msgspec import structs
+from uuid_utils.compat import uuid7
 
 from application.dead_letters import DeadLetterOffice
 from application.dispatch_notes import DispatchNotes
-from application.ledger import execution_uuid
+from application.ledger import Ledger, execution_uuid
 from application.messages import (
     AgentTask,
     BrokerAway,
@@ -143,8 +144,9 @@ async def begin(
 
         def start(over: Store = store, publisher: Broker = broker) -> Relaying:
             log = relay_log(over, ledger_url)
+            notes = DispatchNotes(Ledger(over.log, over.clock, uuid7, 1_000_000))
             relay = Relay(
-                log, publisher, Shapes(TOPICS), office, over.clock, lambda event, facts: None
+                log, publisher, Shapes(TOPICS), office, over.clock, lambda event, facts: None, notes
             )
             stack.push_async_callback(relay.stop)
             relay.start()
