@@ -178,6 +178,7 @@ class Services:
             append_queue_fill=self.store.log.saturation(),
             worker=self.worker,
             projector=self.projections,
+            relay=None if self.relay is None else await self.relay.figures(),
             agent_calls=self.agent_parts.caller.calls,
             agent_breakers=self.agent_parts.breakers.last_seen(),
         )

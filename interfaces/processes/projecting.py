@@ -90,4 +90,9 @@ class ProjectorProcess:
     async def observe(self) -> Observation:
         """See Process."""
         queue = await known_queue(self.follower.queue)
-        return Observation(store_answers=queue is not None, queue=queue, projector=self.projections)
+        return Observation(
+            store_answers=queue is not None,
+            queue=queue,
+            projector=self.projections,
+            relay=None if self.relay is None else await self.relay.figures(),
+        )

@@ -367,6 +367,7 @@ async def test_the_projector_sends_what_others_recorded_and_a_second_one_takes_o
         await api.requests.execute(CALLER, "one", ExecuteOptions())
         await inbox.expect(6)
         assert (await other.checks())["kafka"].detail == "sends"
+        await counted(other, {(topic, "sent"): 3})
     assert [json.loads(each.value)["status"] for each in inbox.taken] == [
         "RUNNING",
         "COMPLETED",
@@ -396,6 +397,17 @@ async def test_the_projector_notes_why_the_request_of_an_execution_waits(
         assert view.status == "PENDING"
         noted = await api.history.events("default", view.id)
         assert {each.event.meta.actor for each in noted[1:]} == {"relay"}
+
+
+async def counted(projector: ProjectorProcess, messages: dict[tuple[str, str], int]) -> None:
+    """Return once the projector's figures have these; the broker tells its readers before it."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while True:
+            figures = (await projector.observe()).relay
+            if figures is not None and figures.messages == messages:
+                break
+            await asyncio.sleep(0.01)
+    assert figures.leading
 
 
 def sends(projector: ProjectorProcess) -> bool:
