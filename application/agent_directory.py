@@ -21,6 +21,11 @@ class AgentDirectory(Protocol):
         out, and a worker that calls one hears so. Raises NotReady.
         """
 
+    async def out_of_reach(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        """By name, why nothing would reach an agent as this process is set up and what to do about
+        it, in a sentence. The others are left out. Raises NotReady.
+        """
+
     async def policies(
         self, workspace_id: str, names: Collection[str]
     ) -> Mapping[str, AgentPolicy]:
@@ -39,6 +44,11 @@ class NoAgents:
         return {name: unknown_agent(name) for name in names}
 
     async def transports(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        """See AgentDirectory."""
+        del workspace_id, names
+        return {}
+
+    async def out_of_reach(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
         """See AgentDirectory."""
         del workspace_id, names
         return {}

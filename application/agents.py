@@ -12,6 +12,7 @@ from application.ledger import not_ready
 from application.ports import Clock, EventLog, Overloaded, StoreUnavailable
 from application.streams import Done, Streams
 from domain import agents
+from domain.agent_names import KAFKA
 from domain.agent_policy import AgentPolicy
 from domain.agent_reader import CheckUrl, Described, read_agent
 from domain.agents import DELETED, AgentState, agent_uuid
@@ -59,13 +60,17 @@ class Agents:
         check_url: CheckUrl,
         *,
         http_over_kafka: bool = False,
+        has_kafka: bool = False,
     ) -> None:
-        """`http_over_kafka`: a bridge calls the agents of transport http, not the engine."""
+        """`http_over_kafka`: a bridge calls the agents of transport http, not the engine.
+        `has_kafka`: this process has a broker.
+        """
         self._streams = Streams(log, clock, new_id, kind="agent", evolve=agents.evolve)
         self._new_id = new_id
         self._secrets = secrets
         self._check_url = check_url
         self._http_over_kafka = http_over_kafka
+        self._has_kafka = has_kafka
 
     async def register(self, caller: Caller, described: JsonObject) -> Registered:
         """A new agent. Raises Invalid with every mistake, AgentExists, NoEncryptionKey."""
@@ -156,6 +161,21 @@ class Agents:
             if state is not None:
                 found[name] = state.transport(http_over_kafka=self._http_over_kafka)
         return found
+
+    async def out_of_reach(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        """Those whose tasks would go over Kafka where there is none, each with a sentence."""
+        if self._has_kafka:
+            return {}
+        transports = await self.transports(workspace_id, names)
+        return {
+            name: (
+                f"The agent {name!r} gets its tasks over Kafka, and no broker is set here: they "
+                "would not be sent, and their steps end with their time-out. Set "
+                "FLOWLEDGER_KAFKA_BROKERS=host:port in every process."
+            )
+            for name, transport in transports.items()
+            if transport == KAFKA
+        }
 
     async def policies(
         self, workspace_id: str, names: Collection[str]

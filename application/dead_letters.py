@@ -5,13 +5,15 @@ them again or drops them.
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import uuid5
 
 from msgspec import Struct
 
 from application.messages import (
+    NOT_NOW,
     BrokerAway,
     Message,
     MessagePublisher,
@@ -30,6 +32,8 @@ REPLAY: Final = "replay"
 DISCARD: Final = "discard"
 CAUSE_CHARACTERS_MAX: Final = 2_000
 REPLAY_SECONDS_MAX: Final = 10.0
+CLAIM_SECONDS: Final = 30
+"""How long a dead letter is kept for who sends it, should its process be lost."""
 REPLAY_HEADER: Final = "flowledger-dead-letter"
 """Header of a message that was sent again: the id of its dead letter."""
 NOT_SENT: Final = -1
@@ -85,9 +89,19 @@ class DeadLetterStore(Protocol):
     async def find(self, letter_id: str) -> DeadLetter | None:
         """One of them."""
 
-    async def settle(self, letter_id: str, status: str, at: datetime | None) -> bool:
-        """Give an OPEN one another status; False when it is not OPEN any more. `at` is when it was
-        sent again.
+    async def claim(self, letter_id: str, now: datetime, until: datetime) -> DeadLetter | None:
+        """Take an OPEN one that nobody has, to decide about it alone; None when there is no such
+        one. `until` ends the claim and is its name.
+        """
+
+    async def release(self, letter_id: str, claim: datetime) -> None:
+        """Give a claim back, if it still holds."""
+
+    async def settle(
+        self, letter_id: str, claim: datetime, status: str, at: datetime | None
+    ) -> bool:
+        """Give a claimed one its last status; False when somebody else has it by now. `at` is when
+        it was sent again.
         """
 
 
@@ -101,7 +115,6 @@ class DeadLetterOffice:
         self._store = store
         self._clock = clock
         self._publisher = publisher
-        self._sending: set[str] = set()
 
     async def add(self, message: Message, cause: str) -> None:
         """See DeadLetters."""
@@ -139,20 +152,20 @@ class DeadLetterOffice:
 
     async def replay(self, letter_id: str) -> DeadLetterView:
         """Send it to its topic once more. Raises NotFound, StateConflict, NotReady."""
-        letter = await self._settled_by_nobody(letter_id, REPLAY)
-        self._sending.add(letter_id)
+        letter, claim = await self._claimed(letter_id, REPLAY)
         try:
             await self._send(letter)
-            await self._store.settle(letter_id, REPLAYED, self._clock.now())
-        finally:
-            self._sending.discard(letter_id)
+        except NotReady:
+            with suppress(*NOT_NOW):  # then it ends by time
+                await self._store.release(letter_id, claim)
+            raise
+        await self._store.settle(letter_id, claim, REPLAYED, self._clock.now())
         return await self.show(letter_id)
 
     async def discard(self, letter_id: str) -> DeadLetterView:
         """Say that it is of no use. Raises NotFound, StateConflict."""
-        await self._settled_by_nobody(letter_id, DISCARD)
-        if not await self._store.settle(letter_id, DISCARDED, None):
-            _require_open(await self._found(letter_id), DISCARD)
+        _, claim = await self._claimed(letter_id, DISCARD)
+        await self._store.settle(letter_id, claim, DISCARDED, None)
         return await self.show(letter_id)
 
     async def _send(self, letter: DeadLetter) -> None:
@@ -182,30 +195,30 @@ class DeadLetterOffice:
         except (BrokerAway, Undeliverable) as error:
             raise NotReady(f"It was not sent: {error}") from error
 
-    async def _settled_by_nobody(self, letter_id: str, action: str) -> DeadLetter:
-        """The letter, when it is OPEN and no other request sends it just now."""
+    async def _claimed(self, letter_id: str, action: str) -> tuple[DeadLetter, datetime]:
+        """The letter and the claim to it, when it is OPEN and nobody else has it just now."""
+        now = self._clock.now()
+        claim = now + timedelta(seconds=CLAIM_SECONDS)
+        claimed = await self._store.claim(letter_id, now, claim)
+        if claimed is not None:
+            return claimed, claim
         letter = await self._found(letter_id)
-        _require_open(letter, action)
-        if letter_id in self._sending:
+        if letter.status != OPEN:
             raise StateConflict(
-                "This dead letter is being sent right now; read it again in a moment.",
+                f"This dead letter is {letter.status}; only an {OPEN} one can be {action}ed.",
                 current_status=letter.status,
             )
-        return letter
+        raise StateConflict(
+            "This dead letter is being sent right now; read it again in a moment. If whoever sends "
+            f"it was lost, it can be {action}ed {CLAIM_SECONDS} s after that began.",
+            current_status=letter.status,
+        )
 
     async def _found(self, letter_id: str) -> DeadLetter:
         letter = await self._store.find(letter_id)
         if letter is None:
             raise NotFound(f"There is no dead letter {letter_id}; GET /dead-letters lists them.")
         return letter
-
-
-def _require_open(letter: DeadLetter, action: str) -> None:
-    if letter.status != OPEN:
-        raise StateConflict(
-            f"This dead letter is {letter.status}; only an {OPEN} one can be {action}ed.",
-            current_status=letter.status,
-        )
 
 
 def _view(letter: DeadLetter, *, in_full: bool) -> DeadLetterView:

@@ -6,7 +6,8 @@ sent since the last move is sent again. While the broker is away it keeps its pl
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Protocol
@@ -58,6 +59,9 @@ class RelayLog(Earlier, Protocol):
     async def position(self) -> int:
         """Up to where everything was sent; where the log ended when Kafka was first set up."""
 
+    async def head(self) -> int:
+        """Where the log ends."""
+
     async def after(self, position: int, limit: int) -> Sequence[Recorded]:
         """The next events. Raises what an event did that this release cannot read, when it is the
         very next one.
@@ -87,6 +91,25 @@ class RelayHealth(Struct, frozen=True):
     problem: str | None
 
 
+SENT: Final = "sent"
+REFUSED: Final = "refused"
+
+
+class RelayFigures(Struct, frozen=True, kw_only=True):
+    """What the relay of a process did since that started, for operators.
+
+    `waits` while something keeps it from sending. `lag_events` is how far the log is ahead of what
+    was sent; None where another process leads, and while the store does not answer. `messages` are
+    by topic and SENT or REFUSED; `failures` are the times it had to begin anew.
+    """
+
+    leading: bool
+    waits: bool
+    lag_events: int | None
+    messages: Mapping[tuple[str, str], int]
+    failures: int
+
+
 class Relay:
     """`start` and `stop` it in the event loop; `wake` it when something was appended."""
 
@@ -98,9 +121,8 @@ class Relay:
         letters: DeadLetters,
         clock: Clock,
         report: Report,
-        notes: Notes | None = None,
+        notes: Notes,
     ) -> None:
-        """`notes` None: nobody is told why an execution does not start."""
         self._notes = notes
         self._log = log
         self._publisher = publisher
@@ -118,6 +140,8 @@ class Relay:
         """Where the checkpoint stands."""
         self._keep_at = clock.now()
         self._problem: str | None = None
+        self._messages_sent: Counter[tuple[str, str]] = Counter()
+        self._failures = 0
 
     def start(self) -> None:
         """Begin."""
@@ -129,10 +153,10 @@ class Relay:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            self._leading = False
             with suppress(CheckpointMoved, *NOT_NOW):
                 await self._keep()
             await self._log.close()
-        self._leading = False
 
     def wake(self, *_: object) -> None:
         """Something was appended; in the event loop."""
@@ -145,6 +169,21 @@ class Relay:
             told = self._publisher.health()
             problem = None if told.answers else told.detail
         return RelayHealth(self._leading, self._position, problem)
+
+    async def figures(self) -> RelayFigures:
+        """As of now; looks where the log ends."""
+        lag = None
+        if self._leading:
+            with suppress(*NOT_NOW):
+                lag = max(0, await self._log.head() - self._position)
+        told = self.health()
+        return RelayFigures(
+            leading=told.leading,
+            waits=told.problem is not None,
+            lag_events=lag,
+            messages=dict(self._messages_sent),
+            failures=self._failures,
+        )
 
     async def _run(self) -> None:
         failures = 0
@@ -163,6 +202,7 @@ class Relay:
                 self._note(str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be sent past it
                 self._note(f"{type(error).__name__}: {error}", error)
+            self._failures += 1
             failures = failures + 1 if self._position == before else 0
             await self._clock.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
 
@@ -199,7 +239,7 @@ class Relay:
     async def _send_or_tell(self, events: Sequence[Recorded], messages: list[Message]) -> None:
         """Send, and while the broker is away note that on the executions that wait for it."""
         waiting = [each.event.execution_id for each in events if starts_by_request(each.event)]
-        if self._notes is None or not waiting:
+        if not waiting:
             await self._send(messages)
             return
         sending = asyncio.ensure_future(self._send(messages))
@@ -225,6 +265,7 @@ class Relay:
                 await self._put_aside(refused, error.cause)
                 messages = [each for each in messages if each is not refused]
             else:
+                self._messages_sent.update((each.topic, SENT) for each in messages)
                 return
 
     async def _put_aside(self, message: Message, cause: str) -> None:
@@ -232,6 +273,7 @@ class Relay:
         position = message.header(POSITION_HEADER) or b"0"
         placed = structs.replace(message, place=Place(NOT_SENT, int(position)))
         await self._letters.add(placed, f"It could not be sent: {cause}")
+        self._messages_sent[message.topic, REFUSED] += 1
 
     async def _wait(self, seconds: float) -> None:
         """Until somebody wakes it, at most so long."""

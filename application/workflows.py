@@ -3,7 +3,7 @@ a version.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -65,8 +65,8 @@ class Workflows:
         return validate(definition, self._actions, self._check_schema)
 
     async def verdict(self, workspace_id: str, definition: Json) -> Verdict:
-        """What publishing would say and store: also whether the agents that it names exist, and
-        whether the workflows that it runs lead back to it.
+        """What publishing would say and store: also whether the agents that it names exist and
+        can be reached, and whether the workflows that it runs lead back to it.
         """
         verdict = await self._with_agents(workspace_id, self.validate(definition))
         if not verdict.calls or verdict.normalised is None:
@@ -86,12 +86,11 @@ class Workflows:
             verdict = with_policies(verdict, await self._agents.policies(workspace_id, silent))
         names = sorted({each.agent for each in verdict.agents})
         unknown = await self._agents.unknown(workspace_id, names)
-        mistakes = (
-            Mistake(each.pointer, "unknown_agent", _told_of(each, unknown[each.agent]))
-            for each in verdict.agents
-            if each.agent in unknown
+        cut_off = await self._agents.out_of_reach(workspace_id, names)
+        return verdict._replace(
+            mistakes=(*verdict.mistakes, *_remarks(verdict, "unknown_agent", unknown)),
+            warnings=(*verdict.warnings, *_remarks(verdict, "no_kafka", cut_off)),
         )
-        return verdict._replace(mistakes=(*verdict.mistakes, *mistakes))
 
     async def accepted(
         self, workspace_id: str, definition: Json
@@ -234,6 +233,13 @@ class Workflows:
     async def load(self, stream: UUID, *, trusted: bool = True) -> WorkflowState | None:
         """See `Streams.load`."""
         return await self._streams.load(stream, trusted=trusted)
+
+
+def _remarks(verdict: Verdict, code: str, problems: Mapping[str, str]) -> Iterator[Mistake]:
+    """About each place that names an agent with a problem."""
+    for use in verdict.agents:
+        if use.agent in problems:
+            yield Mistake(use.pointer, code, _told_of(use, problems[use.agent]))
 
 
 def _told_of(use: AgentUse, problem: str) -> str:

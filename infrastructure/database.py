@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import QueuePool
 
-from application.ports import NamedStarts, Overloaded, StoreUnavailable, WorkQueue
+from application.ports import Changed, NamedStarts, Overloaded, StoreUnavailable, WorkQueue
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
 from infrastructure.change_feed import LogChangeFeed, PostgresSignals
 from infrastructure.clock import DatabaseClock, system_microseconds
@@ -208,7 +208,7 @@ def _open_sqlite(address: SQLiteAddress, options: StoreOptions, resources: ExitS
         lease_seconds=options.lease_seconds,
         now=system_microseconds,
     )
-    committer = _committer(writer, feed, options, resources)
+    committer = open_committer(writer, feed.publish, options, resources)
     jobs = SQLiteJobs(committer, writer)
     queue = SQLiteWorkQueue(
         jobs,
@@ -255,15 +255,8 @@ def _open_postgres(dsn: str, options: StoreOptions, resources: ExitStack) -> Sto
         reader, threads.feed, poll_seconds=options.poll_seconds, announce=signals.announce
     )
     queue, clock = postgres_queue(dsn, options, threads.health, resources)
-    writer = PostgresWriter(
-        dsn,
-        worker=options.worker,
-        lease_seconds=options.lease_seconds,
-        lock_seconds=options.lock_seconds,
-        answer_seconds=options.answer_seconds,
-        require=threads.health.require,
-    )
-    committer = _committer(writer, feed, options, resources)
+    writer = postgres_writer(dsn, options, threads.health)
+    committer = open_committer(writer, feed.publish, options, resources)
     codec = Codec()
     return Store(
         log=LedgerLog(codec, committer, reader, threads.commands),
@@ -331,10 +324,26 @@ def postgres_queue(
     return queue, clock
 
 
-def _committer(
-    writer: BatchWriter, feed: LogChangeFeed, options: StoreOptions, resources: ExitStack
+def postgres_writer(dsn: str, options: StoreOptions, health: StoreHealth) -> PostgresWriter:
+    """What stores batches; it connects when it is first needed."""
+    return PostgresWriter(
+        dsn,
+        worker=options.worker,
+        lease_seconds=options.lease_seconds,
+        lock_seconds=options.lock_seconds,
+        answer_seconds=options.answer_seconds,
+        require=health.require,
+    )
+
+
+def open_committer(
+    writer: BatchWriter,
+    on_committed: Callable[[Sequence[Changed]], None],
+    options: StoreOptions,
+    resources: ExitStack,
 ) -> GroupCommitter:
-    committer = GroupCommitter(writer, appends_max=options.appends_max, on_committed=feed.publish)
+    """The thread that appends; `on_committed` is called in the event loop, once a batch."""
+    committer = GroupCommitter(writer, appends_max=options.appends_max, on_committed=on_committed)
     resources.callback(committer.close)
     return committer
 

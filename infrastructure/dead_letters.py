@@ -23,12 +23,18 @@ _ADD: Final = (
     " ON CONFLICT (topic, partition_number, message_offset) DO UPDATE SET"
     " message_key = excluded.message_key, message_value = excluded.message_value,"
     " headers = excluded.headers, cause = excluded.cause, received_at = excluded.received_at,"
-    " status = excluded.status, replayed_at = excluded.replayed_at"
+    " status = excluded.status, replayed_at = excluded.replayed_at, claimed_until = NULL"
     " WHERE kept.message_value <> excluded.message_value"
 )
 _FIND: Final = f"SELECT {_COLUMNS} FROM dead_letters WHERE id = ?"  # noqa: S608 - constants
+_CLAIM: Final = (
+    "UPDATE dead_letters SET claimed_until = ? WHERE id = ? AND status = ?"  # noqa: S608 - constants
+    f" AND (claimed_until IS NULL OR claimed_until <= ?) RETURNING {_COLUMNS}"
+)
+_RELEASE: Final = "UPDATE dead_letters SET claimed_until = NULL WHERE id = ? AND claimed_until = ?"
 _SETTLE: Final = (
-    "UPDATE dead_letters SET status = ?, replayed_at = ? WHERE id = ? AND status = ? RETURNING id"
+    "UPDATE dead_letters SET status = ?, replayed_at = ?, claimed_until = NULL"
+    " WHERE id = ? AND status = ? AND claimed_until = ? RETURNING id"
 )
 
 T = TypeVar("T")
@@ -75,11 +81,29 @@ class DeadLetterTable:
         rows = await self._read(lambda session: session.execute(_FIND, (letter_id,)))
         return _letter(rows[0]) if rows else None
 
-    async def settle(self, letter_id: str, status: str, at: datetime | None) -> bool:
+    async def claim(self, letter_id: str, now: datetime, until: datetime) -> DeadLetter | None:
+        """See DeadLetterStore."""
+
+        def write(session: Session) -> DeadLetter | None:
+            values = (_time(until, session), letter_id, OPEN, _time(now, session))
+            rows = session.execute(_CLAIM, values)
+            return _letter(rows[0]) if rows else None
+
+        return await self._write(write)
+
+    async def release(self, letter_id: str, claim: datetime) -> None:
+        """See DeadLetterStore."""
+        await self._write(
+            lambda session: session.execute(_RELEASE, (letter_id, _time(claim, session)))
+        )
+
+    async def settle(
+        self, letter_id: str, claim: datetime, status: str, at: datetime | None
+    ) -> bool:
         """See DeadLetterStore."""
 
         def write(session: Session) -> bool:
-            values = (status, _time(at, session), letter_id, OPEN)
+            values = (status, _time(at, session), letter_id, OPEN, _time(claim, session))
             return bool(session.execute(_SETTLE, values))
 
         return await self._write(write)

@@ -1,19 +1,30 @@
-"""What a process opens that follows the log and appends nothing: the time, and a word when
-somebody stored something. PostgreSQL only.
+"""What a process opens that follows the log: the time, and a word when somebody stored something.
+It appends seldom or never. PostgreSQL only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 
 import psycopg
 
-from application.ports import StoreUnavailable, WorkQueue
+from application.ports import Changed, StoreUnavailable, WorkQueue
 from infrastructure.change_feed import PostgresSignals
 from infrastructure.clock import DatabaseClock
-from infrastructure.database import StoreOptions, Upkeep, keep_time, postgres_queue
+from infrastructure.database import (
+    StoreOptions,
+    Upkeep,
+    keep_time,
+    open_committer,
+    postgres_queue,
+    postgres_writer,
+)
+from infrastructure.event_store.codec import Codec
+from infrastructure.event_store.log import LedgerLog
+from infrastructure.event_store.postgres import LedgerDatastore, PostgresLedger
 from infrastructure.start_gate import check_store
-from infrastructure.store_health import StoreHealth
+from infrastructure.store_health import CALLS_WAITING_MAX, StoreHealth, StoreThreads
 from infrastructure.store_watch import PostgresWatch
 
 
@@ -25,7 +36,13 @@ class Follower:
     clock: DatabaseClock
     health: StoreHealth
     watch: PostgresWatch
+    open_log: Callable[[], LedgerLog]
     upkeep: Upkeep
+
+    @property
+    def log(self) -> LedgerLog:
+        """The log for the few appends of such a process, made when first asked for."""
+        return self.open_log()
 
     async def start(self) -> None:
         """Listen from now on."""
@@ -60,6 +77,37 @@ def open_follower(url: str, dsn: str, options: StoreOptions, wake: Callable[[], 
         raise
     signals = PostgresSignals(dsn)
     work = [lambda: signals.exchange(wake), lambda: keep_time(queue)]
+
+    def committed(changes: Sequence[Changed]) -> None:
+        del changes  # whoever is told reads the log
+        signals.announce()
+        wake()
+
     return Follower(
-        queue=queue, clock=clock, health=health, watch=watch, upkeep=Upkeep(work, resources)
+        queue=queue,
+        clock=clock,
+        health=health,
+        watch=watch,
+        open_log=_log(dsn, options, health, committed, resources),
+        upkeep=Upkeep(work, resources),
     )
+
+
+def _log(
+    dsn: str,
+    options: StoreOptions,
+    health: StoreHealth,
+    committed: Callable[[Sequence[Changed]], None],
+    resources: ExitStack,
+) -> Callable[[], LedgerLog]:
+    @cache
+    def make() -> LedgerLog:
+        datastore = LedgerDatastore(dsn, connections_max=1, answer_seconds=options.answer_seconds)
+        resources.callback(datastore.close)
+        threads = StoreThreads("commands", 1, health, waiting_max=CALLS_WAITING_MAX)
+        resources.callback(threads.close)
+        writer = postgres_writer(dsn, options, health)
+        committer = open_committer(writer, committed, options, resources)
+        return LedgerLog(Codec(), committer, PostgresLedger(datastore), threads)
+
+    return make

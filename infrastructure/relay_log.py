@@ -69,6 +69,10 @@ class LedgerRelayLog:
             return await self.position()
         return int(rows[0][0])
 
+    async def head(self) -> int:
+        """See RelayLog."""
+        return await self._read(lambda session: LogReading(session, self._codec).head())
+
     async def after(self, position: int, limit: int) -> Sequence[Recorded]:
         """See RelayLog."""
         found = await self._read(

@@ -149,7 +149,8 @@ class Settings(BaseSettings):
     start: Literal["queue", "kafka"] = Field(
         "queue",
         description="Who starts what is asked for over REST: the next worker, or the consumer that "
-        "receives its request over Kafka.",
+        "receives its request over Kafka. Forks, retries, children and later starts are the next "
+        "worker's always.",
     )
     bridge_calls: int = Field(
         100, ge=1, le=10_000, description="Agents that a bridge calls at a time."

@@ -1,14 +1,13 @@
 """Tables of a few rows that are neither the log nor computed from it, on both back ends."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import psycopg
 
-from application.ports import StoreUnavailable, UnknownOutcome
+from application.ports import StoreUnavailable
 from infrastructure.database import Store
 from infrastructure.event_store.sqlite import SQLiteJobs
 from infrastructure.postgres_sessions import connect
@@ -84,11 +83,9 @@ class _SQLiteTables:
 
     async def run(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """See SmallTables."""
-        job = self._jobs.run(lambda connection: connection.execute(statement, values).fetchall())
-        try:
-            return await asyncio.wrap_future(job)
-        except (sqlite3.OperationalError, UnknownOutcome) as error:
-            raise StoreUnavailable(f"SQLite does not answer: {error}") from error
+        return await self._jobs.done(
+            lambda connection: connection.execute(statement, values).fetchall()
+        )
 
     async def aclose(self) -> None:
         """See SmallTables; the connection belongs to the store."""

@@ -4,12 +4,11 @@ A lease is its epoch: times only say when the next worker may have the task. The
 store's clock.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from application.ports import Clock, StoreUnavailable, UnknownOutcome
+from application.ports import Clock
 from application.tasks import TaskLease, TaskQueue
 from infrastructure.database import Store
 from infrastructure.event_store.queue_writes import from_microseconds, to_microseconds
@@ -198,10 +197,7 @@ class _SQLiteTaskQueue(StoredTaskQueue):
                     claimed += connection.execute(_LITE_CLAIM, row).fetchall()
             return claimed
 
-        try:
-            return _leases(await asyncio.wrap_future(self._jobs.run(work)))
-        except (sqlite3.OperationalError, UnknownOutcome) as error:
-            raise StoreUnavailable(f"SQLite does not answer: {error}") from error
+        return _leases(await self._jobs.done(work))
 
 
 def _key(lease: TaskLease) -> tuple[str, int, str, int]:

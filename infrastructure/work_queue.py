@@ -5,7 +5,6 @@ row can be claimed when it is due and nobody has it, or when the worker that had
 run out, whether or not anything was due then.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -325,10 +324,7 @@ class SQLiteWorkQueue:
         self._on_time(self._now())
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            result = await asyncio.wrap_future(self._jobs.run(work))
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"SQLite does not answer: {error}") from error
+        result = await self._jobs.done(work)
         self._on_time(self._now())
         return result
 

@@ -1,7 +1,7 @@
 """What `flowledger doctor` looks at, from the packages to a write; for each fault what to do."""
 
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PACKAGES: Final = ("domain", "application", "infrastructure", "interfaces")
 _WAITING_SECONDS_MAX: Final = 60
 _NAMED_MAX: Final = 5
+_AGENTS_PER_PAGE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
         yield await _write(services)
         yield await _queue(services)
         yield await _stuck(services)
+        yield await _agents(services)
         for projection in await services.reads.projections():
             ok = projection.last_error is None
             yield Finding(
@@ -130,9 +132,29 @@ async def _stuck(services: "Services") -> Finding:
     stuck = await services.stuck.find(DEFAULT_WORKSPACE)
     if not stuck:
         return Finding("stuck", True, "every open execution moves or waits for something")
-    named = ", ".join(f"{each.execution_id} ({each.why})" for each in stuck[:_NAMED_MAX])
-    more = f" and {len(stuck) - _NAMED_MAX} more" if len(stuck) > _NAMED_MAX else ""
-    return Finding("stuck", False, f"these do not move: {named}{more}", stuck[0].advice)
+    named = _first_of([f"{each.execution_id} ({each.why})" for each in stuck])
+    return Finding("stuck", False, f"these do not move: {named}", stuck[0].advice)
+
+
+async def _agents(services: "Services") -> Finding:
+    names: list[str] = []
+    page = pages = 1
+    while page <= pages:
+        found = await services.reads.agents(
+            DEFAULT_WORKSPACE, status="active", name=None, page=page, page_size=_AGENTS_PER_PAGE
+        )
+        names += (each.name for each in found.items)
+        page, pages = page + 1, found.total_pages
+    cut_off = await services.agent_parts.agents.out_of_reach(DEFAULT_WORKSPACE, names)
+    if not cut_off:
+        return Finding("agents", True, "work reaches every active agent")
+    seen = f"no work reaches {_first_of(list(cut_off))}"
+    return Finding("agents", False, seen, next(iter(cut_off.values())))
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return ", ".join(names[:_NAMED_MAX]) + more
 
 
 def _without_password(url: str) -> str:

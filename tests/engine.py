@@ -258,6 +258,10 @@ class AgentsInMemory:
         del workspace_id
         return {name: self.by_name[name] for name in names if name in self.by_name}
 
+    async def out_of_reach(self, workspace_id: str, names: Collection[str]) -> Mapping[str, str]:
+        del workspace_id, names
+        return {}
+
     async def policies(
         self, workspace_id: str, names: Collection[str]
     ) -> Mapping[str, AgentPolicy]:

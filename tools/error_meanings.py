@@ -40,6 +40,8 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "missing_field": "A setting that the action needs is not there.",
     "missing_start": "`start_step` is missing or names no step.",
     "missing_steps": "There are no steps.",
+    "no_kafka": "A warning: the agent gets its tasks over Kafka, and `FLOWLEDGER_KAFKA_BROKERS` is "
+    "not set where the definition was published.",
     "not_a_json_type": "A value that JSON does not know.",
     "not_a_number": "NaN, Infinity, or a number beyond a double.",
     "not_an_object": "A JSON object belongs here.",

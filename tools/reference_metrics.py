@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 
 from application.breakers import BreakerKey
 from application.callers import DEFAULT_WORKSPACE
+from application.relay import SENT, RelayFigures
 from domain.breaker import CLOSED
 from infrastructure.settings import Settings
 from interfaces.bootstrap import open_services
@@ -23,6 +24,8 @@ _INTRODUCTION: Final = """# Metrics
 whichever process answers; those called *of this process*, and all counters and histograms, are its
 own and begin at 0. `flowledger serve` tells all of them, `api` all but those of a worker, `worker`
 those of the queue, of commits and of its work, `projector` those of the queue and of the projector.
+Those of the relay are told where it may run (`serve` and `projector`, with
+`FLOWLEDGER_KAFKA_BROKERS`), those of received messages by `consumer` and `bridge`.
 
 """
 
@@ -52,6 +55,13 @@ async def _scrape(settings: Settings) -> Sequence[Metric]:
             agent_breakers={BreakerKey(DEFAULT_WORKSPACE, "scorer"): CLOSED},
             messages={("results.topic", "taken"): 0},
             message_lag={"results.topic": 0},
+            relay=RelayFigures(
+                leading=True,
+                waits=False,
+                lag_events=0,
+                messages={("workflow.monitoring.updates", SENT): 0},
+                failures=0,
+            ),
         )
         return list(Figures(seen, open_streams=0).collect())
     finally:

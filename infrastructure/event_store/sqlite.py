@@ -4,6 +4,7 @@ The writing connection belongs to the committer's thread. Everything else that w
 renewals, projections) is a job of that thread, because a second writer only waits for the first.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -68,7 +69,7 @@ class SQLiteLedger(SQLiteApplicationRecorder):
 
     def head(self) -> int:
         """The highest position, 0 for an empty log. Raises StoreUnavailable."""
-        with _readable():
+        with readable():
             return self.max_notification_id() or 0
 
     def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
@@ -97,13 +98,14 @@ class SQLiteLedger(SQLiteApplicationRecorder):
         )
 
     def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
-        with _readable(), self.datastore.transaction(commit=False) as cursor:
+        with readable(), self.datastore.transaction(commit=False) as cursor:
             cursor.execute(statement, parameters)
             return [(UUID(hex=row[0]), *row[1:]) for row in map(tuple, cursor.fetchall())]
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def readable() -> Iterator[None]:
+    """Reads of the file: whatever goes wrong is StoreUnavailable."""
     try:
         yield
     except (PersistenceError, sqlite3.Error) as error:
@@ -163,7 +165,7 @@ class SQLiteWriter:
         """Run `work` in one transaction that nothing else writes beside.
 
         Raises what `work` raises; StoreUnavailable when another program holds the file, the disk
-        is full and the like; UnknownOutcome when the commit itself failed.
+        is full, the file is damaged and the like; UnknownOutcome when the commit itself failed.
         """
         connection = self._connection
         try:
@@ -318,6 +320,15 @@ class SQLiteJobs:
         """
         return self._committer.run_job(lambda: self._writer.transaction(work))
 
+    async def done(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `run` gives, where it need not be known whether a failed commit came after all:
+        raises StoreUnavailable for that, too.
+        """
+        try:
+            return await asyncio.wrap_future(self.run(work))
+        except UnknownOutcome as error:
+            raise StoreUnavailable(str(error)) from error
+
 
 def draw_epochs(connection: sqlite3.Connection, count: int) -> list[int]:
     """`count` numbers that no lease had before; inside a transaction."""
@@ -332,8 +343,12 @@ def _hex(ids: list[UUID]) -> list[str]:
 
 
 def _is_the_file_s_fault(error: BaseException) -> bool:
-    """Busy, full, unreadable; SQLITE_ERROR alone tells of a wrong statement."""
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname != "SQLITE_ERROR"
+    """Busy, full, unreadable, damaged. SQLITE_ERROR and the other classes tell of a wrong statement
+    or value.
+    """
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorname != "SQLITE_ERROR"
+    return type(error) is sqlite3.DatabaseError
 
 
 def _meaning(error: sqlite3.IntegrityError) -> Exception:

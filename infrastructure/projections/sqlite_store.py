@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from application.ports import StoreUnavailable
 from infrastructure.addresses import SQLiteAddress
-from infrastructure.event_store.sqlite import SQLiteJobs
+from infrastructure.event_store.sqlite import SQLiteJobs, readable
 from infrastructure.projections.sessions import Prepared, Session
 from infrastructure.projections.tables import Dialect, ProjectedTable
 
@@ -68,7 +68,7 @@ class SQLiteProjectionStore:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """See ProjectionStore."""
-        with _readable():
+        with readable():
             if self._reader is None:
                 self._reader = self._open()
             yield SQLiteSession(self._reader)
@@ -95,7 +95,7 @@ class SQLiteProjectionStore:
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """See ProjectionStore."""
-        with _readable(), closing(self._open()) as connection:
+        with readable(), closing(self._open()) as connection:
             connection.execute("BEGIN")
             yield SQLiteSession(connection)
 
@@ -131,14 +131,6 @@ class SQLiteProjectionStore:
         )
         connection.execute("PRAGMA cache_size = -16000")
         return connection
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"the SQLite file cannot be read: {error}") from error
 
 
 def _locked(path: Path, kind: int) -> int | None:

@@ -73,6 +73,7 @@ class Figures(Collector):
         )
         yield from self._agents()
         yield from self._messages()
+        yield from self._relay()
         yield from self._projections()
         yield from self._projector()
 
@@ -151,6 +152,42 @@ class Figures(Collector):
         for topic, count in sorted(self.seen.message_lag.items()):
             lag.add_metric([topic], count)
         yield from (received, lag)
+
+    def _relay(self) -> Iterable[Metric]:
+        relay = self.seen.relay
+        if relay is None:
+            return
+        yield GaugeMetricFamily(
+            "flowledger_relay_leading",
+            "1 while this process sends to Kafka what the log tells, 0 else.",
+            float(relay.leading),
+        )
+        yield GaugeMetricFamily(
+            "flowledger_relay_waits",
+            "1 while something keeps it from sending, 0 else; `/readyz` says what, under `kafka`.",
+            float(relay.waits),
+        )
+        if relay.lag_events is not None:
+            yield GaugeMetricFamily(
+                "flowledger_relay_lag_events",
+                "Events of the log that Kafka was not told of; of the process that sends only.",
+                relay.lag_events,
+            )
+        sent = CounterMetricFamily(
+            "flowledger_messages_sent",
+            "Messages that this process sent from the log, by what became of them: `sent`, or "
+            "`refused` (Kafka will never take it; put among the dead letters).",
+            labels=["topic", "outcome"],
+        )
+        for (topic, outcome), count in sorted(relay.messages.items()):
+            sent.add_metric([topic, outcome], count)
+        yield sent
+        yield CounterMetricFamily(
+            "flowledger_relay_failures",
+            "Times that it had to begin anew, whatever the cause; a Kafka that is away for a while "
+            "is often none.",
+            relay.failures,
+        )
 
     def _projections(self) -> Iterable[Metric]:
         if self.seen.projections is None:

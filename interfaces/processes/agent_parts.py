@@ -42,6 +42,7 @@ class AgentParts:
             self._sealed,
             mistake_of_url,
             http_over_kafka=settings.agent_transport == "kafka",
+            has_kafka=bool(settings.kafka_brokers),
         )
         self.breakers = Breakers(self._breaker_store, store.clock)
         self.caller: HttpAgentCaller[AgentState] = HttpAgentCaller(

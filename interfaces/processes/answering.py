@@ -8,7 +8,6 @@ from uuid_utils.compat import uuid7
 from application.callers import DEFAULT_WORKSPACE
 from application.control import Control
 from application.dead_letters import DeadLetterOffice
-from application.dispatch_notes import DispatchNotes
 from application.history import History
 from application.ledger import Ledger
 from application.messages import MessagePublisher
@@ -33,7 +32,7 @@ from infrastructure.relay_log import LedgerRelayLog
 from infrastructure.settings import Settings
 from interfaces.processes.agent_parts import AgentParts
 from interfaces.processes.kafka_parts import away, make_relay, relay_check, relay_log
-from interfaces.processes.process import CheckResult, Observation, common_checks, report
+from interfaces.processes.process import CheckResult, Observation, common_checks
 from interfaces.processes.store_parts import dead_letter_table, projection_store
 from interfaces.processes.working import leases, make_worker
 
@@ -108,10 +107,7 @@ class Services:
         log = relay_log(projection_store(settings, store, relay=True), store.health)
         self._relay_log = log
         if leads:
-            notes = DispatchNotes(self.ledger)
-            self.relay = make_relay(
-                settings, log, publisher, self.dead_letters, store.clock, report, notes
-            )
+            self.relay = make_relay(settings, log, publisher, self.dead_letters, self.ledger)
 
     async def start(self) -> None:
         """Begin to watch, to project and to work."""
@@ -182,6 +178,7 @@ class Services:
             append_queue_fill=self.store.log.saturation(),
             worker=self.worker,
             projector=self.projections,
+            relay=None if self.relay is None else await self.relay.figures(),
             agent_calls=self.agent_parts.caller.calls,
             agent_breakers=self.agent_parts.breakers.last_seen(),
         )

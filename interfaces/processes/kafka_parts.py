@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from application.dispatch_notes import DispatchNotes
+from application.ledger import Ledger
 from application.messages import DeadLetters, MessagePublisher, MessageReceiver
-from application.ports import Clock
-from application.relay import Notes, Relay, Report
+from application.relay import Relay
 from infrastructure.kafka.opening import kafka_topics
 from infrastructure.projections.sessions import ProjectionStore
 from infrastructure.relay_log import LedgerRelayLog
@@ -13,7 +14,7 @@ from infrastructure.settings import Settings
 from infrastructure.store_health import StoreHealth, StoreThreads
 from interfaces.kafka.receiving import Counted
 from interfaces.kafka.shapes import Shapes
-from interfaces.processes.process import CheckResult, Observation
+from interfaces.processes.process import CheckResult, Observation, report
 
 
 def relay_log(projected: ProjectionStore, health: StoreHealth) -> LedgerRelayLog:
@@ -26,13 +27,12 @@ def make_relay(
     log: LedgerRelayLog,
     publisher: MessagePublisher,
     letters: DeadLetters,
-    clock: Clock,
-    report: Report,
-    notes: Notes | None = None,
+    ledger: Ledger,
 ) -> Relay:
-    """A relay, to be started."""
+    """A relay, to be started; in the `ledger` it notes why executions wait for it."""
     shapes = Shapes(kafka_topics(settings), cloudevents=settings.kafka_cloudevents)
-    return Relay(log, publisher, shapes, letters, clock, report, notes)
+    notes = DispatchNotes(ledger)
+    return Relay(log, publisher, shapes, letters, ledger.clock, report, notes)
 
 
 def away(publisher: MessagePublisher) -> Callable[[], str | None]:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from application.breakers import BreakerKey
 from application.ports import Overloaded, QueueStatistics, StoreUnavailable, WorkQueue
 from application.reads import ProjectionView
+from application.relay import RelayFigures
 from application.worker import Worker
 from infrastructure.event_store.group_commit import CommitCounters
 from infrastructure.projections.runner import ProjectionRunner
@@ -45,6 +46,7 @@ class Observation:
     """By agent and what became of them."""
     agent_breakers: Mapping[BreakerKey, str] | None = None
     """States, as this process last saw them."""
+    relay: RelayFigures | None = None
     messages: Mapping[tuple[str, str], int] | None = None
     """Received ones, by topic and what became of them."""
     message_lag: Mapping[str, int] | None = None

@@ -2,7 +2,10 @@
 
 import asyncio
 
+from uuid_utils.compat import uuid7
+
 from application.dead_letters import DeadLetterOffice
+from application.ledger import Ledger
 from application.messages import MessagePublisher
 from application.relay import Relay
 from infrastructure.addresses import PostgresAddress
@@ -20,7 +23,6 @@ from interfaces.processes.process import (
     Observation,
     common_checks,
     known_queue,
-    report,
 )
 from interfaces.processes.store_parts import dead_letters_over, store_options
 
@@ -46,7 +48,8 @@ class ProjectorProcess:
             self._letters = dead_letters_over(PostgresProjectionStore(address.dsn), health)
             log = relay_log(PostgresProjectionStore(address.dsn, leader_lock=RELAY_LOCK), health)
             office = DeadLetterOffice(self._letters, clock, self._publisher)
-            self.relay = make_relay(settings, log, self._publisher, office, clock, report)
+            ledger = Ledger(self.follower.log, clock, uuid7, settings.cache_bytes)
+            self.relay = make_relay(settings, log, self._publisher, office, ledger)
 
     def _wake(self) -> None:
         self.projections.wake()
@@ -87,4 +90,9 @@ class ProjectorProcess:
     async def observe(self) -> Observation:
         """See Process."""
         queue = await known_queue(self.follower.queue)
-        return Observation(store_answers=queue is not None, queue=queue, projector=self.projections)
+        return Observation(
+            store_answers=queue is not None,
+            queue=queue,
+            projector=self.projections,
+            relay=None if self.relay is None else await self.relay.figures(),
+        )

@@ -18,6 +18,7 @@ from application.messages import AgentResult, CancellationRequest, ExecutionRequ
 from application.outside_runs import OutsideDefinition, OutsideRun
 from application.pending_starts import WAITING_MAX, PendingStarts
 from application.reads import ExecutionQuery, Page
+from application.relay_facts import starts_by_request
 from application.requests import ExecuteOptions, Requests
 from application.views import ExecutionView, summarise
 from domain import events as ev
@@ -260,6 +261,22 @@ class TestWhatStartsByItsRequest:
             assert row is not None
             assert (row.leased, row.ready_at) == (False, view.start_at)
             assert view.error_message is None
+
+    async def test_is_done_again_by_the_queue(self, engine_url: str) -> None:
+        """A fork and a retry begin, wherever Kafka is; no request is sent for them."""
+        async with receiving(engine_url) as here:
+            away = here.over_kafka("away")
+            plan = definition(a=step("fail", config={"permanent": True}))
+            view = (await away.execute_inline(CALLER, plan, ExecuteOptions())).view
+            await here.execute(view.run_id, {})
+            assert (await here.ended(view.run_id)).status == "FAILED"
+            here.engine.deeds.fails = False
+            forked = (await away.fork(CALLER, view.id, "a", None)).view
+            assert (await here.ended(forked.id)).status == "COMPLETED"
+            await here.engine.control.retry(CALLER, view.id, None, None)
+            assert (await here.ended(view.id)).status == "COMPLETED"
+            recorded = await here.engine.events(forked)
+            assert not any(starts_by_request(each.event) for each in recorded)
 
 
 class TestACancellation:

@@ -1,19 +1,25 @@
 """The table of dead letters on both back ends, and what people do to one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import pytest
 
-from application.dead_letters import DeadLetterOffice, DeadLetterView
+from application.dead_letters import CLAIM_SECONDS, DeadLetterOffice, DeadLetterView
 from application.messages import Message, Place, TransportHealth
 from domain.errors import NotFound, NotReady, StateConflict
+from infrastructure.clock import DatabaseClock
 from infrastructure.database import Store
 from infrastructure.dead_letters import DeadLetterTable
 from infrastructure.settings import Settings
 from interfaces.processes.store_parts import dead_letter_table
+from tests.contracts.conftest import OpenStore
 
 pytestmark = pytest.mark.anyio
+
+Elsewhere = Callable[..., Awaitable[DeadLetterOffice]]
 
 
 class Outbox:
@@ -143,6 +149,99 @@ async def test_one_that_is_being_sent_is_not_sent_beside_it(
     outbox.takes.set()
     assert (await first).status == "REPLAYED"
     assert len(outbox.sent) == 1
+
+
+@pytest.fixture
+async def elsewhere(open_ledger: OpenStore, ledger_url: str) -> AsyncIterator[Elsewhere]:
+    """A function which opens the office of another process, which may be ahead in time."""
+    async with AsyncExitStack() as stack:
+
+        async def open_it(outbox: Outbox, *, ahead: timedelta = timedelta()) -> DeadLetterOffice:
+            store = await open_ledger(worker="w2")
+            made = dead_letter_table(Settings(database_url=ledger_url), store)
+            stack.push_async_callback(made.close)
+            microseconds = int((store.clock.now() + ahead).timestamp() * 1_000_000)
+            return DeadLetterOffice(made, DatabaseClock(microseconds), outbox)
+
+        yield open_it
+
+
+async def test_one_that_another_process_sends_is_not_sent_beside_it(
+    office: DeadLetterOffice, outbox: Outbox, elsewhere: Elsewhere
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    outbox.takes.clear()
+    first = asyncio.create_task(office.replay(letter.id))
+    await outbox.asked.wait()
+    second_outbox = Outbox()
+    second = await elsewhere(second_outbox)
+    for verb in (second.replay, second.discard):
+        with pytest.raises(StateConflict, match="being sent right now") as refused:
+            await verb(letter.id)
+        assert refused.value.current_status == "OPEN"
+    outbox.takes.set()
+    assert (await first).status == "REPLAYED"
+    assert (len(outbox.sent), second_outbox.sent) == (1, [])
+    with pytest.raises(StateConflict, match="REPLAYED"):
+        await second.replay(letter.id)
+
+
+async def test_of_many_replays_at_once_one_sends(
+    office: DeadLetterOffice, outbox: Outbox, elsewhere: Elsewhere
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    offices = [office, await elsewhere(outbox)] * 5
+    ended = await asyncio.gather(
+        *(each.replay(letter.id) for each in offices), return_exceptions=True
+    )
+    refused = [each for each in ended if isinstance(each, StateConflict)]
+    assert (len(refused), len(outbox.sent)) == (9, 1)
+
+
+async def test_a_replay_whose_process_died_can_be_made_again_after_a_while(
+    office: DeadLetterOffice, outbox: Outbox, elsewhere: Elsewhere
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    outbox.takes.clear()
+    lost = asyncio.create_task(office.replay(letter.id))
+    await outbox.asked.wait()
+    lost.cancel()
+    await asyncio.gather(lost, return_exceptions=True)
+    later = await elsewhere(Outbox(), ahead=timedelta(seconds=CLAIM_SECONDS + 1))
+    assert (await later.replay(letter.id)).status == "REPLAYED"
+
+
+async def test_one_that_lost_its_claim_settles_nothing(
+    table: DeadLetterTable, store: Store
+) -> None:
+    """Another has it by then, and may find that it cannot be sent."""
+    await DeadLetterOffice(table, store.clock, None).add(message(3), "why")
+    (letter,) = await listed(DeadLetterOffice(table, store.clock, None))
+    now = store.clock.now()
+    first, second, third = (now + timedelta(seconds=each) for each in (1, 2, 3))
+    assert await table.claim(letter.id, now, first) is not None
+    assert await table.claim(letter.id, now, second) is None
+    assert await table.claim(letter.id, first, third) is not None
+    await table.release(letter.id, first)
+    assert not await table.settle(letter.id, first, "REPLAYED", now)
+    assert await table.claim(letter.id, second, third) is None
+    assert await table.settle(letter.id, third, "DISCARDED", None)
+    assert await table.claim(letter.id, third, third) is None
+
+
+async def test_a_replay_that_failed_can_be_made_again_at_once(
+    office: DeadLetterOffice, outbox: Outbox
+) -> None:
+    await office.add(message(3), "why")
+    (letter,) = await listed(office)
+    outbox.answers = False
+    with pytest.raises(NotReady):
+        await office.replay(letter.id)
+    outbox.answers = True
+    assert (await office.replay(letter.id)).status == "REPLAYED"
 
 
 async def test_a_discarded_one_is_neither_sent_nor_discarded_again(

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import pytest
 from msgspec import structs
+from uuid_utils.compat import uuid7
 
 from application.dead_letters import DeadLetterOffice
 from application.dispatch_notes import DispatchNotes
-from application.ledger import execution_uuid
+from application.ledger import Ledger, execution_uuid
 from application.messages import (
     AgentTask,
     BrokerAway,
@@ -143,8 +144,9 @@ async def begin(
 
         def start(over: Store = store, publisher: Broker = broker) -> Relaying:
             log = relay_log(over, ledger_url)
+            notes = DispatchNotes(Ledger(over.log, over.clock, uuid7, 1_000_000))
             relay = Relay(
-                log, publisher, Shapes(TOPICS), office, over.clock, lambda event, facts: None
+                log, publisher, Shapes(TOPICS), office, over.clock, lambda event, facts: None, notes
             )
             stack.push_async_callback(relay.stop)
             relay.start()
@@ -425,6 +427,32 @@ async def test_one_process_sends_and_another_takes_over(
     await second.caught_up()
     assert second_broker.told(story_id(900))[-1] == ("workflow", "COMPLETED")
     assert set(broker.positions()) & set(second_broker.positions()) == set()
+
+
+async def test_its_figures_tell_what_it_sent_and_how_far_it_is_behind(
+    store: Store, open_ledger: OpenStore, begin: Start, broker: Broker, set_up: None
+) -> None:
+    broker.refuse = lambda each: json.loads(each.value)["step_id"] == "s1"
+    broker.cut_after = 0
+    first = begin()
+    await append_mixed(store, [as_another(Run(linear(2)).succeed_all().events, 1)])
+    await first.caught_up()
+    seen = await first.relay.figures()
+    assert (seen.leading, seen.waits, seen.lag_events, seen.failures) == (True, False, 0, 1)
+    assert seen.messages == {("m", "sent"): 3, ("m", "refused"): 2}
+    waiting = begin(await open_ledger(worker="w2"), away := Away())
+    idle = await waiting.relay.figures()
+    assert (idle.leading, idle.lag_events, idle.messages) == (False, None, {})
+    await first.relay.stop()
+    await until(lambda: waiting.relay.health().leading)
+    await append_mixed(store, [as_another(Run(linear(1)).succeed_all().events, 2)])
+    behind = await store.log.head() - waiting.relay.health().position
+    seen = await waiting.relay.figures()
+    assert (seen.leading, seen.waits, seen.lag_events) == (True, True, behind)
+    assert behind > 0
+    away.back.set()
+    await waiting.caught_up()
+    assert (await waiting.relay.figures()).lag_events == 0
 
 
 async def test_a_message_that_nobody_takes_is_put_aside_and_the_rest_is_sent(

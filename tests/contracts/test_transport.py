@@ -11,7 +11,8 @@ import pytest
 
 from application.messages import POSITION_HEADER, Message, MessageHandler, Poison
 from application.ports import StoreUnavailable
-from application.requests import ExecuteOptions
+from application.requests import ExecuteOptions, NoRunner, Requests
+from infrastructure.input_schema import JsonSchemas
 from infrastructure.kafka.client import KafkaAddress
 from infrastructure.kafka.publisher import KafkaPublisher
 from infrastructure.kafka.receiver import KafkaReceiver
@@ -366,11 +367,47 @@ async def test_the_projector_sends_what_others_recorded_and_a_second_one_takes_o
         await api.requests.execute(CALLER, "one", ExecuteOptions())
         await inbox.expect(6)
         assert (await other.checks())["kafka"].detail == "sends"
+        await counted(other, {(topic, "sent"): 3})
     assert [json.loads(each.value)["status"] for each in inbox.taken] == [
         "RUNNING",
         "COMPLETED",
         "COMPLETED",
     ] * 2
+
+
+async def test_the_projector_notes_why_the_request_of_an_execution_waits(
+    postgres_dsn: str,
+) -> None:
+    """Also of one that was taken where nobody knew yet that the broker was away."""
+    settings = Settings(database_url=postgres_dsn, kafka_brokers="127.0.0.1:1")
+    async with AsyncExitStack() as stack:
+        api = await open_api(settings)
+        stack.push_async_callback(api.close)
+        requests = Requests(
+            api.ledger, api.workflows, NoRunner(), JsonSchemas(), over_kafka=lambda: None
+        )
+        definition = linear(1, config={"variables": {"x": 1}})
+        view = (await requests.execute_inline(CALLER, definition, ExecuteOptions())).view
+        assert view.error_message is None
+        projector = await open_projector(settings)
+        stack.push_async_callback(projector.close)
+        async with asyncio.timeout(SECONDS_MAX):
+            while view.error_message is None or "Kafka does not answer" not in view.error_message:
+                view = await api.history.wait_changed("default", view.id, view.version, 1.0)
+        assert view.status == "PENDING"
+        noted = await api.history.events("default", view.id)
+        assert {each.event.meta.actor for each in noted[1:]} == {"relay"}
+
+
+async def counted(projector: ProjectorProcess, messages: dict[tuple[str, str], int]) -> None:
+    """Return once the projector's figures have these; the broker tells its readers before it."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while True:
+            figures = (await projector.observe()).relay
+            if figures is not None and figures.messages == messages:
+                break
+            await asyncio.sleep(0.01)
+    assert figures.leading
 
 
 def sends(projector: ProjectorProcess) -> bool:

@@ -80,3 +80,22 @@ def test_a_credential_on_the_command_line_is_refused(capfd: pytest.CaptureFixtur
     assert json.loads(printed(capfd, "agents", "show", "scorer", "--json")[1])["auth_config"] == {
         "token": "${secret.SCORER}"
     }
+
+
+def test_doctor_names_agents_that_need_kafka_where_there_is_none(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def found() -> tuple[int, str]:
+        code, out, _ = printed(capfd, "doctor", "--json")
+        checks = {each["check"]: each for each in json.loads(out)["checks"]}
+        return code, f"{checks['agents']['seen']} {checks['agents']['advice']}"
+
+    printed(capfd, "agents", "add", "asks", "--transport", "pull")
+    assert found() == (ExitCode.DONE, "work reaches every active agent ")
+    printed(capfd, "agents", "add", "listens", "--transport", "kafka")
+    code, told = found()
+    assert code == ExitCode.UNSUCCESSFUL
+    assert "'listens'" in told
+    assert "FLOWLEDGER_KAFKA_BROKERS" in told
+    printed(capfd, "agents", "remove", "listens")
+    assert found()[0] == ExitCode.DONE

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -10,6 +11,8 @@ from application.ports import StoreUnavailable
 from infrastructure.addresses import SQLiteAddress, parse_address
 from infrastructure.database import Store
 from infrastructure.event_store.sqlite import SQLiteJobs
+from infrastructure.small_tables import open_small_tables
+from infrastructure.task_queue import open_task_queue
 from tests.contracts.appends import append
 from tests.infrastructure.event_store.conftest import OpenAt
 
@@ -76,6 +79,38 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing(lite: Store) -> Non
             jobs_of(lite).run(lambda c: c.execute("CREATE TABLE t AS SELECT zeroblob(99999)"))
         )
     await lite.log.append(append())
+
+
+async def test_a_damaged_file_is_unavailable_and_a_wrong_statement_is_not(
+    lite: Store, sqlite_ledger_url: str
+) -> None:
+    """SQLite tells of both by more classes of errors than one."""
+    tables = open_small_tables(lite, "t")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await tables.run("SELECT 1 FROM no_such_table")
+    with pytest.raises(sqlite3.ProgrammingError, match="binding"):
+        await tables.run("SELECT ?", ())
+    damage(sqlite_ledger_url, "agent_breakers", "task_leases", "work_queue")
+    tasks = open_task_queue(lite)
+    for asked in (
+        tables.run("SELECT * FROM agent_breakers"),
+        tasks.claim("default", ["a"], "w", limit=1, lease_seconds=10.0),
+        lite.queue.claim(1),
+    ):
+        with pytest.raises(StoreUnavailable, match="malformed"):
+            await asked
+
+
+def damage(url: str, *tables: str) -> None:
+    """Let the file say of tables that they are where no page is."""
+    address = parse_address(url)
+    assert isinstance(address, SQLiteAddress)
+    with closing(sqlite3.connect(address.path, isolation_level=None)) as other:
+        other.execute("PRAGMA writable_schema = ON")
+        for name in tables:
+            other.execute("UPDATE sqlite_master SET rootpage = 999999 WHERE name = ?", (name,))
+        (version,) = other.execute("PRAGMA schema_version").fetchone()
+        other.execute(f"PRAGMA schema_version = {version + 1}")
 
 
 async def test_a_cancelled_job_is_not_begun(lite: Store) -> None:

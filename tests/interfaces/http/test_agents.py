@@ -38,6 +38,22 @@ async def services(
         await opened.close()
 
 
+TOPIC_AGENTS = ({"name": "listens", "transport": "kafka"}, {"name": "asks", "transport": "pull"})
+ON_TOPICS = {
+    "name": "on-topics",
+    "start_step": "a",
+    "steps": {
+        "a": {"agent_name": "asks", "next_step": "b"},
+        "b": {
+            "agent_name": "asks",
+            "recovery": [{"kind": "alternative", "id": "other", "do": {"agent": "listens"}}],
+            "next_step": "c",
+        },
+        "c": {"agent_name": "listens"},
+    },
+}
+
+
 async def put(client: Client, path: str, body: Any, **headers: str) -> httpx2.Response:
     return await client.http.put("/api/v1" + path, json=body, headers=headers)
 
@@ -299,3 +315,31 @@ async def test_without_a_key_a_literal_credential_is_refused_with_what_to_do(
             assert made.json()["auth_config"] == {"token": "${secret.SCORER}"}
     finally:
         await opened.close()
+
+
+async def test_an_agent_that_nothing_reaches_without_kafka_is_warned_of(client: Client) -> None:
+    for each in TOPIC_AGENTS:
+        await client.post("/agents", each)
+    published = await client.publish(ON_TOPICS)
+    validated = (await client.post("/workflows/validate", ON_TOPICS)).json()
+    revised = (await put(client, "/workflows/on-topics", {"description": "anew"})).json()
+    for answer in (published, validated, revised):
+        assert [(each["pointer"], each["code"]) for each in answer["warnings"]] == [
+            ("/steps/b/recovery/0/do/agent", "no_kafka"),
+            ("/steps/c/agent_name", "no_kafka"),
+        ]
+        for each in answer["warnings"]:
+            assert "'listens'" in each["message"]
+            assert "FLOWLEDGER_KAFKA_BROKERS" in each["message"]
+
+
+async def test_with_kafka_there_is_nothing_to_warn_of(sqlite_url: str) -> None:
+    services = await open_services(Settings(database_url=sqlite_url, kafka_brokers="127.0.0.1:1"))
+    try:
+        transport = httpx2.ASGITransport(create_app(services))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
+            for each in TOPIC_AGENTS:
+                await Client(http).post("/agents", each)
+            assert (await Client(http).publish(ON_TOPICS))["warnings"] == []
+    finally:
+        await services.close()

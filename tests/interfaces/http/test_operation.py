@@ -7,6 +7,7 @@ from openapi_spec_validator import validate
 from prometheus_client import CollectorRegistry, generate_latest
 
 from application.breakers import BreakerKey
+from application.relay import RelayFigures
 from domain.breaker import CLOSED, HALF_OPEN, OPEN
 from interfaces.bootstrap import Observation
 from interfaces.http.examples import BATCH, DEFINITION, EXECUTE, EXECUTE_INLINE
@@ -53,6 +54,28 @@ def test_figures_of_agents_are_by_name() -> None:
     assert 'flowledger_agent_calls_total{agent="scorer",outcome="circuit_open"} 2.0' in text
     assert 'flowledger_agent_breaker_state{agent="scorer"} 1.0' in text
     assert 'flowledger_agent_breaker_state{agent="writer"} 2.0' in text
+
+
+def test_figures_of_the_relay_are_by_topic_and_its_lag_is_the_leader_s() -> None:
+    def told(figures: RelayFigures) -> str:
+        registry = CollectorRegistry()
+        registry.register(Figures(Observation(store_answers=True, relay=figures), open_streams=0))
+        return generate_latest(registry).decode()
+
+    sent = {("monitoring", "sent"): 7, ("tasks", "refused"): 2}
+    leader = told(RelayFigures(leading=True, waits=True, lag_events=12, messages=sent, failures=3))
+    for line in (
+        "flowledger_relay_leading 1.0",
+        "flowledger_relay_waits 1.0",
+        "flowledger_relay_lag_events 12.0",
+        "flowledger_relay_failures_total 3.0",
+        'flowledger_messages_sent_total{outcome="sent",topic="monitoring"} 7.0',
+        'flowledger_messages_sent_total{outcome="refused",topic="tasks"} 2.0',
+    ):
+        assert line in leader.splitlines()
+    other = told(RelayFigures(leading=False, waits=False, lag_events=None, messages={}, failures=0))
+    assert "flowledger_relay_leading 0.0" in other.splitlines()
+    assert "flowledger_relay_lag_events" not in other
 
 
 async def test_docs_are_served_without_another_host(client: Client) -> None:
