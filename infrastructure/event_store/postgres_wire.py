@@ -24,6 +24,11 @@ _int8 = struct.Struct("!q").pack
 _UUID_SIZE = _int4(16)
 _INT8_SIZE = _int4(8)
 _BOOLS = (_int4(1) + b"\x00", _int4(1) + b"\x01")
+# Most of the twenty-odd arrays of a batch are empty.
+_EMPTY = {
+    oid: struct.pack("!iii", 0, 0, oid)
+    for oid in (OID_BOOL, OID_BYTEA, OID_INT8, OID_TEXT, OID_UUID)
+}
 _ELEMENT_BYTES = 12  # an int8 with its length
 _FIRST_ELEMENT = 20  # after the header of an array of one dimension
 
@@ -50,6 +55,8 @@ class AnswerLate(AnswerLost):
 
 def uuid_array(values: Sequence[UUID]) -> bytes:
     """A `uuid[]` parameter in binary form."""
+    if not values:
+        return _EMPTY[OID_UUID]
     return _array_header(OID_UUID, len(values)) + b"".join(
         [_UUID_SIZE + value.bytes for value in values]
     )
@@ -57,6 +64,8 @@ def uuid_array(values: Sequence[UUID]) -> bytes:
 
 def int8_array(values: Sequence[int]) -> bytes:
     """A `bigint[]` parameter in binary form."""
+    if not values:
+        return _EMPTY[OID_INT8]
     return _array_header(OID_INT8, len(values)) + b"".join(
         [_INT8_SIZE + _int8(value) for value in values]
     )
@@ -64,6 +73,8 @@ def int8_array(values: Sequence[int]) -> bytes:
 
 def bool_array(values: Sequence[bool]) -> bytes:
     """A `boolean[]` parameter in binary form."""
+    if not values:
+        return _EMPTY[OID_BOOL]
     return _array_header(OID_BOOL, len(values)) + b"".join([_BOOLS[value] for value in values])
 
 
@@ -86,6 +97,8 @@ def read_int8_array(value: bytes | None) -> Sequence[int]:
 
 
 def _bytes_array(oid: int, values: Sequence[bytes]) -> bytes:
+    if not values:
+        return _EMPTY[oid]
     parts = [_array_header(oid, len(values))]
     for value in values:
         parts.append(_int4(len(value)))
@@ -94,7 +107,7 @@ def _bytes_array(oid: int, values: Sequence[bytes]) -> bytes:
 
 
 def _array_header(oid: int, count: int) -> bytes:
-    return _header(1, 0, oid, count, 1) if count else struct.pack("!iii", 0, 0, oid)
+    return _header(1, 0, oid, count, 1)
 
 
 class PreparedCall:

@@ -6,6 +6,7 @@ batch.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -87,10 +88,11 @@ class Lane:
                 written = self._fold(events)
                 self._settle()
                 work = self._write(written, events[-1].position)
-                self._sent = _Sent(events, self._store.write_soon(work))
                 taken += len(events)
-                if len(events) < self.limit:
+                if len(events) < self.limit:  # nothing to do beside it
+                    self._sent = _Sent(events, partial(self._store.write, work))
                     break
+                self._sent = _Sent(events, self._store.write_soon(work))
         finally:
             self._settle()
         return taken

@@ -199,7 +199,6 @@ class _Crashing:
         self.dialect = store.dialect
         self.reading = store.reading
         self.prepare = store.prepare
-        self.write = store.write
 
     def go_on(self) -> None:
         """Another process takes its place."""
@@ -212,6 +211,9 @@ class _Crashing:
 
         self._left -= 1
         return self._store.write_soon(work if self._left >= 0 else die)
+
+    def write(self, work: Callable[[Session], T]) -> T:
+        return self.write_soon(work)()
 
 
 async def test_a_crash_before_the_commit_leaves_neither_rows_nor_checkpoint(
