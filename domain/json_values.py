@@ -36,7 +36,6 @@ _POINTER_PART_CHARACTERS_MAX = 200
 _BYTES_PER_CHARACTER_MAX = 6  # a control character is written as \\u001f
 _BYTES_PER_ITEM_MAX = 32  # the longest number is 24 bytes; quotes, colon and comma
 _BYTES_PER_ITEM_MIN = 2  # one digit and its comma
-_TYPES = frozenset({type(None), bool, int, float, str, list, dict})  # exactly these, no subclass
 _TOO_DEEP = f"the value is nested deeper than {DEPTH_MAX} levels"
 
 
@@ -227,22 +226,23 @@ class _Walk:
         return self.characters * _BYTES_PER_CHARACTER_MAX + self.items * _BYTES_PER_ITEM_MAX
 
     def item(self, value: object, depth: int) -> None:
-        if type(value) not in _TYPES:
-            raise _wrong_type(value)
-        if isinstance(value, str):
+        if type(value) is str:
             self.text(value)
-        elif isinstance(value, dict):
-            self.members(value, depth)
-        elif isinstance(value, list):
-            self.elements(value, depth)
-        elif isinstance(value, int):
+        elif type(value) is int:
             if not -INTEGER_MAX <= value <= INTEGER_MAX:
                 raise _Refusal(
                     "integer_too_large",
                     "an integer beyond 2^53 loses digits in JSON readers; send it as a string",
                 )
-        elif isinstance(value, float) and not -math.inf < value < math.inf:
-            raise _Refusal("not_a_number", "NaN, Infinity and numbers like 1e400 are not JSON")
+        elif type(value) is dict:
+            self.members(value, depth)
+        elif type(value) is list:
+            self.elements(value, depth)
+        elif type(value) is float:
+            if not -math.inf < value < math.inf:
+                raise _Refusal("not_a_number", "NaN, Infinity and numbers like 1e400 are not JSON")
+        elif value is not None and type(value) is not bool:  # a subclass is none of these
+            raise _wrong_type(value)
 
     def text(self, text: str) -> None:
         self.characters += len(text)

@@ -162,8 +162,10 @@ def _plan_some(
     A step that a person aborted comes before what is around it: the whole execution ends with it.
     """
     steps = state.steps
-    moving = (path for path in paths & state.live if not _rests(state, steps.get(path), now))
-    for path in sorted(moving, key=lambda each: (not _is_aborted(steps.get(each)), each)):
+    moving = [path for path in paths & state.live if not _rests(state, steps.get(path), now)]
+    if len(moving) > 1:
+        moving.sort(key=lambda each: (not _is_aborted(steps.get(each)), each))
+    for path in moving:
         facts = _plan_path(definition, state, path, now, rules)
         if facts:
             return _undone_first(state, facts)

@@ -32,7 +32,9 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         """The time in UTC, with microseconds."""
-        self._latest = max(self._latest, self._monotonic() + self._offset)
+        present = self._monotonic() + self._offset
+        if present > self._latest:
+            self._latest = present
         # One call, and exact to the microsecond until the year 2255.
         return datetime.fromtimestamp(self._latest / MICROSECONDS, UTC)
 
