@@ -25,6 +25,7 @@ from domain.breaker import read_breaker_settings
 from domain.credentials import credential_in_url
 from domain.json_values import Json, JsonObject
 from domain.mistakes import Fields, Mistake
+from domain.reference_forms import SECRET_USE
 
 TIMEOUT_MS_MIN: Final = 1_000
 TIMEOUT_MS_MAX: Final = 300_000
@@ -53,7 +54,6 @@ _FIELDS: Final = frozenset(
         "recovery",
     }
 )
-_REFERENCE: Final = re.compile(r"\s*\$\{\s*secret\.[A-Za-z0-9._-]{1,128}\s*\}\s*\Z")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _HEADERS_TAKEN: Final = re.compile(
     r"(accept|accept-encoding|connection|content-length|content-type|expect|host|idempotency-key"
@@ -217,7 +217,7 @@ def _with_credential(fields: Fields, agent: Described, before: Described | None)
         inner.refuse("bad_value", f"{member} {mistake}", member)
         return agent
     text = str(given)
-    if _REFERENCE.match(text):
+    if SECRET_USE.fullmatch(text.strip()):
         settings = structs.replace(settings, secret_reference=text.strip())
         return agent._replace(settings=settings)
     return agent._replace(settings=settings, credential=text)
@@ -243,7 +243,7 @@ def _mistake_of_credential(given: Json) -> str | None:
         return "is text: the credential, or ${secret.NAME}."
     if given == MASK:
         return "is the mask that answers show; send the credential itself."
-    if _REFERENCE.match(given):
+    if SECRET_USE.fullmatch(given.strip()):
         return None
     if "${" in given:
         return "is either ${secret.NAME} and nothing else, or the credential itself."

@@ -141,6 +141,8 @@ _INDEX: Final = re.compile(r"[0-9]{1,9}")
 _ENDS_HERE = r"(?=\Z|[.\[])"
 _STEP_ID = r"[A-Za-z0-9._-]{1,128}?"
 _INPUT: Final = re.compile(r"workflow\.input" + _ENDS_HERE)
+SECRET_USE: Final = re.compile(r"\$\{\s*secret\.([A-Za-z0-9._-]{1,128})\s*\}")
+"""A secret inside a text, in the form that steps and agents' records have it."""
 _SECRET: Final = re.compile(r"secret\.([A-Za-z0-9._-]{1,128})\Z")
 _LOOP: Final = re.compile(r"loop\.(item|index|total|is_first|is_last)" + _ENDS_HERE)
 _UNDO: Final = re.compile(r"undo\.(input|output)" + _ENDS_HERE)

@@ -11,6 +11,7 @@ from application.dead_letters import OPEN, DeadLetter
 from application.messages import Message, Place
 from application.reads import Page
 from infrastructure.projections.sessions import ProjectionStore, Session
+from infrastructure.projections.tables import time_text
 from infrastructure.store_health import StoreThreads
 
 _COLUMNS: Final = (
@@ -177,7 +178,7 @@ def _time(at: datetime | None, session: Session) -> object:
     """As each back end stores times; on SQLite text whose order is that of time."""
     if at is None or session.dialect == "postgresql":
         return at
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time_text(at)
 
 
 def _read_time(stored: datetime | str) -> datetime:

@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus
 
 from application.steps import SecretUse, StepFailure
 from domain.json_values import Json, JsonObject, NotStorable, pointer_join, read_json
+from domain.reference_forms import SECRET_USE
 
 ENVIRONMENT_PREFIX = "FLOWLEDGER_SECRET_"
 LENGTH_MIN = 6
@@ -21,7 +22,6 @@ MASK = "[secret]"
 MASKS_MAX = 256
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_USE = re.compile(r"\$\{\s*secret\.([A-Za-z0-9._-]{1,128})\s*\}")
 
 
 class SecretsUnreadable(ValueError):
@@ -69,7 +69,7 @@ class Secrets:
             allowed = names.get(pointer)
             if allowed is None:
                 return text
-            return _USE.sub(lambda use: values[use[1]] if use[1] in allowed else use[0], text)
+            return SECRET_USE.sub(lambda use: values[use[1]] if use[1] in allowed else use[0], text)
 
         filled = {
             key: _copy_with(fill, value, pointer_join("", key)) for key, value in config.items()
@@ -81,7 +81,7 @@ class Secrets:
 
         Raises `StepFailure` (permanent): `secret_missing`, `secret_too_short`.
         """
-        use = _USE.fullmatch(text)
+        use = SECRET_USE.fullmatch(text)
         return text if use is None else self._value(use[1])
 
     def _value(self, name: str) -> str:
