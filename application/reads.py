@@ -332,5 +332,8 @@ class Reads(Protocol):
     async def projections(self) -> Sequence[ProjectionView]:
         """Every projection's progress."""
 
+    def hurry(self) -> None:
+        """Somebody waits for what was stored a moment ago: let the tables follow at once."""
+
     async def wait_for(self, position: int, timeout_seconds: float) -> bool:
         """Whether all projections have reached `position` in time."""

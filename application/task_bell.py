@@ -1,7 +1,8 @@
 """Wakes those who ask for tasks of agents as soon as there may be one for them.
 
-The tables follow the log a little later than the change feed tells of it, so a look that finds
-nothing is repeated, at ever longer pauses. However many wait, one look serves all of them.
+The tables follow the log a little later than the change feed tells of it: they are told to hurry
+while somebody waits, and a look that finds nothing is repeated, at ever longer pauses. However many
+wait, one look serves all of them.
 """
 
 import asyncio
@@ -36,8 +37,11 @@ class _Waiter:
 class TaskBell:
     """Who waits for tasks of which agents; the longest waiting are woken first."""
 
-    def __init__(self, offered: Offered, feed: ChangeFeed, clock: Clock) -> None:
+    def __init__(
+        self, offered: Offered, feed: ChangeFeed, clock: Clock, hurry: Callable[[], None]
+    ) -> None:
         self._offered = offered
+        self._hurry = hurry
         self._clock = clock
         self._waiting: list[_Waiter] = []
         self._looking: asyncio.Task[None] | None = None
@@ -88,6 +92,7 @@ class TaskBell:
         try:
             while self._waiting:
                 if await self._heard(pause):
+                    self._hurry()
                     await self._clock.sleep(FIRST_LOOK_SECONDS)
                     pause = FIRST_LOOK_SECONDS
                 else:

@@ -95,6 +95,9 @@ class TaskQueue(Protocol):
 class TaskKnown(Protocol):
     """Looks tasks up in the tables."""
 
+    def hurry(self) -> None:
+        """Somebody waits for what was stored a moment ago: let the tables follow at once."""
+
     async def agent_task(self, workspace_id: str, task_id: str) -> object | None:
         """The task, None when there is none of that id."""
 
@@ -164,7 +167,7 @@ class Tasks:
         self._workflows = workflows
         self._agents = agents
         self._results = results
-        self._bell = TaskBell(queue.offered, feed, ledger.clock)
+        self._bell = TaskBell(queue.offered, feed, ledger.clock, known.hurry)
         self._tidy_at = self._clock.now()
 
     def close(self) -> None:

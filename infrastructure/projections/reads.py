@@ -215,6 +215,11 @@ class ProjectionReads:
             )
         )
 
+    def hurry(self) -> None:
+        """See `application.tasks.TaskKnown`; nothing to do where another process leads."""
+        if self._runner is not None:
+            self._runner.hurry()
+
     async def wait_for(self, position: int, timeout_seconds: float) -> bool:
         """See Reads; in a process that does not lead it asks the database every 25 ms."""
         runner = self._runner

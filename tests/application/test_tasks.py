@@ -17,7 +17,7 @@ from domain.errors import Invalid, LeaseLost, NotFound, TaskEnded
 from domain.json_values import Json
 from domain.outcomes import DELIVERIES_MAX
 from infrastructure.projections.reads import ProjectionReads
-from infrastructure.projections.runner import ProjectionRunner
+from infrastructure.projections.runner import PAUSE_SECONDS, ProjectionRunner
 from infrastructure.small_tables import open_small_tables
 from infrastructure.task_queue import open_task_queue
 from tests.contracts.projected import projection_store
@@ -59,16 +59,20 @@ class Pulling:
 
 
 @asynccontextmanager
-async def pulling(url: str, *, working: bool = True) -> AsyncIterator[Pulling]:
+async def pulling(
+    url: str, *, working: bool = True, pause_seconds: float = PAUSE_SECONDS
+) -> AsyncIterator[Pulling]:
     """A process that answers workers."""
     async with process(url, agents=AGENTS, working=working) as engine:
         store = engine.store
         tables = [projection_store(store, url) for _ in range(2)]
-        runner = ProjectionRunner(tables[0], store.clock.now)
+        runner = ProjectionRunner(tables[0], store.clock.now, pause_seconds=pause_seconds)
         store.feed.subscribe(runner.wake)
         runner.start()
         threads = store.query_threads
-        reads = ProjectionReads(store.engine, tables[1], store.clock.now, threads=threads)
+        reads = ProjectionReads(
+            store.engine, tables[1], store.clock.now, threads=threads, runner=runner
+        )
         queue = open_task_queue(store)
         tasks = Tasks(
             queue, reads, engine.ledger, engine.workflows, engine.agents, engine.results, store.feed
@@ -97,6 +101,18 @@ async def fail(pull: Pulling, task: OfferedTask) -> TaskSettled:
         retryable=False,
         output=None,
     )
+
+
+class TestWaiting:
+    async def test_whoever_waits_makes_the_tables_hurry(self, engine_url: str) -> None:
+        """Nothing else moves them here: their pause is longer than a test's patience."""
+        async with pulling(engine_url, pause_seconds=3_600.0) as pull:
+            for _ in range(3):
+                waiting = asyncio.create_task(pull.take())
+                await asyncio.sleep(0)
+                await pull.run()
+                task = await waiting
+                await pull.tasks.complete("default", task.task_id, task.epoch, "done")
 
 
 class TestTaking:

@@ -47,13 +47,15 @@ async def started(store: Store, ledger_url: str) -> AsyncIterator[Run]:
     """Starts runners as processes of their own would; ends them afterwards."""
     async with AsyncExitStack() as stack:
 
-        def start(projections: Sequence[Projection] = PROJECTIONS) -> ProjectionRunner:
+        def start(
+            projections: Sequence[Projection] = PROJECTIONS, pause_seconds: float = 0.001
+        ) -> ProjectionRunner:
             runner = ProjectionRunner(
                 told.projection_store(store, ledger_url),
                 store.clock.now,
                 projections=projections,
                 poll_seconds=0.02,
-                pause_seconds=0.001,
+                pause_seconds=pause_seconds,
                 batch_max=40,
             )
             runner.start()
@@ -156,6 +158,17 @@ def _all_but_stays(found: dict[str, checkpoints.Checkpoint], head: int) -> bool:
     return found["state_durations"].state == "paused" and running == found.keys() - {
         "state_durations"
     }
+
+
+async def test_whoever_waits_spares_the_runner_its_pause(store: Store, started: Run) -> None:
+    runner = started(pause_seconds=3_600)
+    await until(lambda: runner.leading)
+    for number in (900, 1_900):
+        stories = [told.as_another(s, number + i) for i, s in enumerate(told.stories(1))]
+        head = await told.append_mixed(store, stories)
+        runner.wake()
+        runner.hurry()
+        await until(lambda head=head: runner.position >= head)
 
 
 async def test_a_table_is_rebuilt_while_the_runner_fills_it(
