@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from application.callers import Caller
-from application.ports import Append, Appended, EventLog, UnknownOutcome
+from application.ledger import Entry
+from application.ports import Append, Appended, Claim, EventLog, UnknownOutcome
 from application.requests import ExecuteOptions
 from domain.json_values import JsonObject
-from tests.engine import Process, definition, process, step
+from tests.engine import Process, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
 FLOW = definition(a=step(following="b"), b=step())
@@ -119,3 +120,20 @@ async def test_a_worker_that_stops_begins_nothing_that_was_just_stored(
         await stored.wait()
         await engine.worker.stop()
         assert engine.deeds.paths() == ["a", "b"]
+
+
+async def test_nothing_begins_under_a_lease_that_was_lost_at_once(
+    engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with process(engine_url) as engine:
+        accept = engine.worker.accept
+
+        def accept_and_lose(entry: Entry, epoch: int) -> None:
+            accept(entry, epoch)
+            later = Claim(entry.state.id, epoch + 1, entry.state.version)
+            engine.worker.take(later, engine.store.clock.now())
+
+        monkeypatch.setattr(engine.worker, "accept", accept_and_lose)
+        await engine.run(FLOW)
+        await until(lambda: engine.worker.holds() == 0)
+        assert engine.deeds.paths() == []
