@@ -211,7 +211,7 @@ class Driver:
         state, path = run.state, what.path
         step = state.steps[path]
         self.figures.steps += 1
-        if not is_running(state, what):  # an append after the one that began it has ended it
+        if run.lost or not is_running(state, what):  # since the append that began it
             return outcome_of(what, run.epoch, Failed("interrupted", "Over before it began."))
         if state.simulate:
             return outcome_of(what, run.epoch, simulated(step))

@@ -175,8 +175,8 @@ class Worker:
             return
         run.epoch, run.entry, run.expected = epoch, entry, entry.state.version
         run.since = self._clock.now()
-        begun = bool(entry.state.live)
-        self.spawn(run, self._driver.begin(run) if begun else self._driver.drive(run))
+        begins = bool(entry.state.live) and not self._stopping
+        self.spawn(run, self._driver.begin(run) if begins else self._driver.drive(run))
 
     @property
     def has_room(self) -> bool:

@@ -1,14 +1,16 @@
 """What a worker does first of a new execution is stored in the append that stores the execution."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from application.callers import Caller
-from application.ports import Append, Appended, EventLog, UnknownOutcome
+from application.ledger import Entry
+from application.ports import Append, Appended, Claim, EventLog, UnknownOutcome
 from application.requests import ExecuteOptions
 from domain.json_values import JsonObject
-from tests.engine import Process, definition, process, step
+from tests.engine import Process, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
 FLOW = definition(a=step(following="b"), b=step())
@@ -89,3 +91,49 @@ async def test_an_execution_whose_answer_is_lost_is_taken_up_at_a_renewal(engine
         assert ended.status == "COMPLETED"
         assert engine.deeds.paths() == ["a", "b"]
         assert engine.deeds.done[0].delivery == 2  # nobody knew that it had never begun
+
+
+async def test_a_worker_that_stops_begins_nothing_that_was_just_stored(
+    engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives its leases back, so another may perform that step already."""
+    stored, told = asyncio.Event(), asyncio.Event()
+
+    class Held(Noted):
+        async def append(self, append: Append) -> Appended:
+            done = await super().append(append)
+            stored.set()
+            await told.wait()
+            return done
+
+    async with process(engine_url) as engine, process(engine_url, engine.deeds) as other:
+        release_all = engine.queue.release_all
+
+        async def release() -> None:
+            await release_all()
+            told.set()
+            await other.ended(await asking)
+
+        monkeypatch.setattr(engine.queue, "release_all", release)
+        engine.ledger.log = Held(engine.store.log)
+        asking = asyncio.create_task(engine.run(FLOW))
+        await stored.wait()
+        await engine.worker.stop()
+        assert engine.deeds.paths() == ["a", "b"]
+
+
+async def test_nothing_begins_under_a_lease_that_was_lost_at_once(
+    engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with process(engine_url) as engine:
+        accept = engine.worker.accept
+
+        def accept_and_lose(entry: Entry, epoch: int) -> None:
+            accept(entry, epoch)
+            later = Claim(entry.state.id, epoch + 1, entry.state.version)
+            engine.worker.take(later, engine.store.clock.now())
+
+        monkeypatch.setattr(engine.worker, "accept", accept_and_lose)
+        await engine.run(FLOW)
+        await until(lambda: engine.worker.holds() == 0)
+        assert engine.deeds.paths() == []
