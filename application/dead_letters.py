@@ -156,8 +156,7 @@ class DeadLetterOffice:
         try:
             await self._send(letter)
         except NotReady:
-            with suppress(*NOT_NOW):  # then it ends by time
-                await self._store.release(letter_id, claim)
+            await self._release(letter_id, claim)
             raise
         await self._store.settle(letter_id, claim, REPLAYED, self._clock.now())
         return await self.show(letter_id)
@@ -165,8 +164,16 @@ class DeadLetterOffice:
     async def discard(self, letter_id: str) -> DeadLetterView:
         """Say that it is of no use. Raises NotFound, StateConflict."""
         _, claim = await self._claimed(letter_id, DISCARD)
-        await self._store.settle(letter_id, claim, DISCARDED, None)
+        try:
+            await self._store.settle(letter_id, claim, DISCARDED, None)
+        except NOT_NOW:
+            await self._release(letter_id, claim)
+            raise
         return await self.show(letter_id)
+
+    async def _release(self, letter_id: str, claim: datetime) -> None:
+        with suppress(*NOT_NOW):  # then it ends by time
+            await self._store.release(letter_id, claim)
 
     async def _send(self, letter: DeadLetter) -> None:
         if self._publisher is None:

@@ -172,8 +172,8 @@ class EventLog(Protocol):
     async def head(self) -> int:
         """The highest position stored, 0 for an empty log."""
 
-    def saturation(self) -> float:
-        """How full the append queue is, 0 to 1."""
+    def require_room(self) -> None:
+        """Raise Overloaded where an append that makes a new execution would be refused now."""
 
 
 class Claim(Struct, frozen=True):

@@ -291,6 +291,8 @@ async def start(
     done: Appended | None = None
     begun: Draft | None = None
     try:
+        if lease:
+            ledger.log.require_room()  # before the work of planning
         begun = await runner.first_steps(state) if lease else None
         if begun is not None:
             ready_at = next_due(begun.state)

@@ -161,7 +161,9 @@ class Worker:
             return None
         try:
             return await self._driver.first_steps(run, state)
-        except Exception:  # noqa: BLE001 - nothing is stored yet, and the request is good
+        except Exception as error:  # noqa: BLE001 - nothing is stored yet, and the request is good
+            facts = {"execution_id": str(state.id), "error": repr(error), "exception": error}
+            self._report("execution_not_begun_with_its_request", facts)
             return None
 
     def accept(self, entry: Entry, epoch: int) -> None:

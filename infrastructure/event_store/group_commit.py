@@ -165,6 +165,15 @@ class GroupCommitter:
         """How full the queue is, 0 to 1."""
         return min(1.0, self._queue.qsize() / self._appends_max)
 
+    def require_room(self) -> None:
+        """Raise Overloaded while no new execution is taken."""
+        reason = self.admission() if self.admission is not None else None
+        if reason is not None:
+            raise Overloaded(reason)
+        waiting = self._queue.qsize()
+        if waiting >= self._appends_max * NEW_WORK_SHARE:
+            raise Overloaded(f"{waiting} appends wait to be stored; no new work is taken now")
+
     def close(self) -> None:
         """Store what was handed over, then end the thread. Blocks; safe to call twice."""
         with self._closing:
@@ -178,11 +187,7 @@ class GroupCommitter:
     def _admit(self, append: Append) -> None:
         waiting = self._queue.qsize()
         if isinstance(append.queue, Enqueue):
-            reason = self.admission() if self.admission is not None else None
-            if reason is not None:
-                raise Overloaded(reason)
-            if waiting >= self._appends_max * NEW_WORK_SHARE:
-                raise Overloaded(f"{waiting} appends wait to be stored; no new work is taken now")
+            self.require_room()
         elif waiting >= self._appends_max:
             raise Overloaded(f"the append queue is full ({waiting} wait to be stored)")
 

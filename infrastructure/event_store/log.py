@@ -81,6 +81,10 @@ class LedgerLog:
         """How full the append queue is, 0 to 1."""
         return self._committer.saturation()
 
+    def require_room(self) -> None:
+        """See `application.ports.EventLog.require_room`."""
+        self._committer.require_room()
+
     def _decoded(self, rows: list[LogRow]) -> list[Recorded]:
         recorded = self._codec.recorded
         return [

@@ -3,7 +3,8 @@
 One connection which leads, reads the log with a pinned plan, and writes. That it is one connection
 is what fences: a process that loses the leader's lock loses the connection it writes on.
 
-While a write is on its way in a thread of its own, reads go over a second connection.
+While a write is on its way in a thread of its own, reads go over a second connection, which is
+closed with the next write that is waited for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -85,12 +86,15 @@ class PostgresProjectionStore:
                 self._beside = self._connected()
             yield PostgresSession(self._beside)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            _close(self._beside)
-            self._beside = None
+            self._leave_beside()
             raise _unavailable(error) from error
 
     def write(self, work: Callable[[Session], T]) -> T:
         """See ProjectionStore; statements do not wait for the answers of those before."""
+        self._leave_beside()
+        return self._transact(work)
+
+    def _transact(self, work: Callable[[Session], T]) -> T:
         with self._reached() as connection, connection.pipeline(), connection.transaction():
             return work(PostgresSession(connection))
 
@@ -98,7 +102,7 @@ class PostgresProjectionStore:
         """See ProjectionStore; in a thread of its own, on the connection which leads."""
         if self._writes is None:
             self._writes = ThreadPoolExecutor(1, thread_name_prefix="projection-writes")
-        self._writing = writing = self._writes.submit(lambda: self.write(work))
+        self._writing = writing = self._writes.submit(lambda: self._transact(work))
 
         def done() -> T:
             try:
@@ -149,8 +153,12 @@ class PostgresProjectionStore:
             self._writes.shutdown()
             self._writes = self._writing = None
         self._leave()
-        _close(self._beside)
-        self._beside = None
+        self._leave_beside()
+
+    def _leave_beside(self) -> None:
+        """Close the second connection: it would be lost by the next time, some day."""
+        beside, self._beside = self._beside, None
+        _close(beside)
 
     def _leave(self) -> None:
         """Close the connection which leads."""

@@ -9,6 +9,7 @@ from application.callers import Caller
 from application.ledger import Entry
 from application.ports import Append, Appended, Claim, EventLog, UnknownOutcome
 from application.requests import ExecuteOptions
+from domain.errors import NotReady
 from domain.json_values import JsonObject
 from tests.engine import Process, definition, process, step, until
 
@@ -137,3 +138,16 @@ async def test_nothing_begins_under_a_lease_that_was_lost_at_once(
         await engine.run(FLOW)
         await until(lambda: engine.worker.holds() == 0)
         assert engine.deeds.paths() == []
+
+
+async def test_nothing_is_planned_for_a_request_that_is_refused(engine_url: str) -> None:
+    async with process(engine_url) as engine:
+        engine.store.committer.admission = lambda: "the projections are too far behind"
+        planned: list[object] = []
+        engine.worker.first_steps = planned.append  # type: ignore[assignment, method-assign]  # not to be called
+        with pytest.raises(NotReady, match="too far behind"):
+            await engine.run(FLOW)
+
+        assert not planned
+        engine.store.committer.admission = None
+        assert engine.worker.holds() == 0  # the slot is free again

@@ -170,6 +170,8 @@ async def test_a_full_queue_refuses_new_work_first(open_ledger: OpenStore) -> No
     await asyncio.sleep(0)  # they reach the queue
 
     assert store.log.saturation() == 0.8
+    with pytest.raises(Overloaded):
+        store.log.require_room()
     with pytest.raises(Overloaded) as refusal:
         await store.log.append(request())
     assert refusal.value.retry_after_seconds > 0
@@ -230,3 +232,4 @@ async def test_counters_tell_what_was_stored(store: Store) -> None:
     assert counters.commit_seconds > 0
     assert counters.queue_seconds > 0
     assert store.log.saturation() == 0
+    store.log.require_room()

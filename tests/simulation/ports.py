@@ -159,8 +159,8 @@ class Log:
     async def head(self) -> int:
         return await self._line.call(self._store.head)
 
-    def saturation(self) -> float:
-        return 0.0
+    def require_room(self) -> None:
+        return None
 
 
 class Queue:
