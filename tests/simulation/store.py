@@ -141,11 +141,11 @@ class SimulatedStore:
         row = self.rows.get(stream_id)
         match write:
             case Enqueue(_, priority, ready_at, lease):
-                self._epoch += 1
+                epoch = self.draw_epoch()
                 owner, until = (worker, self.now() + self._lease) if lease else (None, 0)
                 ready = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
-                self.rows[stream_id] = Row(priority, ready, owner, until, self._epoch, version)
-                return self._epoch if lease else None
+                self.rows[stream_id] = Row(priority, ready, owner, until, epoch, version)
+                return epoch if lease else None
             case Touch(ready_at) if row is not None:
                 row.version = version
                 row.ready_at = min(row.ready_at, to_microseconds(ready_at))
@@ -169,6 +169,11 @@ class SimulatedStore:
 
     # --- the queue ---
 
+    def draw_epoch(self) -> int:
+        """A number that no lease had before, on an execution or on a task."""
+        self._epoch += 1
+        return self._epoch
+
     def claim(self, worker: str, limit: int) -> Sequence[Claim]:
         """Lease what is due and free, and what its worker let go."""
         now = self.now()
@@ -179,9 +184,8 @@ class SimulatedStore:
         ]
         claims = []
         for *_, stream_id in sorted(free)[:limit]:
-            self._epoch += 1
             row = self.rows[stream_id]
-            row.owner, row.lease_until, row.epoch = worker, now + self._lease, self._epoch
+            row.owner, row.lease_until, row.epoch = worker, now + self._lease, self.draw_epoch()
             row.woken = False
             claims.append(Claim(stream_id, row.epoch, row.version))
         return claims

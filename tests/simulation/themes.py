@@ -5,7 +5,7 @@ hardly ever do. A new theme is one line of `THEMES`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.properties import choices as st
@@ -48,6 +48,8 @@ class Theme:
     blows: Mapping[str, int] = field(default_factory=dict)
     mood: Mood = Mood()
     workers_min: int = 1
+    agents: bool = False
+    """There are agents, and whoever runs another workflow gets one that names some, too."""
 
 
 ANYTHING: Final = Theme(
@@ -186,6 +188,35 @@ THEMES: Final[Sequence[Theme]] = (
     COMPOSITES,
     RACES,
     CHILDREN,
+)
+DELEGATED: Final = Theme(
+    name="delegated",
+    taste=Taste(
+        alone=("agent", "agent", "agent", "action", "wait"),
+        around=("parallel", "fork", "loop"),
+        gated=_RARELY,
+        timed=_RARELY,
+        timeouts=_TIMEOUTS,
+        whole_timed=_RARELY,
+        retried=_RARELY,
+    ),
+    steps=(2, 5),
+    executions=(3, 6),
+    strikes=(2, 6),
+    verbs={"cancel": 4, "retry": 8, "pause": 4, "resume": 5, "skip": 5, "complete": 5},
+    mood=Mood(slow=0.5),
+    agents=True,
+)
+
+
+def with_agents(taste: Taste) -> Taste:
+    """The same, and two of three steps that stand alone are done by agents."""
+    return replace(taste, alone=(*taste.alone, *(("agent",) * 2 * len(taste.alone))))
+
+
+AGENT_THEMES: Final[Sequence[Theme]] = (
+    *(DELEGATED,) * 4,
+    *(replace(each, taste=with_agents(each.taste), agents=True) for each in THEMES),
 )
 INNER: Final = Taste(
     alone=("action", "action", "wait", "event", "call"),
