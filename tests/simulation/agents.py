@@ -30,6 +30,7 @@ from tests.simulation.line import Weather
 from tests.simulation.process import Process
 from tests.simulation.store import SimulatedStore
 from tests.simulation.task_leases import TaskLeases
+from tests.simulation.themes import Theme
 
 PATIENCE_SECONDS: Final = 1.5
 ASKED_TIMES_MAX: Final = 6
@@ -60,6 +61,7 @@ class Outside(Protocol):
     weather: Weather
     deeds: Deeds
     leases: TaskLeases
+    theme: Theme
 
     def process(self) -> Process | None:
         """Any process that runs, or None."""

@@ -41,6 +41,7 @@ class PullWorker:
         self._agents = agents
         self._weather = agents.world.weather
         self._chance = agents.chance
+        self._mood = agents.world.theme.mood
 
     async def run(self) -> None:
         """Ask for tasks, again and again."""
@@ -76,7 +77,7 @@ class PullWorker:
     async def _work(self, offered: OfferedTask) -> None:
         self._begin(offered)
         task = TaskOf(offered.run_id, offered.task_id, offered.correlation_id, offered.epoch)
-        if self._weather.strikes("agent vanishes", 0.12):
+        if self._weather.strikes("agent vanishes", self._mood.vanishes):
             return
         if await self._keep(task):
             await self._end(task)
@@ -98,7 +99,7 @@ class PullWorker:
         """Work, and tell that it does; False when it stops because it was told to."""
         chance, weather = self._chance, self._weather
         seconds = chance.random() * TASK_SECONDS
-        if weather.strikes("agent is slow", 0.25):
+        if weather.strikes("agent is slow", self._mood.slow):
             seconds += chance.random() * LONG_SECONDS
         silent = weather.strikes("agent is silent", 0.3)
         while seconds > 0:

@@ -20,7 +20,7 @@ _MOSTLY: Final = st.sampled_from([True, True, True, False])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mood:
-    """How actions are while there are faults: shares of calls."""
+    """How actions and agents are while there are faults: shares of calls and tasks."""
 
     sick: float = 0.25
     """Share of the steps that fail nearly always."""
@@ -28,6 +28,8 @@ class Mood:
     slow: float = 0.3
     hangs: float = 0.02
     stops_its_process: float = 0.05
+    vanishes: float = 0.1
+    """An agent that nobody hears of again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +210,16 @@ DELEGATED: Final = Theme(
     agents=True,
 )
 
+LAPSES: Final = replace(
+    DELEGATED,
+    name="lapses",
+    taste=replace(DELEGATED.taste, alone=("agent", "agent", "agent", "agent", "action")),
+    steps=(1, 4),
+    verbs={},
+    blows={"pause": 6, "store away": 4},
+    mood=Mood(sick=0.1, fails=0.1, slow=0.6, vanishes=0.4),
+)
+
 
 def with_agents(taste: Taste) -> Taste:
     """The same, and two of three steps that stand alone are done by agents."""
@@ -215,7 +227,11 @@ def with_agents(taste: Taste) -> Taste:
 
 
 AGENT_THEMES: Final[Sequence[Theme]] = (
-    *(DELEGATED,) * 4,
+    DELEGATED,
+    DELEGATED,
+    DELEGATED,
+    LAPSES,
+    LAPSES,
     *(replace(each, taste=with_agents(each.taste), agents=True) for each in THEMES),
 )
 INNER: Final = Taste(

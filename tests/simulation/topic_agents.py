@@ -34,6 +34,7 @@ class TopicAgents:
         self._agents = agents
         self._weather = agents.world.weather
         self._chance = agents.chance
+        self._mood = agents.world.theme.mood
 
     def take(self, task: AgentTask) -> None:
         """The broker has a task."""
@@ -47,10 +48,10 @@ class TopicAgents:
     async def _work(self, sent: AgentTask, seconds: float) -> None:
         chance, weather = self._chance, self._weather
         await asyncio.sleep(seconds + chance.random() * TASK_SECONDS)
-        if weather.strikes("agent vanishes", 0.1):
+        if weather.strikes("agent vanishes", self._mood.vanishes):
             self._deliver(sent, chance.random() * COMES_AGAIN_SECONDS)
             return
-        if weather.strikes("agent is slow", 0.2):
+        if weather.strikes("agent is slow", self._mood.slow):
             await asyncio.sleep(chance.random() * LONG_SECONDS)
         task = TaskOf(sent.run_id, sent.task_id, sent.correlation_id)
         if weather.strikes("wrong task", 0.05):
