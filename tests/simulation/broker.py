@@ -10,7 +10,14 @@ from uuid import UUID
 
 import msgspec
 
-from application.messages import AgentTask, BrokerAway, Fact, Message, TransportHealth
+from application.messages import (
+    AgentTask,
+    BrokerAway,
+    ExecutionRequest,
+    Fact,
+    Message,
+    TransportHealth,
+)
 from application.ports import StoreUnavailable
 from application.relay import CheckpointMoved
 from domain.events import Recorded, StepStarted, WorkflowPublished
@@ -19,16 +26,19 @@ from tests.simulation.line import Life, Line, Weather
 from tests.simulation.store import SimulatedStore
 
 T = TypeVar("T")
-TASKS: Final = "tasks"
+AWAY_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
 class Broker:
-    """`take` gets each task that is stored; `position` is the relay's checkpoint in the database,
-    `leader` the session that has the lock on it, `letters` what nobody could take.
+    """`take` and `start` get each task and each request that is stored; `position` is the relay's
+    checkpoint in the database, `leader` the session that has the lock on it, `letters` what could
+    not be sent. It is away while `outages` go on.
     """
 
     take: Callable[[AgentTask], None]
+    start: Callable[[ExecutionRequest], None]
+    outages: int = 0
     position: int = 0
     leader: "RelaySession | None" = None
     letters: list[str] = field(default_factory=list)
@@ -36,8 +46,7 @@ class Broker:
 
 def spell(fact: Fact, position: int | None) -> Message:
     """What the facts look like here."""
-    topic = TASKS if isinstance(fact, AgentTask) else type(fact).__name__
-    return Message(topic=topic, key=None, value=msgspec.json.encode(fact))
+    return Message(topic=type(fact).__name__, key=None, value=msgspec.json.encode(fact))
 
 
 class Publisher:
@@ -52,14 +61,29 @@ class Publisher:
         for message in messages:
             await self._life.reached()
             if self._weather.strikes("broker away", 0.03):
-                raise BrokerAway("the broker does not answer")
-            if message.topic == TASKS:
+                await self._away()
+            if message.topic == AgentTask.__name__:
                 await asyncio.sleep(self._weather.travel())
                 self._broker.take(msgspec.json.decode(message.value, type=AgentTask))
+            elif message.topic == ExecutionRequest.__name__:
+                await asyncio.sleep(self._weather.travel())
+                self._broker.start(msgspec.json.decode(message.value, type=ExecutionRequest))
         await self._life.reached()
 
+    async def _away(self) -> None:
+        """Nobody reaches it; whoever has waited goes on, or has to begin anew."""
+        self._broker.outages += 1
+        try:
+            await asyncio.sleep(self._weather.chance.random() * AWAY_SECONDS)
+        finally:
+            self._broker.outages -= 1
+        await self._life.reached()
+        if self._weather.chance.random() < 0.5:
+            raise BrokerAway("the broker does not answer")
+
     def health(self) -> TransportHealth:
-        return TransportHealth(True, "it answers")
+        away = self._broker.outages > 0
+        return TransportHealth(not away, "the broker does not answer" if away else "it answers")
 
     async def close(self) -> None:
         return

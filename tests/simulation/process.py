@@ -7,7 +7,10 @@ from uuid import UUID
 from application.agent_results import AgentResults
 from application.agents import Agents
 from application.control import Control
+from application.dispatch_notes import DispatchNotes
+from application.incoming import Incoming
 from application.ledger import Ledger
+from application.pending_starts import PendingStarts
 from application.relay import Relay
 from application.requests import Requests
 from application.tasks import Tasks
@@ -19,7 +22,7 @@ from infrastructure.input_schema import JsonSchemas
 from tests.simulation.broker import Broker, Letters, Publisher, RelaySession, spell
 from tests.simulation.effects import Deeds, SimulatedActions
 from tests.simulation.line import Life, Line, Weather
-from tests.simulation.ports import Feed, Log, ProcessClock, Queue
+from tests.simulation.ports import Feed, Log, NoOutsideRows, ProcessClock, Queue
 from tests.simulation.store import SimulatedStore
 from tests.simulation.task_leases import LeaseQueue, TaskLeases
 from tests.simulation.virtual_loop import VirtualLoop
@@ -62,6 +65,7 @@ class Process:
         *,
         works: bool,
         broker: Broker | None = None,
+        over_topic: bool = False,
     ) -> None:
         chance = weather.chance
         self.name = name
@@ -72,7 +76,7 @@ class Process:
         self.feed = Feed(self.life, weather, others)
         self.reports: list[tuple[str, dict[str, object]]] = []
         log = Log(name, store, self.line, self.feed, weather)
-        queue = Queue(name, store, self.line, self.clock)
+        self._queue = queue = Queue(name, store, self.line, self.clock)
         actions = SimulatedActions(deeds, self.life)
 
         def new_id() -> UUID:
@@ -96,14 +100,18 @@ class Process:
             ),
             self._report,
         )
-        self.requests = Requests(self.ledger, self.workflows, self.worker, _SCHEMAS)
+        publisher = None if broker is None else Publisher(broker, self.life, weather)
+        self.requests = self._requests(publisher if over_topic else None)
         self.control = Control(self.ledger, self.workflows, self.worker)
         self.results = AgentResults(self.ledger, self.workflows, self.worker)
         known = LeaseQueue(leases, self.line, self.clock)
         self.tasks = Tasks(
             known, known, self.ledger, self.workflows, self.agents, self.results, self.feed
         )
-        self._relay = None if broker is None else self._relaying(broker, store, weather)
+        self.incoming = self._incoming()
+        self._relay: Relay | None = None
+        if broker is not None and publisher is not None:
+            self._relay = self._relaying(broker, publisher, store)
         self._watching = loop.create_task(self.feed.watch(self.line, store, self.clock))
         if works:
             self.worker.start()
@@ -111,14 +119,31 @@ class Process:
     def _report(self, event: str, facts: dict[str, object]) -> None:
         self.reports.append((event, facts))
 
-    def _relaying(self, broker: Broker, store: SimulatedStore, weather: Weather) -> Relay:
+    def _requests(self, publisher: Publisher | None) -> Requests:
+        """With a publisher executions start when their requests come back."""
+
+        def problem() -> str | None:
+            assert publisher is not None
+            told = publisher.health()
+            return None if told.answers else told.detail
+
+        over_kafka = None if publisher is None else problem
+        return Requests(self.ledger, self.workflows, self.worker, _SCHEMAS, over_kafka=over_kafka)
+
+    def _incoming(self) -> Incoming:
+        rows = NoOutsideRows()
+        starts = PendingStarts(self._queue, self.worker, rows, self.clock, self._report)
+        return Incoming(self.ledger, self._requests(None), self.control, self.results, rows, starts)
+
+    def _relaying(self, broker: Broker, publisher: Publisher, store: SimulatedStore) -> Relay:
         relay = Relay(
             RelaySession(broker, store, self.line, self.life),
-            Publisher(broker, self.life, weather),
+            publisher,
             spell,
             Letters(broker),
             self.clock,
             self._report,
+            DispatchNotes(self.ledger),
         )
         self.feed.subscribe(relay.wake)
         relay.start()

@@ -6,6 +6,7 @@ from random import Random
 from typing import Final
 from uuid import UUID
 
+from application.messages import BrokerAway
 from application.ports import Changed
 from domain.errors import FlowledgerError
 from infrastructure.event_store.queue_writes import to_microseconds
@@ -14,6 +15,7 @@ from tests.invariants import Answer
 from tests.simulation.agents import Agents
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Callers
+from tests.simulation.consumers import Consumers
 from tests.simulation.effects import Deeds
 from tests.simulation.line import Life, Line, Weather
 from tests.simulation.nemesis import BLOWS
@@ -33,6 +35,8 @@ CALM_SECONDS: Final = 30.0
 CALM_SECONDS_MAX: Final = 600.0
 LOOK_SECONDS: Final = 1.0
 PULL_WORKERS: Final = 2
+OVER_TOPIC_SHARE: Final = 0.3
+"""Of seeds with agents: executions start when their requests come back over a topic."""
 _EPOCH: Final = to_microseconds(START)
 
 
@@ -88,8 +92,10 @@ class Simulation:
         self.deeds = Deeds(self.weather, self.theme.mood, Random(self.chance.getrandbits(64)))
         self.callers = Callers(self, self.theme, Random(self.chance.getrandbits(64)))
         self.agents = Agents(self, Random(seed))
-        self.topic = TopicAgents(self.agents) if self.theme.agents else None
-        self.broker = None if self.topic is None else Broker(self.topic.take)
+        consumers = Consumers(self.agents)
+        self.topic = TopicAgents(self.agents, consumers) if self.theme.agents else None
+        self.broker = None if self.topic is None else Broker(self.topic.take, consumers.start)
+        self.over_topic = self.broker is not None and self.chance.random() < OVER_TOPIC_SHARE
         self.processes: list[Process] = []
         self.gone: list[Process] = []
         self.projector_life = Life()
@@ -149,6 +155,7 @@ class Simulation:
             others,
             works=works,
             broker=self.broker,
+            over_topic=self.over_topic,
         )
 
     def _start_projector(self) -> None:
@@ -248,7 +255,7 @@ class Simulation:
             {name: count for name, count in sorted(self.weather.faults.items()) if count},
             self.restless,
             [report for process in everybody for report in process.reports],
-            self.loop.crashes(FlowledgerError),
+            self.loop.crashes(FlowledgerError, BrokerAway),
             self.loop.time(),
         )
 

@@ -1,35 +1,23 @@
 """Agents that hear of their tasks from a topic, and whose results come back on another.
 
-A broker loses nothing: what an agent does not answer comes to it again, and a result is taken
-until it is recorded or refused for ever.
+What an agent does not answer comes to it again.
 """
 
 import asyncio
 from typing import Final
 
-from application.agent_results import TaskAnswer
 from application.messages import AgentTask
-from domain.dispatching import TaskResult
-from domain.errors import NotFound
-from tests.simulation.agents import (
-    AGAIN_SECONDS,
-    LONG_SECONDS,
-    TASK_SECONDS,
-    Agents,
-    Call,
-    Result,
-    TaskOf,
-)
+from tests.simulation.agents import LONG_SECONDS, TASK_SECONDS, Agents, TaskOf
+from tests.simulation.consumers import SPREAD_SECONDS, Consumers
 
 COMES_AGAIN_SECONDS: Final = 3.0
-SPREAD_SECONDS: Final = 0.3
-WORKSPACE: Final = "default"
 
 
 class TopicAgents:
     """All of them. `tasks` are those that came."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: Agents, consumers: Consumers) -> None:
+        self._consumers = consumers
         self.tasks: list[AgentTask] = []
         self._agents = agents
         self._weather = agents.world.weather
@@ -56,44 +44,17 @@ class TopicAgents:
         task = TaskOf(sent.run_id, sent.task_id, sent.correlation_id)
         if weather.strikes("wrong task", 0.05):
             wrong = task._replace(task_id=f"{task.task_id}0")
-            await self._consume(self._agents.result(task), wrong, fair=False)
+            await self._consumers.record(self._agents.result(task), wrong, fair=False)
         if weather.strikes("wrong correlation id", 0.05):
             wrong = task._replace(correlation_id=f"{task.correlation_id}0")
-            await self._consume(self._agents.result(task), wrong, fair=False)
+            await self._consumers.record(self._agents.result(task), wrong, fair=False)
         result = self._agents.result(task)
-        several = [self._consume(result, task)]
+        several = [self._consumers.record(result, task)]
         if weather.strikes("result sent twice at once", 0.15):
-            several.append(self._consume(result, task))
+            several.append(self._consumers.record(result, task))
         if weather.strikes("two results at once", 0.1):
-            several.append(self._consume(self._agents.result(task), task))
+            several.append(self._consumers.record(self._agents.result(task), task))
         await asyncio.gather(*several)
         if weather.strikes("another result late", 0.1):
             await asyncio.sleep(chance.random() * LONG_SECONDS)
-            await self._consume(self._agents.result(task), task)
-
-    async def _consume(self, result: Result, names: TaskOf, *, fair: bool = True) -> None:
-        """Some process takes the message; one that is lost leaves it to another."""
-        result.fair |= fair
-        await asyncio.sleep(self._chance.random() * SPREAD_SECONDS)
-        while True:
-            told = await self._agents.ask(_recording(result, names))
-            if told is None:
-                await asyncio.sleep(AGAIN_SECONDS)
-                continue
-            if fair and isinstance(told, TaskAnswer):
-                result.heard(told)
-            elif fair or not isinstance(told, NotFound):
-                self._agents.complain(names, f"a result was told {told!r}")
-            return
-
-
-def _recording(result: Result, names: TaskOf) -> Call:
-    sent = TaskResult(
-        correlation_id=names.correlation_id,
-        output=result.output,
-        error_class=result.error_class,
-        code="agent_failed" if result.error_class else "",
-        message=f"It did not work: {result.number}." if result.error_class else "",
-        retryable=result.retryable,
-    )
-    return lambda each: each.results.record(WORKSPACE, names.run_id, names.task_id, sent)
+            await self._consumers.record(self._agents.result(task), task)
