@@ -13,7 +13,8 @@ from application.tasks import TaskLease, TaskQueue
 from infrastructure.clock import DatabaseClock
 from infrastructure.database import Store
 from infrastructure.event_store.queue_writes import from_microseconds, to_microseconds
-from infrastructure.projections.folding import EXECUTIONS, States
+from infrastructure.projections.catalogue import PROJECTIONS
+from infrastructure.projections.folding import States
 from infrastructure.small_tables import SmallTables, open_small_tables
 from infrastructure.task_queue import KEPT_SECONDS, open_task_queue
 from tests.builders import START
@@ -108,7 +109,7 @@ async def test_every_answer_is_the_same(store: Store, ledger_url: str, seed: int
     told.catch_up(stored)
     stored.close()
     tables = ProjectedTables()
-    states = States(lambda _: (), streams=frozenset({EXECUTIONS}))
+    states = States(lambda _: (), filling=PROJECTIONS)
     for _ in tables.begin(rows_of(states, await store.log.read_all(limit=1_000)), 1):
         continue
     epochs = iter(range(1, 1_000_000))

@@ -2,7 +2,7 @@
 
 from domain.events import Recorded
 from infrastructure.projections.agent_tasks import AgentTask, AgentTasks
-from infrastructure.projections.folding import EXECUTIONS, States
+from infrastructure.projections.folding import States
 from tests.builders import Run, agent, workflow
 
 WAYS = {"far": "pull"}
@@ -11,7 +11,7 @@ WAYS = {"far": "pull"}
 def rows_of(run: Run) -> dict[tuple[str, int], AgentTask]:
     """The last form of each row, by path and try, with every event in a batch of its own."""
     recorded = [Recorded(place, event) for place, event in enumerate(run.events, start=1)]
-    states = States(lambda _: (), streams=frozenset({EXECUTIONS}), keep_ended=True)
+    states = States(lambda _: (), filling=(AgentTasks(),), keep_ended=True)
     found = {}
     for each in recorded:
         for row in AgentTasks().rows(states.apply([each])):
