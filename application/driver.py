@@ -208,11 +208,13 @@ class Driver:
                 self._host.spawn(run, self._chain(run, other))
 
     async def _perform(self, run: Run, what: Try) -> Outcome | Pinned:
-        state, path = run.state, what.path
-        step = state.steps[path]
+        state = run.state
         self.figures.steps += 1
-        if run.lost or not is_running(state, what):  # since the append that began it
+        # Since the append that began it the lease may have gone, or it has ended, maybe with all of
+        # its loop.
+        if run.lost or not is_running(state, what):
             return outcome_of(what, run.epoch, Failed("interrupted", "Over before it began."))
+        step = state.steps[what.path]
         if state.simulate:
             return outcome_of(what, run.epoch, simulated(step))
         task = asyncio.current_task()

@@ -16,7 +16,8 @@ from application.views import StepView, step_view
 from domain import events as ev
 from domain.definition import step_id_of
 from domain.execution import ExecutionState, StepState, evolve
-from domain.lifecycle import CANCELLED, RETRYING
+from domain.lanes import cancelled
+from domain.lifecycle import CANCELLED, RETRYING, STEP_ENDED
 
 _CHANGE_THEIR_STEP: Final = frozenset(
     {
@@ -78,10 +79,22 @@ def step_moves(
         return tuple(
             StepMove(path, earlier, step)
             for path in sorted(before.live | {own})
-            if (step := after.steps.get(path)) is not None
+            if (step := _left_of(path, before, after)) is not None
             and step is not (earlier := before.steps.get(path))
         )
     return ()
+
+
+def _left_of(path: str, before: ExecutionState, after: ExecutionState) -> StepState | None:
+    """The step after an event that ends others; None when there is nothing to tell of it.
+
+    A loop that a person settles keeps nothing of its iterations, so one that was live there was
+    cancelled and dropped by the same event.
+    """
+    step = after.steps.get(path)
+    if step is None and (dropped := before.steps.get(path)) is not None:
+        return dropped if dropped.state in STEP_ENDED else cancelled(dropped, after.updated_at)
+    return step
 
 
 def try_of(move: StepMove) -> tuple[TryKey, StepState]:

@@ -43,6 +43,10 @@ class Versioned(Protocol):
     def version(self) -> int:
         """Events so far."""
 
+    @property
+    def updated_at(self) -> datetime:
+        """When the last of them was recorded."""
+
 
 State = TypeVar("State", bound=Versioned)
 
@@ -131,7 +135,7 @@ class Streams(Generic[State]):
             facts = await decide(state)
             if not facts and state is not None:
                 return Done(state, state, False)
-            meta = caller.meta(self._clock.now(), command_id)
+            meta = caller.meta(self._time_after(state), command_id)
             events = _events(stream, state, meta, facts)
             try:
                 await self._log.append(Append(stream, events))
@@ -151,6 +155,11 @@ class Streams(Generic[State]):
         raise ConcurrentUpdate(
             f"Others changed this {self._kind} three times meanwhile; read it and try again."
         )
+
+    def _time_after(self, state: State | None) -> datetime:
+        """Now; never before the last event, also when the clock was set back since."""
+        now = self._clock.now()
+        return now if state is None else max(now, state.updated_at)
 
     def _remember(self, state: State, now: datetime) -> State:
         """The newest state known: a command may have moved it on during a look at the log."""

@@ -237,8 +237,10 @@ class Worker:
     def _begin(self, claim: Claim, asked_at: datetime) -> None:
         """Work under a lease that was asked for at `asked_at`, from which it counts."""
         held = self._runs.get(claim.execution_id)
-        if held is not None and held.epoch == claim.epoch:
-            return  # taken up at a renewal while the answer to this claim was on its way
+        if held is not None and held.epoch >= claim.epoch:
+            # The answer to this claim was long on its way. The lease was taken up at a renewal
+            # meanwhile, or is over: the execution ended, was retried, and is leased anew.
+            return
         if held is not None:
             self._driver.drop(held)
         run = Run(claim.execution_id, claim.epoch, asked_at)

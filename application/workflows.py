@@ -218,7 +218,7 @@ class Workflows:
         self, execution: ExecutionState, definition: Definition, rules: RecoveryRules
     ) -> Mapping[str, str]:
         """How work reaches the agents that an execution may need. Raises NotReady."""
-        names = definition.agents | rules.agents
+        names = sorted(definition.agents | rules.agents)
         return await self._agents.transports(execution.workspace_id, names) if names else {}
 
     def compiled(self, sha256: str, normalised: JsonObject) -> Definition:

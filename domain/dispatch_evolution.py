@@ -1,6 +1,7 @@
 """What the events of dispatched work make of an execution. Only assignments."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from msgspec import structs
@@ -9,6 +10,15 @@ from domain import events as ev
 from domain.execution_state import Dispatched, ExecutionState
 
 Changes = dict[str, object]
+
+
+def with_end(
+    sent: Dispatched | None, at: datetime, *, timed_out: bool = False
+) -> Dispatched | None:
+    """The task of a try that ends by its result or by its time-out; None when it has none."""
+    if sent is None:
+        return None
+    return structs.replace(sent, ended_at=at, timed_out=timed_out)
 
 
 def _task_dispatched(state: ExecutionState, data: ev.TaskDispatched, meta: ev.Meta) -> Changes:

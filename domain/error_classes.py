@@ -15,6 +15,8 @@ from domain.json_values import Json
 ERROR_CLASSES: Final = ("permanent", "transient", "timeout", "unknown")
 UNKNOWN: Final = "unknown"
 PERMANENT: Final = "permanent"
+STEP_TIMEOUT: Final = "step_timeout"
+"""Code of a try that did not end in its time."""
 _TRANSIENT_4XX: Final = frozenset((408, 425, 429))
 _STATUS_IN_TEXT: Final = re.compile(r"\bHTTP (\d{3})\b")
 

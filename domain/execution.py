@@ -20,6 +20,8 @@ from domain import (
 )
 from domain import events as ev
 from domain.definition import is_aside
+from domain.dispatch_evolution import with_end
+from domain.error_classes import STEP_TIMEOUT
 from domain.execution_state import (
     START,
     Command,
@@ -210,6 +212,7 @@ def _step_completed(state: ExecutionState, data: ev.StepCompleted, meta: ev.Meta
         deadline_at=None,
         output=before.output if before.joined else data.output,
         size=before.size + data.size,
+        dispatched=with_end(before.dispatched, meta.at),
     )
     steps, dropped = state.steps.set(path, step), 0
     if step.fan is not None:
@@ -252,6 +255,7 @@ def _step_failed(state: ExecutionState, data: ev.StepFailed, meta: ev.Meta) -> C
         deadline_at=None,
         output=before.output if before.joined else data.output,
         error=error,
+        dispatched=with_end(before.dispatched, meta.at, timed_out=data.code == STEP_TIMEOUT),
     )
     return {
         "steps": steps.set(path, step),

@@ -103,13 +103,19 @@ class Fan(Struct, frozen=True):
 
 
 class Dispatched(Struct, frozen=True):
-    """Where a try went that is done elsewhere; its result names `correlation_id`."""
+    """Where a try went that is done elsewhere; its result names `correlation_id`.
+
+    `ended_at` is when it had its result, or its time was over (`timed_out`), and stays whatever
+    becomes of the step then; None while it has not, and when something else ended the try.
+    """
 
     task_id: str
     correlation_id: str
     agent: str
     transport: str
     since: datetime
+    ended_at: datetime | None = None
+    timed_out: bool = False
 
 
 class StepState(Struct, frozen=True):

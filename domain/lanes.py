@@ -6,6 +6,7 @@ need not run again.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from immutables import Map
 from msgspec import structs
@@ -240,7 +241,9 @@ def close(
     inside = under(around) if around else ("",)
     for path in live:
         if path.startswith(inside):
-            steps = cancelled(steps, path, meta, why)
+            step = steps.get(path)
+            if step is not None and step.state not in STEP_ENDED:
+                steps = steps.set(path, cancelled(step, meta.at, why))
     for lane, opened in lanes.items():
         owner = lane_owner(lane)
         if not lane.startswith(inside) or owner not in steps:
@@ -254,22 +257,18 @@ def close(
     return steps, lanes
 
 
-def cancelled(steps: Steps, path: str, meta: ev.Meta, why: str | None = None) -> Steps:
-    """A step that has not ended is cancelled."""
-    step = steps.get(path)
-    if step is None or step.state in STEP_ENDED:
-        return steps
-    changed = structs.replace(
+def cancelled(step: StepState, at: datetime, why: str | None = None) -> StepState:
+    """What a step that has not ended becomes."""
+    return structs.replace(
         step,
         state=CANCELLED,
-        ended_at=meta.at,
+        ended_at=at,
         due_at=None,
         deadline_at=None,
         recovery=None,
         question_id=None,
         why=step.why if why is None else why,
     )
-    return steps.set(path, changed)
 
 
 # --- a composite that begins anew ---

@@ -14,8 +14,6 @@ from domain.recovery import Plan, time_left, with_recovery
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
 DELIVERIES_MAX: Final = 3
-STEP_TIMEOUT: Final = "step_timeout"
-"""Code of a try that did not end in its time."""
 OUTPUT_BYTES_MAX: Final = 32 * 1024 * 1024
 """What all outputs of one execution may have together."""
 _ENCODER: Final = msgspec.json.Encoder()

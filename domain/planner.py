@@ -37,6 +37,7 @@ from domain.definition import (
     step_id_of,
 )
 from domain.draft import Draft
+from domain.error_classes import STEP_TIMEOUT
 from domain.execution import START, ExecutionState, StepState
 from domain.fan_out import (
     fail_around,
@@ -58,7 +59,6 @@ from domain.lifecycle import (
     STEP_ENDED,
 )
 from domain.outcomes import (
-    STEP_TIMEOUT,
     complete_composite,
     complete_step,
     fail_step,

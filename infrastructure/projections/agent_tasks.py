@@ -12,7 +12,6 @@ from domain.definition import step_id_of
 from domain.execution import ExecutionState, StepState
 from domain.json_values import Json
 from domain.lifecycle import CANCELLED, RUNNING, SKIPPED
-from domain.outcomes import STEP_TIMEOUT
 from infrastructure.event_store.queue_writes import from_microseconds
 from infrastructure.projections.folding import EXECUTIONS, Batch
 from infrastructure.projections.tables import Index, ProjectedTable
@@ -98,11 +97,12 @@ class AgentTasks:
 
 
 def _status(step: StepState) -> str:
+    sent = step.dispatched
+    if sent is not None and sent.ended_at is not None:  # whatever became of the step since
+        return "TIMED_OUT" if sent.timed_out else "DONE"
     if step.state == RUNNING:
         return OPEN
-    if step.state in (CANCELLED, SKIPPED):
-        return "CANCELLED"
-    return "TIMED_OUT" if step.error and step.error.code == STEP_TIMEOUT else "DONE"
+    return "CANCELLED" if step.state in (CANCELLED, SKIPPED) else "DONE"
 
 
 def _row(state: ExecutionState, path: str, step: StepState, position: int) -> AgentTask:
@@ -123,7 +123,7 @@ def _row(state: ExecutionState, path: str, step: StepState, position: int) -> Ag
         priority=state.priority,
         dispatched_at=sent.since,
         deadline_at=step.deadline_at,
-        ended_at=step.ended_at,
+        ended_at=sent.ended_at or step.ended_at,
         input_data=step.input,
         workspace_id=state.workspace_id,
         position=position,

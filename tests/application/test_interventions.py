@@ -1,16 +1,19 @@
 """Pauses, settled steps and forks in a real engine: handlers, timers, leases and repeats."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from application.callers import Caller
+from application.ports import Append, Appended, EventLog
 from application.requests import ExecuteOptions
 from application.views import ExecutionView
 from domain import events as ev
 from domain.errors import InvalidInput, KeyReused, NotFound, PreconditionFailed, StepNotReached
 from domain.json_values import JsonObject
+from tests.builders import call, fork, loop
 from tests.engine import CALLER, Process, chain, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
@@ -259,3 +262,51 @@ async def test_a_large_loop_is_kept_whole(engine: Process) -> None:
     assert (await engine.ended(first)).status == "COMPLETED"
     fork = await engine.requests.fork(CALLER, first.id, "b", None)
     assert (await engine.ended(fork.view)).output == {"ok": True, "last": 599}
+
+
+class WhenAChildIsCancelled:
+    """The real log; `then` comes first when an execution is asked to stop."""
+
+    def __init__(self, log: EventLog, then: Callable[[], Awaitable[object]]) -> None:
+        self._log = log
+        self._then = then
+
+    async def append(self, append: Append) -> Appended:
+        if any(isinstance(each.data, ev.CancelRequested) for each in append.events):
+            await self._then()
+        return await self._log.append(append)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+async def test_what_a_person_settles_before_it_is_performed_does_not_begin(
+    engine: Process,
+) -> None:
+    """The loop begins in the append that ends the fork; before its step is performed the child of
+    the other branch is told that nobody waits for it, which takes a while.
+    """
+    await engine.workflows.publish(CALLER, definition("inner", x=step("hold")))
+    raw: JsonObject = {
+        "name": "flow",
+        "start_step": "f",
+        "steps": {
+            "f": fork({"one": ["a"], "other": ["b"]}, "each", "any"),
+            "a": step("hold", config={"gate": "a"}),
+            "b": call(),
+            "each": loop([1], ["p"], "last"),
+            "p": step("hold"),
+            "last": step(),
+        },
+    }
+    execution = await engine.run(raw)
+    await until(lambda: engine.deeds.calls("x") and engine.deeds.calls("f/one/a"))
+
+    async def settle() -> None:
+        await engine.control.settle_step(CALLER, execution.id, "each", "complete", "enough")
+
+    engine.ledger.log = WhenAChildIsCancelled(engine.store.log, settle)
+    engine.deeds.open("a")
+    assert (await engine.ended(execution)).status == "COMPLETED"
+    assert not engine.deeds.calls("each[0]/p")
+    assert [event for event, _ in engine.reports if event == "execution_set_aside"] == []

@@ -1,7 +1,7 @@
 """Every try of every step, told by the events."""
 
 from application.step_history import step_history
-from tests.builders import Run, linear, wait, workflow
+from tests.builders import Run, agent, linear, loop, wait, workflow
 
 
 def told(run: Run) -> list[tuple[str, int, int, str, str | None]]:
@@ -81,3 +81,18 @@ def test_steps_can_be_named() -> None:
 
     assert [view.step_name for view in step_history(run.events, {"s1": "Fetch"})] == ["Fetch", "s2"]
     assert step_history([]) == ()
+
+
+def test_what_runs_in_a_loop_that_a_person_settles_is_cancelled() -> None:
+    run = Run(
+        workflow({"each": loop([1, 2], ["p"], execution_mode="parallel"), "p": agent()}),
+        transports={"far": "pull"},
+    )
+    run.go()
+    run.pass_time(1)
+    run.send_back("each[0]/p")
+    run.settle_by_hand("skip", "each")
+
+    views = {view.path: (view.status, view.completed_at) for view in step_history(run.events)}
+    assert views["each[0]/p"] == ("COMPLETED", run.now)
+    assert views["each[1]/p"] == ("CANCELLED", run.now)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -398,3 +399,17 @@ async def test_a_workspace_does_not_see_what_another_runs(engine_url: str) -> No
             await engine.history.view("b", execution.id)
         with pytest.raises(NotFound):
             await engine.control.cancel(Caller(workspace_id="b"), execution.id, None)
+
+
+async def test_an_old_claim_whose_answer_comes_late_ends_nothing(engine_url: str) -> None:
+    """Cancelled and retried since: the row was leased anew, to the same worker."""
+    async with process(engine_url) as engine:
+        view = await engine.run(definition(a=step("hold")))
+        await until(lambda: engine.deeds.calls("a"))
+        (deed,) = engine.deeds.calls("a")
+        old = Claim(UUID(view.id), deed.epoch - 1, 1)
+        engine.worker.take(old, engine.store.clock.now())
+        engine.deeds.open("")
+        assert (await engine.ended(view)).status == "COMPLETED"
+        assert engine.deeds.calls("a") == [deed]
+        assert engine.worker.figures.claimed == 0

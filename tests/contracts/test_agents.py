@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -27,6 +28,7 @@ from domain.errors import (
 from domain.json_values import JsonObject
 from infrastructure.addresses import administration_engine
 from infrastructure.agent_secrets import SealedSecrets
+from infrastructure.clock import DatabaseClock
 from infrastructure.database import Store
 from infrastructure.effects.outbound_urls import mistake_of_url
 from infrastructure.projections.catalogue import chosen
@@ -94,6 +96,22 @@ async def test_an_agent_gets_the_defaults_and_is_found_by_name_and_id(agents: Ag
     for workspace, ref in (("other", "scorer"), ("other", str(registered.id)), ("default", "x")):
         with pytest.raises(NotFound):
             await agents.find(workspace, ref)
+
+
+async def test_times_do_not_go_back_when_a_clock_does(agents: Agents, store: Store) -> None:
+    first = (await agents.register(CALLER, HTTP)).state
+
+    class Slow(DatabaseClock):
+        def now(self) -> datetime:
+            return first.created_at - timedelta(hours=1)
+
+    secrets = SealedSecrets(open_small_tables(store, "slow"), store.clock, Keys.parse(KEY))
+    behind = Agents(store.log, Slow(0, lambda: 0), uuid7, secrets, mistake_of_url)
+    changed = (await behind.change(CALLER, "scorer", {"timeout_ms": 2_000})).state
+    assert changed.updated_at == first.created_at
+    later = (await agents.change(CALLER, "scorer", {"timeout_ms": 3_000})).state
+    assert later.updated_at > changed.updated_at
+    await secrets.aclose()
 
 
 async def test_a_name_is_unique_until_the_agent_is_deleted(

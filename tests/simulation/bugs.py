@@ -1,4 +1,4 @@
-"""Ten bugs that the simulation must find.
+"""Bugs that the simulation must find.
 
 A bug is a part of the simulated database without one of its checks, or the product with a few words
 of its source changed, as somebody might change them: `plant` compiles the changed module in the
@@ -145,6 +145,76 @@ BUGS: Final = (
                 "domain.compensation",
                 "owner = state.to_undo[-1]",
                 "owner = state.to_undo[0]",
+            ),
+        ),
+    ),
+    Bug(
+        name="result-of-an-earlier-try",
+        what="A result counts for the try that waits, whichever try it is of.",
+        invariants=frozenset({"I22"}),
+        changes=(
+            Change(
+                "domain.dispatching",
+                "step.dispatched.correlation_id == correlation_id:",
+                "step.dispatched.correlation_id[:-17] == correlation_id[:-17]:",
+            ),
+            Change(
+                "application.agent_results", "if given != known:", "if given[:-17] != known[:-17]:"
+            ),
+        ),
+    ),
+    Bug(
+        name="result-of-a-lost-lease",
+        what="Whoever had a task once may end it, though it was given to another.",
+        invariants=frozenset({"I22"}),
+        changes=(
+            Change(
+                "application.tasks",
+                "found = next((each for each in leases if each.epoch == epoch), None)",
+                "found = next((each for each in leases if each.epoch >= epoch), None)",
+            ),
+        ),
+    ),
+    Bug(
+        name="task-settled-first",
+        what="A task is given to nobody any more before its result is recorded.",
+        invariants=frozenset({"I18"}),
+        changes=(
+            Change(
+                "application.tasks",
+                "answer = await self._results.record("
+                "lease.workspace_id, lease.run_id, lease.task_id, result)\n"
+                "        await self._settle(lease)",
+                "await self._settle(lease)\n"
+                "        answer = await self._results.record("
+                "lease.workspace_id, lease.run_id, lease.task_id, result)",
+            ),
+        ),
+        seeds_max=1_000,
+    ),
+    Bug(
+        name="late-result-noted-again",
+        what="Each result that comes late is noted, also the second of a task.",
+        invariants=frozenset({"I22"}),
+        changes=(Change("application.agent_results", "if late in known.commands:", "if False:"),),
+    ),
+    Bug(
+        name="relay-goes-on",
+        what="What the broker did not take is not sent again.",
+        invariants=frozenset({"I18"}),
+        changes=(
+            Change(
+                "application.relay",
+                "self._position = self._kept = await self._log.position()",
+                "self._kept = await self._log.position()\n"
+                "        self._position = max(self._position, self._kept)",
+            ),
+            Change(
+                "application.relay",
+                "await self._send_or_tell(events, await self._messages(events))\n"
+                "                self._position = events[-1].position",
+                "self._position = events[-1].position\n"
+                "                await self._send_or_tell(events, await self._messages(events))",
             ),
         ),
     ),

@@ -17,7 +17,7 @@ from tests.invariants import Answer
 from tests.properties.random_definitions import INPUTS, seeded_definition
 from tests.simulation.process import Process
 from tests.simulation.store import SimulatedStore
-from tests.simulation.themes import INMOST, INNER, Theme
+from tests.simulation.themes import INMOST, INNER, Theme, with_agents
 from tests.simulation.verbs import VERBS, Ask, Verb
 
 PATIENCE_SECONDS = 1.5
@@ -52,7 +52,8 @@ class Callers:
         """The workflows that others run. Nobody is told: they are there, or a call fails."""
         chance = self._chance
         for name, steps, taste in (("inmost", (1, 2), INMOST), ("inner", (1, 3), INNER)):
-            definition = seeded_definition(chance, steps, taste, name)
+            tasted = with_agents(taste) if self._theme.agents else taste
+            definition = seeded_definition(chance, steps, tasted, name)
             caller = self._caller("publish")
             for _ in range(ASKED_TIMES_MAX):
                 process = self._world.process()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from application.outside_runs import OutsideDefinition, OutsideRun
 from application.ports import (
     Append,
     Appended,
@@ -16,6 +17,8 @@ from application.ports import (
     StoreUnavailable,
     UnknownOutcome,
 )
+from application.reads import ExecutionQuery, Page
+from application.views import ExecutionView
 from domain.events import Recorded
 from infrastructure.clock import DatabaseClock
 from infrastructure.event_store.queue_writes import from_microseconds, to_microseconds
@@ -175,6 +178,12 @@ class Queue:
     async def claim(self, limit: int) -> Sequence[Claim]:
         return await self._timed(lambda: self._store.claim(self._worker, limit))
 
+    async def claim_named(self, execution_id: UUID) -> Claim | None:
+        return await self._line.call(lambda: self._store.claim_named(self._worker, execution_id))
+
+    async def make_ready(self, execution_id: UUID) -> bool:
+        return await self._line.call(lambda: self._store.make_ready(execution_id))
+
     async def renew(self) -> Sequence[Claim]:
         return await self._timed(lambda: self._store.renew(self._worker))
 
@@ -199,3 +208,23 @@ class Queue:
 
     async def statistics(self) -> QueueStatistics:
         return await self._line.call(self._store.statistics)
+
+
+class NoOutsideRows:
+    """The OutsideRows and PendingRows of an installation where nobody inserts any, and nobody looks
+    for what a broker has lost, as it loses nothing.
+    """
+
+    async def outside_run(self, workspace_id: str, run_id: str) -> OutsideRun | None:
+        return None
+
+    async def outside_definition(
+        self, workspace_id: str, references: Sequence[str]
+    ) -> OutsideDefinition | None:
+        return None
+
+    async def name_execution(self, workspace_id: str, run_id: str, execution_run_id: str) -> None:
+        return
+
+    async def executions(self, query: ExecutionQuery) -> Page[ExecutionView]:
+        return Page((), 0, 1, query.page_size, 0, None)

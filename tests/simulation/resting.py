@@ -7,10 +7,12 @@ from uuid import UUID
 
 from application.views import summarise
 from domain.definition import Definition, compile_definition
+from domain.dispatching import awaits_result
 from domain.events import Requested, WorkflowPublished
 from domain.execution import ExecutionState, fold
 from domain.planner import next_due, plan, running_actions
 from infrastructure.event_store.queue_writes import from_microseconds
+from tests.simulation.broker import Broker
 from tests.simulation.effects import Deeds
 from tests.simulation.process import LEASE_SECONDS
 from tests.simulation.projector import ProjectedTables
@@ -25,6 +27,7 @@ class Outcome(Protocol):
     store: SimulatedStore
     tables: ProjectedTables
     deeds: Deeds
+    broker: Broker | None
 
 
 def unrest(world: Outcome) -> Iterator[str]:
@@ -33,6 +36,8 @@ def unrest(world: Outcome) -> Iterator[str]:
     now = from_microseconds(store.now())
     if world.tables.checkpoint < store.head():
         yield "the tables are behind the log"
+    if world.broker is not None and world.broker.position < store.head():
+        yield "not all is sent that the log tells"
     states = states_of(store)
     for stream_id, state in states.items():
         row = store.rows.get(stream_id)
@@ -84,6 +89,9 @@ def _definition(store: SimulatedStore, state: ExecutionState) -> Definition:
 def _moving(world: Outcome, state: ExecutionState, now: datetime) -> Iterator[str]:
     if not summarise(state, 0).waiting_on:
         yield "waits for nothing that has a name"
+    for path in sorted(state.steps):
+        if state.steps[path].dispatched is not None and awaits_result(state, path):
+            yield f"{path} is an agent's, who has not answered"
     definition = _definition(world.store, state)
     if state.pause is not None:  # waits for a person, whatever became of what was in flight
         if not _soon(state, now) and _due(definition, state, now):

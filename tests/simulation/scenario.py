@@ -6,27 +6,37 @@ from random import Random
 from typing import Final
 from uuid import UUID
 
+from application.messages import BrokerAway
 from application.ports import Changed
 from domain.errors import FlowledgerError
 from infrastructure.event_store.queue_writes import to_microseconds
 from tests.builders import START
 from tests.invariants import Answer
+from tests.simulation.agents import Agents
+from tests.simulation.broker import Broker
 from tests.simulation.callers import Callers
+from tests.simulation.consumers import Consumers
 from tests.simulation.effects import Deeds
 from tests.simulation.line import Life, Line, Weather
 from tests.simulation.nemesis import BLOWS
 from tests.simulation.ports import Feed
 from tests.simulation.process import LEASE_SECONDS, Process
 from tests.simulation.projector import ProjectedTables, Projector
+from tests.simulation.pull_workers import PullWorker
 from tests.simulation.resting import unrest
 from tests.simulation.store import Checks, SimulatedStore
-from tests.simulation.themes import THEMES
+from tests.simulation.task_leases import TaskLeases
+from tests.simulation.themes import AGENT_THEMES, THEMES
+from tests.simulation.topic_agents import TopicAgents
 from tests.simulation.virtual_loop import Crash, VirtualLoop
 
 STORM_SECONDS: Final = 9.0
 CALM_SECONDS: Final = 30.0
 CALM_SECONDS_MAX: Final = 600.0
 LOOK_SECONDS: Final = 1.0
+PULL_WORKERS: Final = 2
+OVER_TOPIC_SHARE: Final = 0.3
+"""Of seeds with agents: executions start when their requests come back over a topic."""
 _EPOCH: Final = to_microseconds(START)
 
 
@@ -50,6 +60,9 @@ class Story:
     tables: ProjectedTables
     history: list[Answer]
     deeds: Deeds
+    leases: TaskLeases
+    agents: Agents
+    topic: TopicAgents | None
     processes: list[Process]
     faults: dict[str, int]
     restless: list[str]
@@ -73,9 +86,16 @@ class Simulation:
         self.weather = Weather(Random(self.chance.getrandbits(64)))
         self.store = SimulatedStore(self._now, LEASE_SECONDS, flaws.checks)
         self.tables = ProjectedTables(checkpoint_first=flaws.checkpoint_first)
-        self.theme = THEMES[self.chance.randrange(len(THEMES))]
+        self.leases = TaskLeases(self.tables, self.store.draw_epoch)
+        themes = AGENT_THEMES if about_agents(seed) else THEMES
+        self.theme = themes[self.chance.randrange(len(themes))]
         self.deeds = Deeds(self.weather, self.theme.mood, Random(self.chance.getrandbits(64)))
         self.callers = Callers(self, self.theme, Random(self.chance.getrandbits(64)))
+        self.agents = Agents(self, Random(seed))
+        consumers = Consumers(self.agents)
+        self.topic = TopicAgents(self.agents, consumers) if self.theme.agents else None
+        self.broker = None if self.topic is None else Broker(self.topic.take, consumers.start)
+        self.over_topic = self.broker is not None and self.chance.random() < OVER_TOPIC_SHARE
         self.processes: list[Process] = []
         self.gone: list[Process] = []
         self.projector_life = Life()
@@ -125,7 +145,18 @@ class Simulation:
         def others() -> list[Feed]:
             return [each.feed for each in self.processes if each.name != name]
 
-        return Process(name, self.loop, self.store, self.weather, self.deeds, others, works=works)
+        return Process(
+            name,
+            self.loop,
+            self.store,
+            self.weather,
+            self.deeds,
+            self.leases,
+            others,
+            works=works,
+            broker=self.broker,
+            over_topic=self.over_topic,
+        )
 
     def _start_projector(self) -> None:
         projector = Projector(
@@ -142,6 +173,8 @@ class Simulation:
         self.processes = [self._process(works=True) for _ in range(workers)]
         self.processes.append(self._process(works=chance.random() < 0.5))
         self._start_projector()
+        if theme.agents:
+            await self._hire()
         self._begin(self.callers.publish())
         for _ in range(chance.randint(*theme.executions)):
             self._begin(self._after(3.0, self.callers.execute()))
@@ -157,6 +190,16 @@ class Simulation:
     def _begin(self, work: object) -> None:
         if asyncio.iscoroutine(work):
             self._storm.add(self.loop.create_task(work))
+
+    async def _hire(self) -> None:
+        """Before anything bad happens: what names an agent that nobody knows is refused."""
+        self.weather.stormy = False
+        await self.agents.register()
+        self.weather.stormy = True
+        for number in range(PULL_WORKERS):
+            self.loop.create_task(PullWorker(f"puller-{number}", self.agents).run())
+        for _ in range(self.chance.choice((0, 0, 1, 2))):
+            self._begin(self._after(STORM_SECONDS, self.agents.change()))
 
     async def _after(self, seconds_max: float, work: object) -> None:
         await asyncio.sleep(self.chance.random() * seconds_max)
@@ -205,13 +248,23 @@ class Simulation:
             self.tables,
             self.callers.history,
             self.deeds,
+            self.leases,
+            self.agents,
+            self.topic,
             self.processes,
             {name: count for name, count in sorted(self.weather.faults.items()) if count},
             self.restless,
             [report for process in everybody for report in process.reports],
-            self.loop.crashes(FlowledgerError),
+            self.loop.crashes(FlowledgerError, BrokerAway),
             self.loop.time(),
         )
+
+
+def about_agents(seed: int) -> bool:
+    """Half of all seeds. The other half lives as if there were none, so that seeds which once
+    found a bug go on to look for it.
+    """
+    return seed % 4 < 2
 
 
 def simulate(seed: int, flaws: Flaws | None = None) -> Story:

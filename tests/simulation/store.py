@@ -7,6 +7,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -141,18 +142,18 @@ class SimulatedStore:
         row = self.rows.get(stream_id)
         match write:
             case Enqueue(_, priority, ready_at, lease):
-                self._epoch += 1
+                epoch = self.draw_epoch()
                 owner, until = (worker, self.now() + self._lease) if lease else (None, 0)
-                ready = NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
-                self.rows[stream_id] = Row(priority, ready, owner, until, self._epoch, version)
-                return self._epoch if lease else None
+                ready = _due_at(ready_at)
+                self.rows[stream_id] = Row(priority, ready, owner, until, epoch, version)
+                return epoch if lease else None
             case Touch(ready_at) if row is not None:
                 row.version = version
-                row.ready_at = min(row.ready_at, to_microseconds(ready_at))
+                row.ready_at = min(row.ready_at, _due_at(ready_at))
             case Progress(epoch, ready, release):
                 held = self._held(row, worker, epoch)
                 held.version = version
-                held.due(NOTHING_DUE if ready is None else to_microseconds(ready))
+                held.due(_due_at(ready))
                 held.lease_until = 0 if release else self.now() + self._lease
                 held.owner = None if release else held.owner
             case Finish(epoch):
@@ -169,6 +170,11 @@ class SimulatedStore:
 
     # --- the queue ---
 
+    def draw_epoch(self) -> int:
+        """A number that no lease had before, on an execution or on a task."""
+        self._epoch += 1
+        return self._epoch
+
     def claim(self, worker: str, limit: int) -> Sequence[Claim]:
         """Lease what is due and free, and what its worker let go."""
         now = self.now()
@@ -179,12 +185,28 @@ class SimulatedStore:
         ]
         claims = []
         for *_, stream_id in sorted(free)[:limit]:
-            self._epoch += 1
             row = self.rows[stream_id]
-            row.owner, row.lease_until, row.epoch = worker, now + self._lease, self._epoch
+            row.owner, row.lease_until, row.epoch = worker, now + self._lease, self.draw_epoch()
             row.woken = False
             claims.append(Claim(stream_id, row.epoch, row.version))
         return claims
+
+    def claim_named(self, worker: str, execution_id: UUID) -> Claim | None:
+        """Lease this row if nobody has it and it is not put off."""
+        row, now = self.rows.get(execution_id), self.now()
+        if row is None or row.owner is not None or now < row.ready_at < NOTHING_DUE:
+            return None
+        row.owner, row.lease_until, row.epoch = worker, now + self._lease, self.draw_epoch()
+        row.woken = False
+        return Claim(execution_id, row.epoch, row.version)
+
+    def make_ready(self, execution_id: UUID) -> bool:
+        """Let any worker have this row if nobody has it and nothing is due in it."""
+        row = self.rows.get(execution_id)
+        if row is None or row.owner is not None or row.ready_at != NOTHING_DUE:
+            return False
+        row.ready_at = self.now()
+        return True
 
     def renew(self, worker: str) -> Sequence[Claim]:
         """Extend the leases of a worker."""
@@ -249,3 +271,7 @@ class SimulatedStore:
         )
         leased = sum(row.lease_until > now for row in self.rows.values())
         return QueueStatistics(len(self.rows), ready, leased, 0, int(leased > 0), 0.0)
+
+
+def _due_at(ready_at: datetime | None) -> int:
+    return NOTHING_DUE if ready_at is None else to_microseconds(ready_at)

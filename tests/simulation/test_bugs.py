@@ -1,4 +1,4 @@
-"""The simulation finds bugs: ten of them, planted one by one."""
+"""The simulation finds bugs, planted one by one."""
 
 import json
 import subprocess

@@ -28,7 +28,7 @@ def test_no_seed_breaks_an_invariant(first: int) -> None:
     assert faults > 100
 
 
-@pytest.mark.parametrize("seed", [1278, 1910, 2550, 6103, 9395])
+@pytest.mark.parametrize("seed", [421, 689, 1278, 1910, 2550, 3950, 6103, 6535, 9395])
 def test_seeds_that_once_found_a_bug_find_none(seed: int) -> None:
     assert live(seed).failure is None
 

@@ -5,7 +5,7 @@ hardly ever do. A new theme is one line of `THEMES`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.properties import choices as st
@@ -20,7 +20,7 @@ _MOSTLY: Final = st.sampled_from([True, True, True, False])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mood:
-    """How actions are while there are faults: shares of calls."""
+    """How actions and agents are while there are faults: shares of calls and tasks."""
 
     sick: float = 0.25
     """Share of the steps that fail nearly always."""
@@ -28,6 +28,8 @@ class Mood:
     slow: float = 0.3
     hangs: float = 0.02
     stops_its_process: float = 0.05
+    vanishes: float = 0.1
+    """An agent that nobody hears of again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Theme:
     blows: Mapping[str, int] = field(default_factory=dict)
     mood: Mood = Mood()
     workers_min: int = 1
+    agents: bool = False
+    """There are agents, and whoever runs another workflow gets one that names some, too."""
 
 
 ANYTHING: Final = Theme(
@@ -186,6 +190,49 @@ THEMES: Final[Sequence[Theme]] = (
     COMPOSITES,
     RACES,
     CHILDREN,
+)
+DELEGATED: Final = Theme(
+    name="delegated",
+    taste=Taste(
+        alone=("agent", "agent", "agent", "action", "wait"),
+        around=("parallel", "fork", "loop"),
+        gated=_RARELY,
+        timed=_RARELY,
+        timeouts=_TIMEOUTS,
+        whole_timed=_RARELY,
+        retried=_RARELY,
+    ),
+    steps=(2, 5),
+    executions=(3, 6),
+    strikes=(2, 6),
+    verbs={"cancel": 4, "retry": 8, "pause": 4, "resume": 5, "skip": 5, "complete": 5},
+    mood=Mood(slow=0.5),
+    agents=True,
+)
+
+LAPSES: Final = replace(
+    DELEGATED,
+    name="lapses",
+    taste=replace(DELEGATED.taste, alone=("agent", "agent", "agent", "agent", "action")),
+    steps=(1, 4),
+    verbs={},
+    blows={"pause": 6, "store away": 4},
+    mood=Mood(sick=0.1, fails=0.1, slow=0.6, vanishes=0.4),
+)
+
+
+def with_agents(taste: Taste) -> Taste:
+    """The same, and two of three steps that stand alone are done by agents."""
+    return replace(taste, alone=(*taste.alone, *(("agent",) * 2 * len(taste.alone))))
+
+
+AGENT_THEMES: Final[Sequence[Theme]] = (
+    DELEGATED,
+    DELEGATED,
+    DELEGATED,
+    LAPSES,
+    LAPSES,
+    *(replace(each, taste=with_agents(each.taste), agents=True) for each in THEMES),
 )
 INNER: Final = Taste(
     alone=("action", "action", "wait", "event", "call"),

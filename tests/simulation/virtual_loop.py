@@ -93,7 +93,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The same as a whole number."""
         return round(self._waiting.seconds * 1_000_000)
 
-    def crashes(self, foreseen: type[BaseException]) -> list[Crash]:
+    def crashes(self, *foreseen: type[BaseException]) -> list[Crash]:
         """What has ended with an error that is not `foreseen`, each error once."""
         failed = [
             (each.get_coro().__qualname__, error)
