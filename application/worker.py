@@ -24,6 +24,7 @@ from application.run import Run
 from application.steps import Actions
 from application.workflows import Workflows
 from domain.draft import Draft
+from domain.errors import NotReady
 from domain.execution import ExecutionState
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
@@ -161,6 +162,8 @@ class Worker:
             return None
         try:
             return await self._driver.first_steps(run, state)
+        except (NotReady, StoreUnavailable):
+            return None
         except Exception as error:  # noqa: BLE001 - nothing is stored yet, and the request is good
             facts = {"execution_id": str(state.id), "error": repr(error), "exception": error}
             self._report("execution_not_begun_with_its_request", facts)
