@@ -1,7 +1,7 @@
 """The engine inside a command: its settings, its start and stop, and what a failed start says."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from domain.json_values import Json
@@ -9,6 +9,9 @@ from interfaces.cli_failures import CommandFailed, ExitCode
 
 if TYPE_CHECKING:  # half a second of imports that --help does not need
     from interfaces.bootstrap import Services, Settings
+
+TABLES_SECONDS_MAX: Final = 2.0
+"""How long a command waits at its end for the tables that it fills."""
 
 _STORE_PACKAGES: Final = frozenset({"application", "psycopg", "sqlalchemy", "sqlite3"})
 """Where the errors of a store that does not answer come from."""
@@ -86,7 +89,19 @@ async def open_engine(database: str | None) -> "AsyncIterator[Services]":
     try:
         yield services
     finally:
+        await _let_tables_follow(services)
         await services.close()
+
+
+async def _let_tables_follow(services: "Services") -> None:
+    """Whoever looks next, with another command or with SQL, finds what this one did; unless it
+    takes too long, and then later.
+    """
+    from application.ports import Overloaded, StoreUnavailable
+
+    with suppress(StoreUnavailable, Overloaded):
+        head = await services.store.log.head()
+        await services.reads.wait_for(head, TABLES_SECONDS_MAX)
 
 
 async def start(settings: "Settings") -> "Services":

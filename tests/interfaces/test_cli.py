@@ -318,7 +318,9 @@ def test_no_server_is_told(command: Command) -> None:
 def test_verify_names_a_difference_and_rebuild_mends_it(command: Command, tmp_path: Path) -> None:
     published(command, "greeting")
     view = command("execute", "greeting", "--input", '{"name": "A"}', "--watch", "--json").json
-    command("list")  # the tables have caught up when a list is answered
+    with closing(sqlite3.connect(tmp_path / "flowledger.db")) as database:
+        rows = database.execute("SELECT status FROM workflow_runs").fetchall()
+    assert rows == [("COMPLETED",)]  # the command ends when its tables tell what it did
     equal = command("projections", "verify")
     assert equal.code == ExitCode.DONE
     assert "workflow_runs: equal, 1 rows" in equal.out

@@ -21,7 +21,7 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
             "tests.simulation",
             "--json",
             f"--bug={bug.name}",
-            f"--seeds=1-{bug.seeds_max}",
+            f"--seeds={bug.seeds_from}-{bug.seeds_max}",
         ],
         cwd=ROOT,
         capture_output=True,
