@@ -2,7 +2,8 @@
 PYTHON ?= python3
 V := .venv
 PIP := $(V)/bin/python -m pip --disable-pip-version-check -q
-WORKERS ?= 2
+# Tests wait a third of their time: for processes to start, for leases to run out.
+WORKERS ?= 3
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
