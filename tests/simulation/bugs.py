@@ -68,9 +68,9 @@ BUGS: Final = (
                 "if state.state == CANCELLING:\n        return ev.Cancelled(state.attempt)",
                 "if state.state == CANCELLING:\n"
                 "        return ev.Completed(state.attempt, False, None, None)",
-                seeds_from=111,
             ),
         ),
+        seeds_from=111,
     ),
     Bug(
         name="budget-not-clipped",
