@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from application.incoming import Incoming
-from application.ledger import execution_uuid
+from application.ledger import Entry, execution_uuid
 from application.messages import AgentResult, CancellationRequest, ExecutionRequest, Poison
 from application.outside_runs import OutsideDefinition, OutsideRun
 from application.pending_starts import WAITING_MAX, PendingStarts
@@ -128,6 +128,24 @@ class TestARequest:
             for n in (1, 2, 3):
                 assert (await here.ended(f"run-{n}")).status == "COMPLETED"
             assert len(here.engine.deeds.done) == 3
+
+    async def test_of_which_a_copy_is_faster_by_a_moment_is_no_poison(
+        self, engine_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with receiving(engine_url) as here:
+            plan = definition(a=step())
+            load = here.engine.ledger.load
+
+            async def slow(execution_id: UUID) -> Entry | None:
+                found = await load(execution_id)
+                monkeypatch.setattr(here.engine.ledger, "load", load)
+                await here.execute("run-1", plan)  # the copy, between two looks at the log
+                return found
+
+            monkeypatch.setattr(here.engine.ledger, "load", slow)
+            await here.execute("run-1", plan)
+            assert (await here.ended("run-1")).status == "COMPLETED"
+            assert len(here.engine.deeds.done) == 1
 
     async def test_names_a_published_workflow(self, engine_url: str) -> None:
         async with receiving(engine_url) as here:
