@@ -293,7 +293,7 @@ async def start(
     try:
         if lease:
             ledger.log.require_room()  # before the work of planning
-        begun = await runner.first_steps(state) if lease else None
+            begun = await runner.first_steps(state)
         if begun is not None:
             ready_at = next_due(begun.state)
         following = () if begun is None else begun.events
