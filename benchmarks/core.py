@@ -36,6 +36,7 @@ from benchmarks.raw_appends import (
     pending,
     raw_batch,
     raw_writer,
+    store,
 )
 from domain import decisions
 from domain.decisions import Outcome, Request
@@ -221,7 +222,7 @@ def _raw_batches(url: str, commands: int, per_batch: int) -> Iterator[RawBatch]:
     drafts = [requested(definition, uuid4(), now) for _ in range(per_batch)]
     drafts.sort(key=lambda pair: pair[0].id)
     lease = Enqueue("default", 5, now, lease=True)
-    opened = writer.write([pending(Append(s.id, (first,), lease), codec) for s, first in drafts])
+    opened = store(url, [pending(Append(s.id, (first,), lease), codec) for s, first in drafts])
     states, epochs = [state for state, _ in drafts], list(opened.epochs)
     for _ in range(min(STEPS - 2, max(2, commands // per_batch))):
         batch = []

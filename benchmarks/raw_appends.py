@@ -1,5 +1,6 @@
 """The product's append statement without the product: arrays made beforehand, one call a batch."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,7 +10,7 @@ import psycopg
 
 from application.ports import Append
 from infrastructure.event_store.codec import Codec
-from infrastructure.event_store.group_commit import Pending
+from infrastructure.event_store.group_commit import Pending, Written
 from infrastructure.event_store.postgres import APPEND, PostgresWriter
 from infrastructure.event_store.queue_writes import queue_columns
 
@@ -37,15 +38,31 @@ class RawBatch(NamedTuple):
 
 
 def raw_writer(url: str) -> PostgresWriter:
-    """The product's writer, which encodes batches and stores what must be there before."""
+    """The product's writer, which encodes batches."""
     return PostgresWriter(
         url, worker=RAW_WORKER, lease_seconds=60, lock_seconds=1, answer_seconds=5
     )
 
 
+def store(url: str, batch: Sequence[Pending]) -> Written:
+    """Store what must be there before, in one call."""
+
+    async def write() -> Written:
+        how: asyncio.Future[Written | Exception] = asyncio.get_running_loop().create_future()
+        writer = raw_writer(url)
+        writer.begin(batch, how.set_result)
+        stored = await how
+        writer.close()
+        if isinstance(stored, Exception):
+            raise stored
+        return stored
+
+    return asyncio.run(write())
+
+
 def pending(append: Append, codec: Codec) -> Pending:
     """An append as the committer hands it to the writer."""
-    return Pending(append, codec.encode(append.events), None, None, 0.0)  # type: ignore[arg-type]  # nobody waits
+    return Pending(append, codec.encode(append.events), None, 0.0)  # type: ignore[arg-type]  # nobody waits
 
 
 def raw_batch(batch: Sequence[Pending], writer: PostgresWriter) -> RawBatch:

@@ -22,14 +22,16 @@ from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_addre
 from infrastructure.change_feed import LogChangeFeed, PostgresSignals
 from infrastructure.clock import DatabaseClock, system_microseconds
 from infrastructure.event_store.codec import Codec
-from infrastructure.event_store.group_commit import BatchWriter, CommitCounters, GroupCommitter
+from infrastructure.event_store.group_commit import CommitCounters, GroupCommitter
 from infrastructure.event_store.log import LedgerLog
+from infrastructure.event_store.loop_commit import LoopCommitter
 from infrastructure.event_store.postgres import (
     LedgerDatastore,
     PostgresLedger,
     PostgresWriter,
 )
 from infrastructure.event_store.sqlite import SQLiteJobs, SQLiteLedger, SQLiteWriter, open_writer
+from infrastructure.event_store.thread_commit import ThreadCommitter
 from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 from infrastructure.start_gate import check_store
 from infrastructure.store_health import (
@@ -208,7 +210,8 @@ def _open_sqlite(address: SQLiteAddress, options: StoreOptions, resources: ExitS
         lease_seconds=options.lease_seconds,
         now=system_microseconds,
     )
-    committer = open_committer(writer, feed.publish, options, resources)
+    committer = ThreadCommitter(writer, appends_max=options.appends_max, on_committed=feed.publish)
+    resources.callback(committer.close)
     jobs = SQLiteJobs(committer, writer)
     queue = SQLiteWorkQueue(
         jobs,
@@ -255,8 +258,7 @@ def _open_postgres(dsn: str, options: StoreOptions, resources: ExitStack) -> Sto
         reader, threads.feed, poll_seconds=options.poll_seconds, announce=signals.announce
     )
     queue, clock = postgres_queue(dsn, options, threads.health, resources)
-    writer = postgres_writer(dsn, options, threads.health)
-    committer = open_committer(writer, feed.publish, options, resources)
+    committer = postgres_committer(dsn, options, threads.health, feed.publish, resources)
     codec = Codec()
     return Store(
         log=LedgerLog(codec, committer, reader, threads.commands),
@@ -324,9 +326,15 @@ def postgres_queue(
     return queue, clock
 
 
-def postgres_writer(dsn: str, options: StoreOptions, health: StoreHealth) -> PostgresWriter:
-    """What stores batches; it connects when it is first needed."""
-    return PostgresWriter(
+def postgres_committer(
+    dsn: str,
+    options: StoreOptions,
+    health: StoreHealth,
+    on_committed: Callable[[Sequence[Changed]], None],
+    resources: ExitStack,
+) -> LoopCommitter:
+    """What appends, connected when it is first needed; `on_committed` is called once a batch."""
+    writer = PostgresWriter(
         dsn,
         worker=options.worker,
         lease_seconds=options.lease_seconds,
@@ -334,16 +342,7 @@ def postgres_writer(dsn: str, options: StoreOptions, health: StoreHealth) -> Pos
         answer_seconds=options.answer_seconds,
         require=health.require,
     )
-
-
-def open_committer(
-    writer: BatchWriter,
-    on_committed: Callable[[Sequence[Changed]], None],
-    options: StoreOptions,
-    resources: ExitStack,
-) -> GroupCommitter:
-    """The thread that appends; `on_committed` is called in the event loop, once a batch."""
-    committer = GroupCommitter(writer, appends_max=options.appends_max, on_committed=on_committed)
+    committer = LoopCommitter(writer, appends_max=options.appends_max, on_committed=on_committed)
     resources.callback(committer.close)
     return committer
 

@@ -16,9 +16,8 @@ from infrastructure.database import (
     StoreOptions,
     Upkeep,
     keep_time,
-    open_committer,
+    postgres_committer,
     postgres_queue,
-    postgres_writer,
 )
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.log import LedgerLog
@@ -106,8 +105,7 @@ def _log(
         resources.callback(datastore.close)
         threads = StoreThreads("commands", 1, health, waiting_max=CALLS_WAITING_MAX)
         resources.callback(threads.close)
-        writer = postgres_writer(dsn, options, health)
-        committer = open_committer(writer, committed, options, resources)
+        committer = postgres_committer(dsn, options, health, committed, resources)
         return LedgerLog(Codec(), committer, PostgresLedger(datastore), threads)
 
     return make

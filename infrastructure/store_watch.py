@@ -10,7 +10,7 @@ from typing import Final
 
 import psycopg
 
-from infrastructure.event_store.postgres_wire import (
+from infrastructure.event_store.prepared_call import (
     AnswerLate,
     AnswerLost,
     NotSent,

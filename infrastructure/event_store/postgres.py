@@ -4,32 +4,39 @@ Differences from the library's recorder: one statement in one round trip, a lock
 commands do not wait for, and no call that repeats an append or a read by itself.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import InterfaceError, OperationalError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from psycopg.pq.abc import PGresult
 from psycopg.rows import DictRow, tuple_row
 from psycopg_pool import PoolTimeout
 
 from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
 from infrastructure.event_store.group_commit import Pending, RolledBack, Written
 from infrastructure.event_store.log import LogRow
+from infrastructure.event_store.loop_commit import Told
 from infrastructure.event_store.postgres_wire import (
-    AnswerLate,
-    AnswerLost,
-    NotSent,
-    PreparedCall,
-    Refused,
     bool_array,
     bytea_array,
     int8_array,
     read_int8_array,
     text_array,
     uuid_array,
+)
+from infrastructure.event_store.prepared_call import (
+    AnswerLate,
+    AnswerLost,
+    LoopCall,
+    NotSent,
+    PreparedCall,
+    Refused,
 )
 from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
 from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
@@ -165,7 +172,7 @@ class PostgresLedger(PostgresApplicationRecorder):
 
 
 class PostgresWriter:
-    """The BatchWriter: one connection, one statement a batch."""
+    """The LoopWriter: one connection, one statement a batch."""
 
     def __init__(
         self,
@@ -184,40 +191,68 @@ class PostgresWriter:
         self._lease = int8_parameter(int(lease_seconds * 1_000_000))
         self._lock_seconds = lock_seconds
         self._answer_seconds = answer_seconds
-        self._call: PreparedCall | None = None
+        self._call: LoopCall | None = None
+        self._opening: asyncio.Task[None] | None = None
+        # Of its own: the event loop's may be full of handlers' work.
+        self._connecting = ThreadPoolExecutor(1, thread_name_prefix="ledger-connection")
         self._failures = 0
         self._next_attempt = 0.0
         self._last_error = ""
 
-    def write(self, batch: Sequence[Pending]) -> Written:
-        """See BatchWriter."""
-        self._require()
-        parameters = self._parameters(batch)
-        for _ in range(2):  # a connection that died while idle is noticed before anything is sent
-            call = self._connected()
-            try:
-                row = call.execute(parameters, _BINARY)
-                return Written(
-                    read_int8_array(row.get_value(0, 0)), read_int8_array(row.get_value(0, 1))
-                )
-            except NotSent as error:
-                self._drop()
-                self._last_error = str(error)
-            except AnswerLost as error:
-                self._drop()
-                if isinstance(error, AnswerLate):
-                    # Those who waited behind this batch shall not wait for a connection as well.
-                    self._postpone(str(error))
-                raise UnknownOutcome(
-                    f"the connection to PostgreSQL was lost before the answer: {error}"
-                ) from error
-            except Refused as error:
-                raise _meaning(error, batch) from error
-        raise StoreUnavailable(f"PostgreSQL closes every connection: {self._last_error}")
+    def begin(self, batch: Sequence[Pending], told: Told) -> None:
+        """See LoopWriter."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._require()
+            parameters = self._parameters(batch)
+        except Exception as error:  # noqa: BLE001 - whoever began the batch is told
+            loop.call_soon(told, error)
+            return
+        if self._call is None or not self._send(self._call, batch, parameters, told):
+            self._opening = loop.create_task(self._open_and_send(batch, parameters, told))
+
+    def _send(
+        self, call: LoopCall, batch: Sequence[Pending], parameters: Sequence[bytes], told: Told
+    ) -> bool:
+        """False when the connection died while idle, so that nothing was sent."""
+        try:
+            call.begin(parameters, _BINARY, lambda how: told(self._outcome(how, batch)))
+        except NotSent as error:
+            self._drop()
+            self._last_error = str(error)
+            return False
+        return True
+
+    async def _open_and_send(
+        self, batch: Sequence[Pending], parameters: Sequence[bytes], told: Told
+    ) -> None:
+        try:
+            call = self._call = await self._connected()
+        except StoreUnavailable as error:
+            told(error)
+            return
+        if not self._send(call, batch, parameters, told):
+            told(StoreUnavailable(f"PostgreSQL closes every connection: {self._last_error}"))
+
+    def _outcome(
+        self, how: "PGresult | Refused | AnswerLost", batch: Sequence[Pending]
+    ) -> Written | Exception:
+        if isinstance(how, Refused):
+            return _meaning(how, batch)
+        if not isinstance(how, AnswerLost):
+            return Written(
+                read_int8_array(how.get_value(0, 0)), read_int8_array(how.get_value(0, 1))
+            )
+        self._drop()
+        if isinstance(how, AnswerLate):
+            # Those who waited behind this batch shall not wait for a connection as well.
+            self._postpone(str(how))
+        return UnknownOutcome(f"the connection to PostgreSQL was lost before the answer: {how}")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. Safe to call twice."""
         self._drop()
+        self._connecting.shutdown(wait=False)
 
     def _parameters(self, batch: Sequence[Pending]) -> list[bytes]:
         events = [event for pending in batch for event in pending.append.events]
@@ -231,29 +266,32 @@ class PostgresWriter:
             *_queue_parameters(queue_columns([pending.append for pending in batch])),
         ]
 
-    def _connected(self) -> PreparedCall:
-        if self._call is not None:
-            return self._call
+    async def _connected(self) -> LoopCall:
+        """A new connection. Raises StoreUnavailable."""
         if time.monotonic() < self._next_attempt:
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}")
+        loop = asyncio.get_running_loop()
         try:
-            connection = connect(
-                self._dsn,
-                lock_seconds=self._lock_seconds,
-                answer_seconds=self._answer_seconds,
-                statements=(
-                    # Joins of a handful of parameters with a table of any size.
-                    "SET enable_hashjoin = off",
-                    "SET enable_mergejoin = off",
-                    *PINNED_PLAN[:2],
-                ),
-            )
-            self._call = PreparedCall(connection, APPEND, self._answer_seconds)
+            call = await loop.run_in_executor(self._connecting, self._connect)
         except (psycopg.Error, Refused) as error:
             self._postpone(str(error).strip())
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}") from error
         self._failures = 0
-        return self._call
+        return LoopCall(call)
+
+    def _connect(self) -> PreparedCall:
+        connection = connect(
+            self._dsn,
+            lock_seconds=self._lock_seconds,
+            answer_seconds=self._answer_seconds,
+            statements=(
+                # Joins of a handful of parameters with a table of any size.
+                "SET enable_hashjoin = off",
+                "SET enable_mergejoin = off",
+                *PINNED_PLAN[:2],
+            ),
+        )
+        return PreparedCall(connection, APPEND, self._answer_seconds)
 
     def _postpone(self, cause: str) -> None:
         pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS) - 1)]

@@ -17,9 +17,10 @@ from eventsourcing.persistence import PersistenceError, StoredEvent
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
 from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
-from infrastructure.event_store.group_commit import GroupCommitter, Pending, Written
+from infrastructure.event_store.group_commit import Pending, Written
 from infrastructure.event_store.log import LogRow
 from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+from infrastructure.event_store.thread_commit import ThreadCommitter
 
 EVENTS_TABLE = "ledger_events"
 ROWS_PER_INSERT = 128
@@ -309,7 +310,7 @@ class SQLiteWriter:
 class SQLiteJobs:
     """Work for the writing connection, done in the committer's thread between two batches."""
 
-    def __init__(self, committer: GroupCommitter, writer: SQLiteWriter) -> None:
+    def __init__(self, committer: ThreadCommitter, writer: SQLiteWriter) -> None:
         self._committer = committer
         self._writer = writer
 

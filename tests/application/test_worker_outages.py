@@ -3,22 +3,21 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from application.callers import Caller
 from application.requests import ExecuteOptions
 from domain import events as ev
 from domain.errors import NotReady
+from tests.contracts.conftest import nothing_can_be_stored
 from tests.engine import CALLER, chain, definition, process, step, until
 from tests.infrastructure.event_store.cutting_proxy import CuttingProxy, Fault, cutting_proxy
 
 pytestmark = pytest.mark.anyio
 
-APPEND_LOCK = 7017281934620001
 Proxy = tuple[CuttingProxy, str]
 
 
@@ -27,20 +26,6 @@ def proxy(engine_postgresql_url: str, tmp_path: Path) -> Iterator[Proxy]:
     """A way to the PostgreSQL database that can be cut, and the URL that leads over it."""
     with cutting_proxy(engine_postgresql_url, tmp_path) as pair:
         yield pair
-
-
-@contextmanager
-def nothing_can_be_stored(url: str) -> Iterator[None]:
-    """Hold what every append needs."""
-    if url.startswith("sqlite"):
-        path = url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
-    else:
-        with psycopg.connect(url) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))
-            yield
 
 
 @pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.REQUEST_LOST])

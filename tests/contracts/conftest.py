@@ -1,15 +1,35 @@
 """What the contract suites share: an open store on each back end, and appends to put into it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
 
+import psycopg
 import pytest
 
+from infrastructure.addresses import SQLiteAddress, parse_address
 from infrastructure.database import Store, StoreOptions, open_store
 from infrastructure.migrations import migrate
 
 OpenStore = Callable[..., Awaitable[Store]]
+APPEND_LOCK = 7017281934620001
+"""What an append on PostgreSQL takes before it draws positions."""
+
+
+@contextmanager
+def nothing_can_be_stored(url: str) -> Iterator[None]:
+    """Hold what every append needs."""
+    address = parse_address(url)
+    if isinstance(address, SQLiteAddress):
+        with closing(sqlite3.connect(address.path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            yield
+            writer.execute("ROLLBACK")
+    else:
+        with psycopg.connect(url) as holder:
+            holder.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))
+            yield
 
 
 @pytest.fixture

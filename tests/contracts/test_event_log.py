@@ -1,7 +1,6 @@
 """The contract of `application.ports.EventLog`, on SQLite and PostgreSQL."""
 
 import asyncio
-import threading
 from uuid import uuid4
 
 import pytest
@@ -18,7 +17,8 @@ from application.ports import (
 from domain.json_values import NotStorable
 from infrastructure.database import Store
 from tests.contracts.appends import FAR_AHEAD, append, completed, events, request
-from tests.contracts.conftest import OpenStore
+from tests.contracts.conftest import OpenStore, nothing_can_be_stored
+from tests.engine import until
 
 pytestmark = pytest.mark.anyio
 
@@ -161,28 +161,28 @@ async def test_a_large_append_and_large_values_are_stored(store: Store) -> None:
     assert [entry.event for entry in await store.log.read_stream(uuid)] == list(huge.events)
 
 
-async def test_a_full_queue_refuses_new_work_first(open_ledger: OpenStore) -> None:
-    store = await open_ledger(appends_max=10)
-    busy, gate = threading.Event(), threading.Event()
-    store.committer.run_job(lambda: busy.set() or gate.wait())
-    await asyncio.to_thread(busy.wait)
-    waiting = [asyncio.ensure_future(store.log.append(request())) for _ in range(8)]
-    await asyncio.sleep(0)  # they reach the queue
+async def test_a_full_queue_refuses_new_work_first(open_ledger: OpenStore, ledger_url: str) -> None:
+    store = await open_ledger(appends_max=10, lock_seconds=30.0)
+    with nothing_can_be_stored(ledger_url):
+        waiting = [asyncio.ensure_future(store.log.append(append()))]
+        await asyncio.sleep(0)
+        await until(lambda: store.log.saturation() == 0)  # it waits in the database now
+        waiting += [asyncio.ensure_future(store.log.append(request())) for _ in range(8)]
+        await asyncio.sleep(0)  # they reach the queue
 
-    assert store.log.saturation() == 0.8
-    with pytest.raises(Overloaded):
-        store.log.require_room()
-    with pytest.raises(Overloaded) as refusal:
-        await store.log.append(request())
-    assert refusal.value.retry_after_seconds > 0
-    waiting += [asyncio.ensure_future(store.log.append(append())) for _ in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="full"):
-        await store.log.append(append())
+        assert store.log.saturation() == 0.8
+        with pytest.raises(Overloaded):
+            store.log.require_room()
+        with pytest.raises(Overloaded) as refusal:
+            await store.log.append(request())
+        assert refusal.value.retry_after_seconds > 0
+        waiting += [asyncio.ensure_future(store.log.append(append())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="full"):
+            await store.log.append(append())
 
-    gate.set()
     await asyncio.gather(*waiting)
-    assert len(await store.log.read_all()) == 10
+    assert len(await store.log.read_all()) == 11
 
 
 async def test_admission_stops_new_executions_only(store: Store) -> None:

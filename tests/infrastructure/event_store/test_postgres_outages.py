@@ -1,6 +1,9 @@
 """What callers are told when PostgreSQL, or the way to it, fails: real sockets, really cut."""
 
 import asyncio
+import socket
+import threading
+import time
 from uuid import UUID
 
 import psycopg
@@ -9,12 +12,12 @@ import pytest
 from application.ports import StoreUnavailable, Touch, UnknownOutcome
 from infrastructure.database import Store
 from tests.contracts.appends import LONG_AGO, append, request
+from tests.contracts.conftest import APPEND_LOCK
+from tests.engine import until
 from tests.infrastructure.event_store.conftest import OpenAt, Proxy
 from tests.infrastructure.event_store.cutting_proxy import Fault
 
 pytestmark = pytest.mark.anyio
-
-APPEND_LOCK = "7017281934620001"
 
 
 def stored(url: str) -> set[UUID]:
@@ -82,6 +85,40 @@ async def test_a_frozen_server_is_given_up(proxy: Proxy, open_at: OpenAt) -> Non
 
     relay.fault = Fault.NONE
     await append_until_stored(store)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), "asyncio"])
+async def test_an_answer_counts_that_this_process_stood_still_too_long_to_read(
+    postgres_url: str, open_at: OpenAt
+) -> None:
+    store = await open_at(postgres_url, answer_seconds=0.5)
+    await store.log.append(append())
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
+        waiting = asyncio.ensure_future(store.log.append(append()))
+        await until(lambda: store.log.saturation() == 0)
+        threading.Timer(0.2, holder.rollback).start()
+
+        await stand_still(1.0)
+
+        assert (await waiting).position == 2
+
+
+async def stand_still(seconds: float) -> None:
+    """As while a handler blocks, or the machine sleeps."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    near, far = socket.socketpair()
+    with near, far:
+        far.send(b"x")
+
+        def block() -> None:
+            loop.remove_reader(near)
+            time.sleep(seconds)
+            done.set_result(None)
+
+        loop.add_reader(near, block)
+        await done
 
 
 async def test_an_outage_fails_fast_and_ends_by_itself(
