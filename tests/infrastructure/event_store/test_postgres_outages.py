@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from uuid import UUID
 
 import psycopg
@@ -114,7 +113,7 @@ async def stand_still(seconds: float) -> None:
 
         def block() -> None:
             loop.remove_reader(near)
-            time.sleep(seconds)
+            threading.Event().wait(seconds)
             done.set_result(None)
 
         loop.add_reader(near, block)
