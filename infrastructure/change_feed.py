@@ -12,20 +12,11 @@ from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
 
-import psycopg
-from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn
-
 from application.ports import Changed, StoreUnavailable
-from infrastructure.postgres_sessions import CONNECTING
 from infrastructure.store_health import StoreThreads
 
-CHANNEL: Final = "flowledger"
-NOTIFY_PAUSE_SECONDS: Final = 0.005
 LOOK_PAUSE_SECONDS: Final = 0.02
 """Between two looks at the log that others asked for."""
-ANSWER_SECONDS: Final = 5.0
-RECONNECT_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 ROWS_PER_LOOK: Final = 2000
 
 Subscriber = Callable[[UUID, int], None]
@@ -134,109 +125,3 @@ class LogChangeFeed:
                     asyncio.get_running_loop().call_exception_handler(
                         {"message": "a subscriber of the change feed failed", "exception": error}
                     )
-
-
-class PostgresSignals:
-    """LISTEN and NOTIFY between the processes on one database, on a connection of their own.
-
-    Spoken to libpq itself: up to two hundred hints a second are told, and the driver's cursors
-    would cost the event loop more than an execution does.
-    """
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._wanted = asyncio.Event()
-
-    def announce(self) -> None:
-        """Tell the others: at once when nothing was told lately, else within 5 ms."""
-        self._wanted.set()
-
-    async def exchange(self, on_signal: Callable[[], None]) -> None:
-        """Tell what is announced, and call `on_signal` when another process announces and after
-        each reconnect; for ever.
-        """
-        failures = 0
-        while True:
-            try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, **CONNECTING
-                ) as connection:
-                    # A hint may be lost, so that its commit need not wait for the disk.
-                    await connection.execute("SET synchronous_commit = off")
-                    await connection.execute(f"LISTEN {CHANNEL}".encode())
-                    failures = 0
-                    on_signal()
-                    await self._exchange_on(connection.pgconn, on_signal)
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
-                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
-                failures += 1
-
-    async def _exchange_on(self, libpq: PGconn, on_signal: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        line = _Line(libpq, on_signal, loop.create_future())
-        socket = libpq.socket  # not to be had of a connection that is lost
-        loop.add_reader(socket, line.read)
-        teller = loop.create_task(self._tell(line))
-        try:
-            await asyncio.wait({teller, line.lost}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            loop.remove_reader(socket)
-            teller.cancel()
-            told = await asyncio.gather(teller, return_exceptions=True)
-        if line.lost.done():
-            line.lost.result()
-        if isinstance(told[0], Exception):
-            raise told[0]
-
-    async def _tell(self, line: "_Line") -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await line.idle.wait()
-            line.notify()
-            await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
-
-
-class _Line:
-    """An open connection that listens; `lost` gets the error when it ends."""
-
-    def __init__(
-        self, libpq: PGconn, on_signal: Callable[[], None], lost: asyncio.Future[None]
-    ) -> None:
-        self._libpq = libpq
-        self._on_signal = on_signal
-        self.lost = lost
-        self.idle = asyncio.Event()
-        self.idle.set()
-
-    def notify(self) -> None:
-        self.idle.clear()
-        self._libpq.send_query(f"NOTIFY {CHANNEL}".encode())
-        if self._libpq.flush():
-            raise psycopg.OperationalError("the connection takes no more")
-
-    def read(self) -> None:
-        try:
-            others = self._others_told()
-        except psycopg.OperationalError as error:
-            if not self.lost.done():
-                self.lost.set_exception(error)
-            return
-        if others:
-            self._on_signal()
-
-    def _others_told(self) -> bool:
-        libpq = self._libpq
-        libpq.consume_input()
-        while not libpq.is_busy():
-            result = libpq.get_result()
-            if result is None:
-                self.idle.set()
-                break
-            if result.status != ExecStatus.COMMAND_OK:
-                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
-        others = False
-        while (notification := libpq.notifies()) is not None:
-            others = others or notification.be_pid != libpq.backend_pid
-        return others

@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from application.ports import Changed, NamedStarts, Overloaded, StoreUnavailable, WorkQueue
 from infrastructure.addresses import PostgresAddress, SQLiteAddress, parse_address
-from infrastructure.change_feed import LogChangeFeed, PostgresSignals
+from infrastructure.change_feed import LogChangeFeed
 from infrastructure.clock import DatabaseClock, system_microseconds
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.group_commit import CommitCounters, GroupCommitter
@@ -33,6 +33,7 @@ from infrastructure.event_store.postgres import (
 from infrastructure.event_store.sqlite import SQLiteJobs, SQLiteLedger, SQLiteWriter, open_writer
 from infrastructure.event_store.thread_commit import ThreadCommitter
 from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
+from infrastructure.postgres_signals import PostgresSignals
 from infrastructure.start_gate import check_store
 from infrastructure.store_health import (
     CALLS_WAITING_MAX,

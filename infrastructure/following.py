@@ -10,7 +10,6 @@ from functools import cache
 import psycopg
 
 from application.ports import Changed, StoreUnavailable, WorkQueue
-from infrastructure.change_feed import PostgresSignals
 from infrastructure.clock import DatabaseClock
 from infrastructure.database import (
     StoreOptions,
@@ -22,6 +21,7 @@ from infrastructure.database import (
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.log import LedgerLog
 from infrastructure.event_store.postgres import LedgerDatastore, PostgresLedger
+from infrastructure.postgres_signals import PostgresSignals
 from infrastructure.start_gate import check_store
 from infrastructure.store_health import CALLS_WAITING_MAX, StoreHealth, StoreThreads
 from infrastructure.store_watch import PostgresWatch

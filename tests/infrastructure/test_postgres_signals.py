@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import psycopg
 import pytest
 
-from infrastructure.change_feed import CHANNEL, PostgresSignals
+from infrastructure.postgres_signals import CHANNEL, PostgresSignals
 
 pytestmark = pytest.mark.anyio
 
@@ -56,46 +56,74 @@ async def test_the_others_hear_what_one_announces_and_it_does_not(
 ) -> None:
     one, two, three = open_station(), open_station(), open_station()
     for station in (one, two, three):
-        await station.until(1)
+        await station.until(2)  # connected, and not alone
 
     one.signals.announce()
-    await two.until(2)
-    await three.until(2)
+    await two.until(3)
+    await three.until(3)
     two.signals.announce()  # its hint reaches `one` after that of `one` itself would have
-    await one.until(2)
+    await one.until(3)
 
-    assert one.heard == 2
+    assert one.heard == 3
+
+
+async def test_one_who_is_alone_tells_nobody_and_is_told_when_somebody_comes(
+    open_station: Callable[[], Station], postgres_dsn: str
+) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as outside:
+        await outside.execute(f"LISTEN {CHANNEL}".encode())
+        outside.add_notify_handler(lambda told: heard.put_nowait(told.payload))
+        one = open_station()
+        await one.until(1)
+        for _ in range(10):
+            one.signals.announce()
+        while heard.empty():  # until it has said that it is there
+            await outside.execute("SELECT 1")
+        assert heard.get_nowait() == "here"
+        assert heard.empty()
+
+        two = open_station()
+        await two.until(2)
+        await one.until(2)
+        one.signals.announce()
+        await two.until(3)
+        told = []
+        while "" not in told:
+            await outside.execute("SELECT 1")
+            told += [heard.get_nowait() for _ in range(heard.qsize())]
+    assert set(told) == {"here", ""}
 
 
 async def test_hints_of_a_moment_are_told_once(open_station: Callable[[], Station]) -> None:
     one, two = open_station(), open_station()
-    await one.until(1)
-    await two.until(1)
+    await one.until(2)
+    await two.until(2)
 
     for _ in range(1_000):
         one.signals.announce()
-    await two.until(2)
+    await two.until(3)
     two.signals.announce()
-    await one.until(2)
+    await one.until(3)
 
-    assert two.heard <= 3  # the leading edge, and what came while that was told
+    assert two.heard <= 4  # the leading edge, and what came while that was told
 
 
 async def test_a_lost_connection_comes_back_and_says_so(
     open_station: Callable[[], Station], postgres_dsn: str
 ) -> None:
     one, two = open_station(), open_station()
-    await one.until(1)
-    await two.until(1)
+    await one.until(2)
+    await two.until(2)
 
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as operator:
         await operator.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        await one.until(2)
-        await two.until(2)
-        one.signals.announce()
-        await two.until(3)
-        await operator.execute(f"NOTIFY {CHANNEL}".encode())
         await one.until(3)
+        await two.until(3)
+        one.signals.announce()
+        await two.until(4)
+        await operator.execute(f"NOTIFY {CHANNEL}".encode())
+        await one.until(4)
