@@ -9,7 +9,7 @@ from application.run import Host, Run, Try, effects_of, queue_write
 from application.steps import PROGRESS_BYTES_MAX
 from domain import decisions
 from domain.errors import NotReady
-from domain.json_values import Json, NotStorable, check_storable
+from domain.json_values import Json, NotStorable, check_storable, own_copy
 
 PROGRESS_SECONDS: Final = 1.0
 
@@ -35,7 +35,7 @@ class ProgressNotes:
     def note(self, run: Run, what: Try, value: Json) -> None:
         """A handler says how far it is; returns at once."""
         try:
-            check_storable(value, bytes_max=PROGRESS_BYTES_MAX)
+            value = own_copy(check_storable(value, bytes_max=PROGRESS_BYTES_MAX))
         except NotStorable as error:
             self._report("progress_not_storable", {"path": what.path, "error": str(error)})
             return

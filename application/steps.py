@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
-from msgspec import Struct, json
+from msgspec import Struct
 
-from domain.json_values import Json, JsonObject
+from domain.json_values import Json, JsonObject, own_copy
 from domain.mistakes import Mistake
 
 ErrorClass = Literal["permanent", "transient", "timeout", "unknown"]
@@ -77,8 +77,7 @@ class StepContext(Struct, frozen=True, kw_only=True, dict=True):
         It is made when it is first asked for: most steps never do, and a loop over a large input
         would copy all of it for each of its items.
         """
-        copied: JsonObject = json.decode(json.encode(self.shared_input))
-        return copied
+        return own_copy(self.shared_input)
 
 
 class Succeeded(Struct, frozen=True):

@@ -16,11 +16,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-import msgspec
 from msgspec import structs
 
 from application.steps import StepContext
-from domain.json_values import Json, JsonObject
+from domain.json_values import Json, JsonObject, own_copy
 from domain.mistakes import Mistake
 from infrastructure.effects.blocking_calls import BlockingCalls
 
@@ -67,7 +66,7 @@ class CustomAction:
         return iter(())  # only the function knows what it wants
 
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:
-        config = _copy(config)  # a function may change what it gets, and it is the state's
+        config = own_copy(config)  # a function may change what it gets, and it is the state's
         if self._is_async:
             output = self._function(config, context)
         else:
@@ -184,9 +183,3 @@ def _refuse_clashes(actions: Sequence[CustomAction]) -> None:
                 f"{sources[action.name]}; rename one of them"
             )
         sources[action.name] = action.source
-
-
-def _copy(value: JsonObject) -> JsonObject:
-    """By way of its text: faster than any walk in Python."""
-    copied: JsonObject = msgspec.json.decode(msgspec.json.encode(value))
-    return copied

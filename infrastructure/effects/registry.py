@@ -20,7 +20,7 @@ from application.steps import (
     Succeeded,
 )
 from domain.agent_names import agent_of
-from domain.json_values import Json, JsonObject, NotStorable, check_storable
+from domain.json_values import Json, JsonObject, NotStorable, check_storable, own_copy
 from domain.mistakes import Mistake
 from infrastructure.effects.failure_texts import plain_message
 from infrastructure.effects.secrets import Mask, Secrets
@@ -110,7 +110,7 @@ async def _outcome(handler: StepHandler, config: JsonObject, context: StepContex
     except (Exception, SystemExit) as error:  # noqa: BLE001 - every failure has an outcome
         return _failed_or_unreadable(error)
     try:
-        return Succeeded(check_storable(output))
+        return Succeeded(own_copy(check_storable(output)))
     except NotStorable as error:
         return _permanent(
             "output_not_storable",
@@ -136,7 +136,7 @@ def _failed(error: BaseException) -> Failed:
         getattr(error, "output", None),
     )
     try:
-        check_storable(output)
+        output = own_copy(check_storable(output))
     except NotStorable as reason:
         message, output = f"{message} (its output cannot be kept: {reason.message})", None
     return Failed(

@@ -86,6 +86,24 @@ async def test_output_is_success() -> None:
     assert await outcome_of(lambda: {"a": [1]}) == Succeeded({"a": [1]})
 
 
+async def test_a_handler_that_keeps_its_output_cannot_change_the_outcome() -> None:
+    kept: dict[str, Json] = {"a": [1]}
+    outcome = await outcome_of(lambda: kept)
+
+    class Refusal(Exception):
+        output = kept
+
+    def refuse() -> Json:
+        raise Refusal
+
+    failure = await outcome_of(refuse)
+    kept["a"] = "changed"
+
+    assert outcome == Succeeded({"a": [1]})
+    assert isinstance(failure, Failed)
+    assert failure.output == {"a": [1]}
+
+
 @pytest.mark.parametrize(
     "output", [float("nan"), 2**60, "\0", "\ud800", {"a": {1, 2}}, "x" * 300_000, object(), (1,)]
 )
