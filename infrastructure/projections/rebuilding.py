@@ -2,18 +2,22 @@
 be running.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Final
 from uuid import UUID
 
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.checkpoints import Checkpoint, create_missing, read_checkpoint
 from infrastructure.projections.folding import Projection, States, Undecodable
-from infrastructure.projections.lanes import EVENTS_PER_BATCH_MAX
 from infrastructure.projections.log_reading import LogReading
 from infrastructure.projections.sessions import Prepared, ProjectionStore, Session
-from infrastructure.projections.tables import REBUILT, ProjectedTable
+from infrastructure.projections.tables import REBUILT, Dialect, ProjectedTable
+
+EVENTS_PER_BATCH: Final[Mapping[Dialect, int]] = {"postgresql": 5_000, "sqlite": 1_000}
+"""Nobody waits for the rows, so batches are large; but SQLite's one writer must not be kept from
+appending by a long one."""
 
 Report = Callable[[int, int], None]
 """Called with the position reached and the head of the log."""
@@ -35,6 +39,7 @@ class Rebuild:
         self._store = store
         self._projection = projection
         self._codec = codec or Codec()
+        self._batch = EVENTS_PER_BATCH[store.dialect]
         self._position = self._folded = 0
         self._sent: Callable[[], int] | None = None
         self._states = States(self._history, filling=(projection,))
@@ -63,7 +68,7 @@ class Rebuild:
             while True:
                 with self._store.reading() as session:
                     log = LogReading(session, self._codec)
-                    events = log.after(self._folded, EVENTS_PER_BATCH_MAX)
+                    events = log.after(self._folded, self._batch)
                     head = log.head()
                 if not events:
                     return
@@ -128,7 +133,7 @@ class Rebuild:
         table = self._projection.table
         log = LogReading(session, self._codec)
         head = log.head()
-        while events := log.after(self._position, EVENTS_PER_BATCH_MAX, head):
+        while events := log.after(self._position, self._batch, head):
             session.upsert(table, self._fold(events), REBUILT)
             self._position = events[-1].position
         _change_places(session, table)
