@@ -4,36 +4,25 @@ Projections that stand at the same position of the log and move on together, in 
 batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Final, NamedTuple
-from uuid import UUID
+from typing import Final
 
-from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
+from infrastructure.projections.batches import Batches, Events, Rows
 from infrastructure.projections.checkpoints import move
-from infrastructure.projections.folding import Projection, States, Undecodable
-from infrastructure.projections.log_reading import NO_LIMIT, LogReading
-from infrastructure.projections.sessions import Prepared, ProjectionStore, Session
-from infrastructure.projections.tables import ProjectedTable
+from infrastructure.projections.folding import Projection
+from infrastructure.projections.log_reading import NO_LIMIT
+from infrastructure.projections.sessions import ProjectionStore, Session
 
 EVENTS_PER_BATCH_MAX: Final = 1_000
 BATCHES_AT_ONCE: Final = 8
 """Before the runner looks at its other lanes, and tells how far it is."""
 
 
-class _Sent(NamedTuple):
-    """A batch whose rows are on their way; `wait` returns once they are stored."""
-
-    events: Sequence[Recorded | Undecodable]
-    wait: Callable[[], None]
-
-
 class Lane:
     """Reads on from its position, folds, writes rows and checkpoints.
 
-    While it is behind, the next batch is read and folded beside the write of the one before.
     `limit` is the size of the next batch. After an exception from `advance` nothing of the batch in
     `last_read` is written, and the lane stands before it.
     """
@@ -47,15 +36,24 @@ class Lane:
         limit: int = EVENTS_PER_BATCH_MAX,
     ) -> None:
         self.projections = tuple(projections)
-        self.position = position
         self.limit = limit
-        self.last_read: Sequence[Recorded | Undecodable] = ()
-        self.reached_at: datetime | None = None
         self._store = store
-        self._codec = codec
-        self._folded = position
-        self._sent: _Sent | None = None
-        self._states = States(self._history, filling=self.projections)
+        self._batches = Batches(store, codec, self.projections, position)
+
+    @property
+    def position(self) -> int:
+        """All of the log up to here is in the tables."""
+        return self._batches.position
+
+    @property
+    def reached_at(self) -> datetime | None:
+        """The time of the event at `position`, once one was taken."""
+        return self._batches.reached_at
+
+    @property
+    def last_read(self) -> Events:
+        """The batch that was read last, or that could not be written."""
+        return self._batches.last_read
 
     def advance(self, upto: int = NO_LIMIT) -> int:
         """Take what comes next in (position, upto], batch after batch while they are full; how many
@@ -64,76 +62,18 @@ class Lane:
         Raises StoreUnavailable, UnknownOutcome, CheckpointMoved, or whatever an event did to a
         fold.
         """
-        self._folded = self.position
-        try:
-            taken = self._take_some(upto)
-        except BaseException:
-            self._states.forget()
-            raise
+        taken = self._batches.take(self._storing, self.limit, upto, batches_max=BATCHES_AT_ONCE)
         if not taken and self.position < upto != NO_LIMIT:
-            self._store.write(self._write((), upto))
-            self.position = upto
+            self._store.write(self._storing((), upto))
+            self._batches.position = upto
         return taken
 
-    def _take_some(self, upto: int) -> int:
-        taken = 0
-        try:
-            for _ in range(BATCHES_AT_ONCE):
-                with self._store.reading() as session:
-                    log = LogReading(session, self._codec)
-                    events = log.after(self._folded, self.limit, upto)
-                self.last_read = events
-                if not events:
-                    break
-                written = self._fold(events)
-                self._settle()
-                work = self._write(written, events[-1].position)
-                taken += len(events)
-                if len(events) < self.limit:  # nothing to do beside it
-                    self._sent = _Sent(events, partial(self._store.write, work))
-                    break
-                self._sent = _Sent(events, self._store.write_soon(work))
-        finally:
-            self._settle()
-        return taken
-
-    def _fold(
-        self, events: Sequence[Recorded | Undecodable]
-    ) -> Sequence[tuple[ProjectedTable, Prepared]]:
-        batch = self._states.apply(events)
-        self._folded = events[-1].position
-        return [
-            (each.table, self._store.prepare(each.table, each.rows(batch)))
-            for each in self.projections
-        ]
-
-    def _write(
-        self, written: Sequence[tuple[ProjectedTable, Prepared]], position: int
-    ) -> Callable[[Session], None]:
+    def _storing(self, rows: Rows, position: int) -> Callable[[Session], None]:
         before = self.position
 
         def work(session: Session) -> None:
-            for table, rows in written:
-                session.upsert(table, rows)
+            for table, prepared in rows:
+                session.upsert(table, prepared)
             move(session, self.projections, before, position)
 
         return work
-
-    def _settle(self) -> None:
-        """Wait for what is on its way."""
-        sent, self._sent = self._sent, None
-        if sent is None:
-            return
-        try:
-            sent.wait()
-        except BaseException:
-            self.last_read = sent.events
-            raise
-        last = sent.events[-1]
-        self.position = last.position
-        if isinstance(last, Recorded):
-            self.reached_at = last.event.meta.at
-
-    def _history(self, streams: Sequence[UUID]) -> Iterator[Recorded]:
-        with self._store.reading() as session:
-            yield from LogReading(session, self._codec).histories(streams, self._folded)

@@ -2,17 +2,16 @@
 be running.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
-from uuid import UUID
 
-from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
+from infrastructure.projections.batches import Batches, Rows
 from infrastructure.projections.checkpoints import Checkpoint, create_missing, read_checkpoint
-from infrastructure.projections.folding import Projection, States, Undecodable
+from infrastructure.projections.folding import Projection
 from infrastructure.projections.log_reading import LogReading
-from infrastructure.projections.sessions import Prepared, ProjectionStore, Session
+from infrastructure.projections.sessions import ProjectionStore, Session
 from infrastructure.projections.tables import REBUILT, Dialect, ProjectedTable
 
 EVENTS_PER_BATCH: Final[Mapping[Dialect, int]] = {"postgresql": 5_000, "sqlite": 1_000}
@@ -39,10 +38,8 @@ class Rebuild:
         self._store = store
         self._projection = projection
         self._codec = codec or Codec()
-        self._batch = EVENTS_PER_BATCH[store.dialect]
-        self._position = self._folded = 0
-        self._sent: Callable[[], int] | None = None
-        self._states = States(self._history, filling=(projection,))
+        self._limit = EVENTS_PER_BATCH[store.dialect]
+        self._batches = Batches(store, self._codec, (projection,), 0)
 
     def run(self, report: Report = lambda position, head: None) -> int:
         """Rebuild, switch, and return the position the new table stands at.
@@ -55,35 +52,18 @@ class Rebuild:
         if self._store.dialect == "postgresql":
             self._store.restructure(self._finish_indexes)
             self._catch_up(report)
-        self._store.restructure(self._switch)
-        report(self._position, self._position)
-        return self._position
+        position = self._store.restructure(self._switch)
+        report(position, position)
+        return position
 
     def _catch_up(self, report: Report) -> None:
-        """To the present end of the log; the next batch is read and folded beside the write of the
-        one before.
-        """
-        self._folded = self._position
-        try:
-            while True:
-                with self._store.reading() as session:
-                    log = LogReading(session, self._codec)
-                    events = log.after(self._folded, self._batch)
-                    head = log.head()
-                if not events:
-                    return
-                rows = self._fold(events)
-                self._settle()
-                self._sent = self._fill(rows, events[-1].position)
-                report(self._position, head)
-        finally:
-            self._settle()
+        """To the present end of the log."""
 
-    def _settle(self) -> None:
-        """Wait for what is on its way."""
-        sent, self._sent = self._sent, None
-        if sent is not None:
-            self._position = sent()
+        def told() -> None:
+            with self._store.reading() as session:
+                report(self._batches.position, LogReading(session, self._codec).head())
+
+        self._batches.take(self._storing, self._limit, on_stored=told)
 
     def _begin(self, session: Session) -> None:
         table = self._projection.table
@@ -111,45 +91,45 @@ class Rebuild:
         for statement in table.index_statements(session.dialect, REBUILT, generation):
             session.execute(statement)
 
-    def _fold(self, events: Sequence[Recorded | Undecodable]) -> Prepared:
-        rows = self._projection.rows(self._states.apply(events))
-        self._folded = events[-1].position
-        return self._store.prepare(self._projection.table, rows)
-
-    def _fill(self, rows: Prepared, position: int) -> Callable[[], int]:
-        """Begin to write a batch; the result waits for its end and gives the position."""
-
-        def work(session: Session) -> int:
+    def _storing(self, rows: Rows, position: int) -> Callable[[Session], None]:
+        def work(session: Session) -> None:
             self._owned(session)
-            session.upsert(self._projection.table, rows, REBUILT)
+            self._write(session, rows)
             self._set_progress(session, position)
-            return position
 
-        return self._store.write_soon(work)
+        return work
 
-    def _switch(self, session: Session) -> None:
-        """With the live runner held at its checkpoint: take the last events, then change places."""
+    def _write(self, session: Session, rows: Rows) -> None:
+        for table, prepared in rows:
+            session.upsert(table, prepared, REBUILT)
+
+    def _switch(self, session: Session) -> int:
+        """With the live runner held at its checkpoint: take the last events, then change places.
+        The position of the new table.
+        """
         checkpoint = self._owned(session)
         table = self._projection.table
         log = LogReading(session, self._codec)
         head = log.head()
-        while events := log.after(self._position, self._batch, head):
-            session.upsert(table, self._fold(events), REBUILT)
-            self._position = events[-1].position
+        position = self._batches.position
+        while events := log.after(position, self._limit, head):
+            self._write(session, self._batches.fold(events))
+            position = events[-1].position
         _change_places(session, table)
         session.execute(
             "UPDATE projection_checkpoints SET position = ?, state = 'running', generation = ?,"
             " rebuild_position = NULL WHERE name = ? AND version = ?",
-            (self._position, checkpoint.generation + 1, table.name, table.version),
+            (position, checkpoint.generation + 1, table.name, table.version),
         )
         session.execute(
             "DELETE FROM projection_failures WHERE name = ? AND version = ?",
             (table.name, table.version),
         )
+        return position
 
     def _owned(self, session: Session, *, lock: bool = True) -> Checkpoint:
         checkpoint = read_checkpoint(session, self._projection, lock=lock)
-        if checkpoint.rebuild_position != self._position:
+        if checkpoint.rebuild_position != self._batches.position:
             raise RebuildTakenOver(
                 f"another rebuild of {self._projection.table.name} has begun; wait for its end"
             )
@@ -161,10 +141,6 @@ class Rebuild:
             "UPDATE projection_checkpoints SET rebuild_position = ? WHERE name = ? AND version = ?",
             (position, table.name, table.version),
         )
-
-    def _history(self, streams: Sequence[UUID]) -> Iterator[Recorded]:
-        with self._store.reading() as session:
-            yield from LogReading(session, self._codec).histories(streams, self._folded)
 
 
 def _change_places(session: Session, table: ProjectedTable) -> None:
