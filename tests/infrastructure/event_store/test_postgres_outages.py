@@ -1,6 +1,8 @@
 """What callers are told when PostgreSQL, or the way to it, fails: real sockets, really cut."""
 
 import asyncio
+import errno
+import re
 import socket
 import threading
 from contextlib import ExitStack
@@ -11,6 +13,7 @@ import pytest
 
 from application.ports import StoreUnavailable, Touch, UnknownOutcome
 from infrastructure.database import Store
+from infrastructure.event_store import postgres
 from tests.contracts.appends import LONG_AGO, append, request
 from tests.contracts.conftest import APPEND_LOCK
 from tests.engine import PATIENCE_SECONDS, until
@@ -190,6 +193,33 @@ async def test_what_took_the_number_of_a_connection_that_ended_while_idle_is_lef
                 assert await reader.readexactly(1) == b"x"
         for _, writer in streams:
             writer.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), StoreUnavailable),
+        (RuntimeError("?"), RuntimeError),
+    ],
+)
+async def test_whatever_prevents_a_connection_ends_with_it(
+    postgres_url: str,
+    open_at: OpenAt,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: type[Exception],
+) -> None:
+    store = await open_at(postgres_url)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "connect", fail)
+        with pytest.raises(told, match=re.escape(str(error))):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await store.log.append(append())
+    await append_until_stored(store)
 
 
 async def test_a_held_append_lock_fails_the_append_for_certain(
