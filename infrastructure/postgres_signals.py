@@ -6,6 +6,8 @@ driver's cursors would cost the event loop more than an execution does.
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -59,7 +61,7 @@ class PostgresSignals:
                     failures = 0
                     on_signal()
                     await self._exchange_on(connection.pgconn, on_signal)
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
+            except (psycopg.OperationalError, psycopg.InterfaceError, OSError):
                 await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
                 failures += 1
 
@@ -75,13 +77,16 @@ class PostgresSignals:
                 on_signal()
 
         line = _Line(libpq, heard, loop.create_future())
-        socket = libpq.socket  # not to be had of a connection that is lost
-        loop.add_reader(socket, line.read)
+        # With a number of its own: libpq closes its socket as soon as the connection ends, and what
+        # the loop opens next gets that number. Not to be had of a connection that is lost.
+        own = socket.socket(fileno=os.dup(libpq.socket))
+        loop.add_reader(own, line.read)
         work = [loop.create_task(self._tell(line)), loop.create_task(self._be_there())]
         try:
             await asyncio.wait({*work, line.lost}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            loop.remove_reader(socket)
+            loop.remove_reader(own)
+            own.close()
             for each in work:
                 each.cancel()
             ended = await asyncio.gather(*work, return_exceptions=True)

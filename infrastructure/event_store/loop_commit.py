@@ -52,7 +52,7 @@ class LoopCommitter(GroupCommitter):
         self._last = 0
         """How many appends the batch before had."""
         self._coming_round = False
-        self._drained: asyncio.Future[None] | None = None
+        self._drained = asyncio.Event()
 
     def close(self) -> None:
         """See GroupCommitter."""
@@ -112,12 +112,11 @@ class LoopCommitter(GroupCommitter):
         if self._queue:  # before the callers: the database has nothing to do
             self._begin()
         self._deliver(course.results)
-        if self._drained is not None and self._course is None:
-            self._drained.set_result(None)
+        if self._course is None:
+            self._drained.set()
 
     async def _end(self) -> None:
-        if self._course is not None or self._queue:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-            self._drained = None
+        while self._course is not None or self._queue:
+            self._drained.clear()
+            await self._drained.wait()
         self._writer.close()

@@ -228,7 +228,7 @@ class PostgresWriter:
     ) -> None:
         try:
             call = self._call = await self._connected()
-        except StoreUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - as in `begin`: untold, the batch never ends
             told(error)
             return
         if not self._send(call, batch, parameters, told):
@@ -272,12 +272,12 @@ class PostgresWriter:
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}")
         loop = asyncio.get_running_loop()
         try:
-            call = await loop.run_in_executor(self._connecting, self._connect)
-        except (psycopg.Error, Refused) as error:
+            call = LoopCall(await loop.run_in_executor(self._connecting, self._connect))
+        except (psycopg.Error, OSError, Refused) as error:
             self._postpone(str(error).strip())
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}") from error
         self._failures = 0
-        return LoopCall(call)
+        return call
 
     def _connect(self) -> PreparedCall:
         connection = connect(

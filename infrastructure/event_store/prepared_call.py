@@ -3,7 +3,9 @@ about its outcome, and what is not.
 """
 
 import asyncio
+import os
 import select
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -154,7 +156,10 @@ class LoopCall:
         self._told: Told | None = None
         self._late: asyncio.TimerHandle | None = None
         self._sending = False
-        self._loop.add_reader(call.socket, self._read)
+        # With a number of its own: libpq closes its socket as soon as the connection ends, and what
+        # the loop opens next gets that number.
+        self._socket = socket.socket(fileno=os.dup(call.socket))
+        self._loop.add_reader(self._socket, self._read)
 
     def begin(self, parameters: Sequence[bytes], formats: Sequence[int], told: Told) -> None:
         """Run the statement with these parameters; `told` gets its one row, Refused or AnswerLost,
@@ -173,17 +178,18 @@ class LoopCall:
 
     def close(self) -> None:
         """Close the connection."""
-        self._loop.remove_reader(self._call.socket)
-        self._loop.remove_writer(self._call.socket)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
         self._call.close()
 
     def _send_on(self) -> None:
         unsent = self._call.has_unsent()
         if unsent is not self._sending:
             if unsent:
-                self._loop.add_writer(self._call.socket, self._write)
+                self._loop.add_writer(self._socket, self._write)
             else:
-                self._loop.remove_writer(self._call.socket)
+                self._loop.remove_writer(self._socket)
             self._sending = unsent
 
     def _write(self) -> None:
@@ -209,7 +215,7 @@ class LoopCall:
     def _end(self, how: "pq.abc.PGresult | Refused | AnswerLost") -> None:
         told, self._told = self._told, None
         if told is None:  # a socket at its end would be readable for ever
-            self._loop.remove_reader(self._call.socket)
+            self._loop.remove_reader(self._socket)
             return
         if self._late is not None:
             self._late.cancel()

@@ -18,7 +18,7 @@ from domain.json_values import NotStorable
 from infrastructure.database import Store
 from tests.contracts.appends import FAR_AHEAD, append, completed, events, request
 from tests.contracts.conftest import OpenStore, nothing_can_be_stored
-from tests.engine import until
+from tests.engine import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
@@ -233,3 +233,20 @@ async def test_counters_tell_what_was_stored(store: Store) -> None:
     assert counters.queue_seconds > 0
     assert store.log.saturation() == 0
     store.log.require_room()
+
+
+async def test_whoever_closes_returns_once_all_is_stored(
+    open_ledger: OpenStore, ledger_url: str
+) -> None:
+    store = await open_ledger(lock_seconds=30.0)
+    with nothing_can_be_stored(ledger_url):
+        waiting = asyncio.ensure_future(store.log.append(append()))
+        await asyncio.sleep(0)
+        await until(lambda: store.log.saturation() == 0)
+        closing = [asyncio.create_task(asyncio.to_thread(store.committer.close)) for _ in range(2)]
+        _, still = await asyncio.wait(closing, timeout=0.1)
+        assert len(still) == 2
+
+    await waiting
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.gather(*closing)

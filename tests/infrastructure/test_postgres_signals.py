@@ -1,8 +1,10 @@
 """Hints between processes on PostgreSQL: heard from others, not from oneself, after a loss too."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -127,3 +129,33 @@ async def test_a_lost_connection_comes_back_and_says_so(
         await two.until(4)
         await operator.execute(f"NOTIFY {CHANNEL}".encode())
         await one.until(4)
+
+
+async def test_what_takes_the_number_of_a_lost_connection_at_once_is_left_alone(
+    open_station: Callable[[], Station], postgres_dsn: str
+) -> None:
+    loop, before = asyncio.get_running_loop(), open_numbers()
+    one = open_station()
+    await one.until(1)
+    its_own = open_numbers() - before
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as operator:
+        await operator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while its_own <= open_numbers():  # noqa: ASYNC110 - the operating system tells nobody
+                await asyncio.sleep(0)
+        near, far = socket.socketpair()
+        with near, far:
+            read = asyncio.Event()
+            loop.add_reader(near, read.set)
+            await one.until(2)
+            far.send(b"x")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await read.wait()
+            loop.remove_reader(near)
+
+
+def open_numbers() -> set[str]:
+    return {each.name for each in Path("/proc/self/fd").iterdir()}

@@ -1,8 +1,11 @@
 """What callers are told when PostgreSQL, or the way to it, fails: real sockets, really cut."""
 
 import asyncio
+import errno
+import re
 import socket
 import threading
+from contextlib import ExitStack
 from uuid import UUID
 
 import psycopg
@@ -10,9 +13,10 @@ import pytest
 
 from application.ports import StoreUnavailable, Touch, UnknownOutcome
 from infrastructure.database import Store
+from infrastructure.event_store import postgres
 from tests.contracts.appends import LONG_AGO, append, request
 from tests.contracts.conftest import APPEND_LOCK
-from tests.engine import until
+from tests.engine import PATIENCE_SECONDS, until
 from tests.infrastructure.event_store.conftest import OpenAt, Proxy
 from tests.infrastructure.event_store.cutting_proxy import Fault
 
@@ -166,6 +170,56 @@ async def test_connections_that_ended_while_idle_are_replaced_unseen(
 
     await store.log.append(append())
     assert len(await store.log.read_all()) == 2
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), "asyncio"])
+async def test_what_took_the_number_of_a_connection_that_ended_while_idle_is_left_alone(
+    proxy: Proxy, open_at: OpenAt
+) -> None:
+    relay, url = proxy
+    store = await open_at(url)
+    await store.log.append(append())
+    relay.cut_all()
+    await asyncio.sleep(0.1)  # the ends are noticed, the numbers free; lower ones go first
+
+    with ExitStack() as stack:
+        ends = [stack.enter_context(end) for _ in range(10) for end in socket.socketpair()]
+        streams = [await asyncio.open_connection(sock=end) for end in ends]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await append_until_stored(store)
+            for _, writer in streams:
+                writer.write(b"x")
+            for reader, _ in streams:
+                assert await reader.readexactly(1) == b"x"
+        for _, writer in streams:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), StoreUnavailable),
+        (RuntimeError("?"), RuntimeError),
+    ],
+)
+async def test_whatever_prevents_a_connection_ends_with_it(
+    postgres_url: str,
+    open_at: OpenAt,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: type[Exception],
+) -> None:
+    store = await open_at(postgres_url)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "connect", fail)
+        with pytest.raises(told, match=re.escape(str(error))):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await store.log.append(append())
+    await append_until_stored(store)
 
 
 async def test_a_held_append_lock_fails_the_append_for_certain(
