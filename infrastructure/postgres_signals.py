@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import psycopg
 from psycopg.pq import ExecStatus
@@ -18,8 +18,11 @@ from psycopg.pq.abc import PGconn
 from infrastructure.postgres_sessions import CONNECTING
 
 CHANNEL: Final = "flowledger"
+NEWS: Final = b""
 HERE: Final = b"here"
 """The word of one who is there and has no news."""
+HELLO: Final = b"hello"
+"""The first word on a connection: the others answer, so that each knows of the other at once."""
 NOTIFY_PAUSE_SECONDS: Final = 0.005
 HERE_SECONDS: Final = 3.0
 GONE_SECONDS: Final = 10.0
@@ -41,8 +44,8 @@ class PostgresSignals:
         """Tell the others, if there are any: at once when nothing was told lately, else within
         5 ms.
         """
+        self._has_news = True  # who is alone says so with the next word, for whoever came meanwhile
         if asyncio.get_running_loop().time() < self._accompanied_until:
-            self._has_news = True
             self._wanted.set()
 
     async def exchange(self, on_signal: Callable[[], None]) -> None:
@@ -68,12 +71,12 @@ class PostgresSignals:
     async def _exchange_on(self, libpq: PGconn, on_signal: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
 
-        def heard(*, news: bool) -> None:
+        def heard(words: set[bytes]) -> None:
             alone = loop.time() >= self._accompanied_until
             self._accompanied_until = loop.time() + GONE_SECONDS
-            if alone:
-                self._wanted.set()  # so that they know of us
-            if alone or news:  # what they stored while they took themselves for alone is news, too
+            if HELLO in words or (alone and self._has_news):
+                self._wanted.set()
+            if alone or NEWS in words:  # what they stored while they thought to be alone is news
                 on_signal()
 
         line = _Line(libpq, heard, loop.create_future())
@@ -98,67 +101,64 @@ class PostgresSignals:
 
     async def _be_there(self) -> None:
         while True:
-            self._wanted.set()
             await asyncio.sleep(HERE_SECONDS)
+            self._wanted.set()
 
     async def _tell(self, line: "_Line") -> None:
+        await line.say(HELLO)
+        if self._has_news:
+            self._wanted.set()
         while True:
+            await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
             await self._wanted.wait()
             self._wanted.clear()
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await line.idle.wait()
             has_news, self._has_news = self._has_news, False
-            line.notify(news=has_news)
-            await asyncio.sleep(NOTIFY_PAUSE_SECONDS)
-
-
-class _Told(NamedTuple):
-    by_others: bool
-    news: bool
+            await line.say(NEWS if has_news else HERE)
 
 
 class _Line:
     """An open connection that listens; `lost` gets the error when it ends."""
 
     def __init__(
-        self, libpq: PGconn, heard: Callable[..., None], lost: asyncio.Future[None]
+        self, libpq: PGconn, heard: Callable[[set[bytes]], None], lost: asyncio.Future[None]
     ) -> None:
         self._libpq = libpq
         self._heard = heard
         self.lost = lost
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
-    def notify(self, *, news: bool) -> None:
-        self.idle.clear()
-        word = b"" if news else b", '" + HERE + b"'"
-        self._libpq.send_query(f"NOTIFY {CHANNEL}".encode() + word)
+    async def say(self, word: bytes) -> None:
+        """Once the word before has arrived. Raises TimeoutError when it does not."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._idle.wait()
+        self._idle.clear()
+        self._libpq.send_query(f"NOTIFY {CHANNEL}, '{word.decode()}'".encode())
         if self._libpq.flush():
             raise psycopg.OperationalError("the connection takes no more")
 
     def read(self) -> None:
         try:
-            told = self._told()
+            words = self._words_of_others()
         except psycopg.OperationalError as error:
             if not self.lost.done():
                 self.lost.set_exception(error)
             return
-        if told.by_others:
-            self._heard(news=told.news)
+        if words:
+            self._heard(words)
 
-    def _told(self) -> _Told:
+    def _words_of_others(self) -> set[bytes]:
         libpq = self._libpq
         libpq.consume_input()
         while not libpq.is_busy():
             result = libpq.get_result()
             if result is None:
-                self.idle.set()
+                self._idle.set()
                 break
             if result.status != ExecStatus.COMMAND_OK:
                 raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
-        by_others = news = False
+        words = set()
         while (notification := libpq.notifies()) is not None:
             if notification.be_pid != libpq.backend_pid:
-                by_others = True
-                news = news or notification.extra != HERE
-        return _Told(by_others, news)
+                words.add(notification.extra)
+        return words

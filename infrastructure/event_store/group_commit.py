@@ -117,8 +117,8 @@ class Gathering:
 
     @property
     def full(self) -> bool:
-        """Whether no more is taken."""
-        return self._events >= EVENTS_PER_BATCH_MAX
+        """Whether no more is taken, or looked at: a thousand appends may wait for one stream."""
+        return max(self._events, len(self.passed_over)) >= EVENTS_PER_BATCH_MAX
 
     def take(self, pending: Pending) -> None:
         """One more append, unless it has to come after another one of its stream."""

@@ -5,9 +5,10 @@ commands do not wait for, and no call that repeats an append or a read by itself
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -193,8 +194,6 @@ class PostgresWriter:
         self._answer_seconds = answer_seconds
         self._call: LoopCall | None = None
         self._opening: asyncio.Task[None] | None = None
-        # Of its own: the event loop's may be full of handlers' work.
-        self._connecting = ThreadPoolExecutor(1, thread_name_prefix="ledger-connection")
         self._failures = 0
         self._next_attempt = 0.0
         self._last_error = ""
@@ -252,7 +251,6 @@ class PostgresWriter:
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
         self._drop()
-        self._connecting.shutdown(wait=False)
 
     def _parameters(self, batch: Sequence[Pending]) -> list[bytes]:
         events = [event for pending in batch for event in pending.append.events]
@@ -270,14 +268,46 @@ class PostgresWriter:
         """A new connection. Raises StoreUnavailable."""
         if time.monotonic() < self._next_attempt:
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}")
-        loop = asyncio.get_running_loop()
         try:
-            call = LoopCall(await loop.run_in_executor(self._connecting, self._connect))
+            call = LoopCall(await self._opened())
         except (psycopg.Error, OSError, Refused) as error:
             self._postpone(str(error).strip())
             raise StoreUnavailable(f"PostgreSQL does not answer: {self._last_error}") from error
         self._failures = 0
         return call
+
+    async def _opened(self) -> PreparedCall:
+        """Connect in a thread, which is left to itself when a server that stands still holds it:
+        neither the batch nor the end of the process waits for that.
+        """
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[PreparedCall] = loop.create_future()
+
+        def hand_over(call: PreparedCall | None, error: Exception | None) -> None:
+            if opened.done():
+                if call is not None:
+                    call.close()
+            elif call is not None:
+                opened.set_result(call)
+            elif error is not None:
+                opened.set_exception(error)
+
+        def connect_here() -> None:
+            call, failed = None, None
+            try:
+                call = self._connect()
+            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+                failed = error
+            with suppress(RuntimeError):  # that loop has ended, and who waited with it
+                loop.call_soon_threadsafe(hand_over, call, failed)
+
+        threading.Thread(target=connect_here, name="ledger-connection", daemon=True).start()
+        seconds = CONNECTING["connect_timeout"] + self._answer_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await opened
+        except TimeoutError as error:
+            raise TimeoutError(f"no connection within {seconds:g} s") from error
 
     def _connect(self) -> PreparedCall:
         connection = connect(

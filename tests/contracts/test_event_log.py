@@ -119,6 +119,19 @@ async def test_appends_of_one_stream_submitted_together_keep_their_order(store: 
     assert [entry.event.version for entry in read] == list(range(1, 31))
 
 
+async def test_many_appends_of_one_stream_neither_lose_their_order_nor_hold_another(
+    store: Store,
+) -> None:
+    stream = uuid4()
+    many = [asyncio.ensure_future(store.log.append(append(stream, n + 1))) for n in range(600)]
+    await asyncio.sleep(0)  # they reach the queue
+    other = await store.log.append(append())
+    ends = [(await each).position for each in many]
+
+    assert ends == sorted(ends)
+    assert other.position < ends[150]
+
+
 async def test_two_writers_of_one_version_have_one_winner(open_ledger: OpenStore) -> None:
     one, two = await open_ledger(worker="w1"), await open_ledger(worker="w2")
     streams = [uuid4() for _ in range(50)]

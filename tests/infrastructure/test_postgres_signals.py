@@ -69,32 +69,34 @@ async def test_the_others_hear_what_one_announces_and_it_does_not(
     assert one.heard == 3
 
 
-async def test_one_who_is_alone_tells_nobody_and_is_told_when_somebody_comes(
-    open_station: Callable[[], Station], postgres_dsn: str
+async def test_one_who_is_alone_tells_nobody_but_whoever_comes(
+    open_station: Callable[[], Station], postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: asyncio.Queue[str] = asyncio.Queue()
+    monkeypatch.setattr("infrastructure.postgres_signals.HERE_SECONDS", 3_600)
+    words: list[str] = []
     async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as outside:
         await outside.execute(f"LISTEN {CHANNEL}".encode())
-        outside.add_notify_handler(lambda told: heard.put_nowait(told.payload))
+        outside.add_notify_handler(lambda told: words.append(told.payload))
+
+        async def until(expected: list[str]) -> None:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while len(words) < len(expected):
+                    await outside.execute("SELECT 1")
+            assert words == expected
+
         one = open_station()
-        await one.until(1)
+        await until(["hello"])
         for _ in range(10):
             one.signals.announce()
-        while heard.empty():  # until it has said that it is there
-            await outside.execute("SELECT 1")
-        assert heard.get_nowait() == "here"
-        assert heard.empty()
-
+            await asyncio.sleep(0.01)
         two = open_station()
-        await two.until(2)
+        # The newcomer is answered at once, with what it may have missed.
+        await until(["hello", "hello", ""])
         await one.until(2)
-        one.signals.announce()
-        await two.until(3)
-        told = []
-        while "" not in told:
-            await outside.execute("SELECT 1")
-            told += [heard.get_nowait() for _ in range(heard.qsize())]
-    assert set(told) == {"here", ""}
+        await two.until(2)
+        two.signals.announce()  # which knows by now that it is not alone
+        await one.until(3)
+        await until(["hello", "hello", "", ""])
 
 
 async def test_hints_of_a_moment_are_told_once(open_station: Callable[[], Station]) -> None:

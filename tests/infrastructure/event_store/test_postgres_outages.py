@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from application.ports import StoreUnavailable, Touch, UnknownOutcome
+from infrastructure import postgres_sessions
 from infrastructure.database import Store
 from infrastructure.event_store import postgres
 from tests.contracts.appends import LONG_AGO, append, request
@@ -219,6 +220,27 @@ async def test_whatever_prevents_a_connection_ends_with_it(
         with pytest.raises(told, match=re.escape(str(error))):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await store.log.append(append())
+    await append_until_stored(store)
+
+
+async def test_a_server_that_stands_still_while_a_connection_is_made_holds_nobody(
+    postgres_url: str, open_at: OpenAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_at(postgres_url, answer_seconds=0.2)
+    gate, made = threading.Event(), []
+
+    def connect_late(*given: object, **settings: object) -> psycopg.Connection:
+        gate.wait()
+        made.append(postgres_sessions.connect(*given, **settings))
+        return made[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "connect", connect_late)
+        patch.setitem(postgres.CONNECTING, "connect_timeout", 0)
+        with pytest.raises(StoreUnavailable, match=r"no connection within 0\.2 s"):
+            await store.log.append(append())
+        gate.set()
+        await until(lambda: made and made[0].closed)
     await append_until_stored(store)
 
 
