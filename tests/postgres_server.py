@@ -251,8 +251,15 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC", "GUARDED_FOLDER": str(folder)}
 
 
-def wait_until_ready(dsn: str, guard: subprocess.Popen[bytes], folder: Path) -> None:
-    """Return once the server takes connections. Raises PostgresUnavailable."""
+def wait_until_ready(
+    dsn: str,
+    guard: subprocess.Popen[bytes],
+    folder: Path,
+    ended: Callable[[], bool] = lambda: False,
+) -> None:
+    """Return once the server takes connections. Raises PostgresUnavailable, also as soon as it has
+    `ended`, which its guard does not tell.
+    """
     pause_seconds = 0.02
     for _ in range(int(START_SECONDS_MAX / pause_seconds)):
         try:
@@ -261,7 +268,8 @@ def wait_until_ready(dsn: str, guard: subprocess.Popen[bytes], folder: Path) -> 
             try:
                 guard.wait(pause_seconds)
             except subprocess.TimeoutExpired:
-                continue
+                if not ended():
+                    continue
             break
         return
     log = (folder / "server.log").read_text(errors="replace")

@@ -47,9 +47,14 @@ class OwnedPostgres:
 
     def start(self) -> None:
         """Return once it takes connections. Raises PostgresUnavailable."""
-        self._guard = start_server(self._binaries, self.folder, self._settings, keep=True)
+        guard = self._guard = start_server(self._binaries, self.folder, self._settings, keep=True)
         self.starts += 1
-        wait_until_ready(self.admin_dsn, self._guard, self.folder)
+
+        def ended() -> bool:
+            children = list(_children(guard.pid))  # what has ended stays one, until its guard looks
+            return bool(children) and not any(map(_alive, children))
+
+        wait_until_ready(self.admin_dsn, guard, self.folder, ended)
 
     async def revive(self, seconds_max: float = 60.0) -> None:
         """Start it as often as it takes, as a supervisor does."""
