@@ -1,8 +1,8 @@
 """LISTEN and NOTIFY between the processes on one database, on a connection of their own.
 
-Who is alone tells nobody: each process says that it is there, and announces what it stored only
-while it hears of others. Spoken to libpq itself: up to two hundred hints a second are told, and the
-driver's cursors would cost the event loop more than an execution does.
+Who is alone says every three seconds that it is there, with news or without; what it stored it
+announces at once only while it hears of others. Spoken to libpq itself: up to two hundred hints a
+second are told, and the driver's cursors would cost the event loop more than an execution does.
 """
 
 import asyncio

@@ -213,14 +213,11 @@ class GroupCommitter(ABC):
         *,
         appends_max: int,
         on_committed: Callable[[Sequence[Changed]], None],
-        admission: Callable[[], str | None] | None = None,
     ) -> None:
-        """`on_committed` is called in the event loop of the callers, once a batch.
-
-        `admission` gives the reason why no new execution is taken now, None when there is none.
-        """
+        """`on_committed` is called in the event loop of the callers, once a batch."""
         self.counters = CommitCounters()
-        self.admission = admission
+        self.admission: Callable[[], str | None] | None = None
+        """Gives the reason why no new execution is taken now, None when there is none."""
         self._appends_max = appends_max
         self._on_committed = on_committed
 

@@ -193,6 +193,7 @@ class PostgresWriter:
         self._lock_seconds = lock_seconds
         self._answer_seconds = answer_seconds
         self._call: LoopCall | None = None
+        # Held, for the event loop itself would let it be collected.
         self._opening: asyncio.Task[None] | None = None
         self._failures = 0
         self._next_attempt = 0.0
