@@ -72,8 +72,9 @@ class Lane:
         before = self.position
 
         def work(session: Session) -> None:
+            # First, as a rebuild takes its checkpoint before it changes the tables' places.
+            move(session, self.projections, before, position)
             for table, prepared in rows:
                 session.upsert(table, prepared)
-            move(session, self.projections, before, position)
 
         return work

@@ -145,6 +145,8 @@ class Rebuild:
 
 def _change_places(session: Session, table: ProjectedTable) -> None:
     """The rebuilt table gets the live name."""
+    if session.dialect == "postgresql":  # the view, then what is below it, as readers do
+        session.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
     with view_following(session, table):
         session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
         session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")

@@ -1,0 +1,93 @@
+"""In which order the projections lock on PostgreSQL: checkpoint, view, table. Whoever took them in
+another order would deadlock with a rebuild that changes the tables' places.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+
+from infrastructure.database import Store, StoreOptions, open_store
+from infrastructure.event_store.codec import Codec
+from infrastructure.migrations import migrate
+from infrastructure.projections.catalogue import PROJECTIONS, chosen
+from infrastructure.projections.checkpoints import create_missing
+from infrastructure.projections.lanes import Lane
+from infrastructure.projections.postgres_store import PostgresProjectionStore
+from infrastructure.projections.rebuilding import Rebuild
+from tests.contracts import projected as told
+
+pytestmark = pytest.mark.anyio
+
+IN_TIME = 30.0
+WAITED_FOR = "SELECT relation::regclass::text FROM pg_locks WHERE NOT granted"
+Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+    migrate.upgrade(postgres_dsn)
+    opened = open_store(postgres_dsn, StoreOptions(environment={}, answer_seconds=IN_TIME))
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def tables(store: Store, postgres_dsn: str) -> Iterator[PostgresProjectionStore]:
+    opened = PostgresProjectionStore(postgres_dsn)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def connect(postgres_dsn: str) -> Iterator[Connect]:
+    """Opens connections; what they hold is given back before anything else ends."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(psycopg.connect(postgres_dsn))
+
+
+async def waited_for(watching: psycopg.Connection) -> list[str]:
+    """What somebody waits to lock: relations, by name."""
+    async with asyncio.timeout(IN_TIME):
+        while not (found := watching.execute(WAITED_FOR).fetchall()):
+            watching.rollback()
+            await asyncio.sleep(0.01)
+    return [name for (name,) in found]
+
+
+async def test_a_batch_that_waits_for_its_checkpoint_holds_no_table(
+    store: Store, tables: PostgresProjectionStore, connect: Connect
+) -> None:
+    await told.append_mixed(store, told.stories())
+    tables.write(lambda session: create_missing(session, PROJECTIONS))
+    switching, watching = connect(), connect()
+    switching.execute("SELECT name FROM projection_checkpoints FOR UPDATE")
+    lane = Lane(tables, Codec(), PROJECTIONS, 0)
+
+    batch = asyncio.create_task(asyncio.to_thread(lane.advance))
+    await waited_for(watching)
+    for projection in PROJECTIONS:
+        table = projection.table.stored
+        switching.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+
+    switching.rollback()
+    assert await batch > 0
+
+
+async def test_a_switch_locks_the_view_before_the_table(
+    store: Store, tables: PostgresProjectionStore, connect: Connect
+) -> None:
+    await told.append_mixed(store, told.stories(2))
+    reading, watching = connect(), connect()
+    reading.execute("SELECT run_id FROM workflow_runs LIMIT 1")
+
+    rebuild = asyncio.create_task(asyncio.to_thread(Rebuild(tables, *chosen("workflow_runs")).run))
+    first = await waited_for(watching)
+
+    reading.rollback()
+    watching.rollback()
+    assert await rebuild > 0
+    assert first == ["workflow_runs"]
