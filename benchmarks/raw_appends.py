@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import psycopg
@@ -12,7 +11,15 @@ from application.ports import Append
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.group_commit import Pending, Written
 from infrastructure.event_store.postgres import APPEND, PostgresWriter
-from infrastructure.event_store.queue_writes import queue_columns
+from infrastructure.event_store.queue_writes import (
+    DiscardRow,
+    EnqueueRow,
+    FinishRow,
+    ProgressRow,
+    TouchRow,
+    WakeRow,
+    queue_rows,
+)
 
 RAW_WORKER = "raw"
 TYPES = (
@@ -27,6 +34,14 @@ RAW_STATEMENT = (
     + ", ".join(f"%b::{kind}" for kind in TYPES)
     + ")"
 ).encode()
+QUEUE_ROWS = {
+    "enqueue": EnqueueRow,
+    "touch": TouchRow,
+    "progress": ProgressRow,
+    "finish": FinishRow,
+    "discard": DiscardRow,
+    "wake": WakeRow,
+}
 BINARY = [1] * 4 + [0] + [1] * 20
 
 
@@ -72,8 +87,12 @@ def raw_batch(batch: Sequence[Pending], writer: PostgresWriter) -> RawBatch:
 
 def _lists(batch: Sequence[Pending]) -> list[Any]:
     events = [event for each in batch for event in each.append.events]
-    columns = queue_columns([each.append for each in batch])
-    queue = [getattr(columns, field.name) for field in fields(columns)]
+    queue = queue_rows([each.append for each in batch])
+    columns = [
+        [getattr(row, name) for row in getattr(queue, kind)]
+        for kind, form in QUEUE_ROWS.items()
+        for name in form._fields
+    ]
     return [
         [event.execution_id for event in events],
         [event.version for event in events],
@@ -81,7 +100,7 @@ def _lists(batch: Sequence[Pending]) -> list[Any]:
         [state for each in batch for state in each.states],
         RAW_WORKER,
         60_000_000,
-        *queue,
+        *columns,
     ]
 
 

@@ -39,7 +39,7 @@ from infrastructure.event_store.prepared_call import (
     PreparedCall,
     Refused,
 )
-from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+from infrastructure.event_store.queue_writes import QueueRows, queue_rows
 from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 
 EVENTS_TABLE = "ledger_events"
@@ -262,7 +262,7 @@ class PostgresWriter:
             bytea_array([state for pending in batch for state in pending.states]),
             self._worker,
             self._lease,
-            *_queue_parameters(queue_columns([pending.append for pending in batch])),
+            *_queue_parameters(queue_rows([pending.append for pending in batch])),
         ]
 
     async def _connected(self) -> LoopCall:
@@ -341,27 +341,39 @@ def int8_parameter(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=True)
 
 
-def _queue_parameters(columns: QueueColumns) -> list[bytes]:
+def _queue_parameters(queue: QueueRows) -> list[bytes]:
     return [
-        uuid_array(columns.enqueue_ids),
-        int8_array(columns.enqueue_versions),
-        text_array(columns.enqueue_workspaces),
-        int8_array(columns.enqueue_priorities),
-        int8_array(columns.enqueue_ready),
-        bool_array(columns.enqueue_leased),
-        uuid_array(columns.touch_ids),
-        int8_array(columns.touch_versions),
-        int8_array(columns.touch_ready),
-        uuid_array(columns.progress_ids),
-        int8_array(columns.progress_versions),
-        int8_array(columns.progress_epochs),
-        int8_array(columns.progress_ready),
-        bool_array(columns.progress_released),
-        uuid_array(columns.finish_ids),
-        int8_array(columns.finish_epochs),
-        uuid_array(columns.discard_ids),
-        uuid_array(columns.wake_ids),
-        int8_array(columns.wake_ready),
+        *_columns(queue.enqueue, _ENQUEUE),
+        *_columns(queue.touch, _TOUCH),
+        *_columns(queue.progress, _PROGRESS),
+        *_columns(queue.finish, _FINISH),
+        *_columns(queue.discard, _DISCARD),
+        *_columns(queue.wake, _WAKE),
+    ]
+
+
+class _Arrays:
+    """How the columns of one kind of queue row are written."""
+
+    def __init__(self, *columns: Callable[[Sequence[Any]], bytes]) -> None:
+        self.columns = columns
+        self.empty = [array(()) for array in columns]
+
+
+_ENQUEUE = _Arrays(uuid_array, int8_array, text_array, int8_array, int8_array, bool_array)
+_TOUCH = _Arrays(uuid_array, int8_array, int8_array)
+_PROGRESS = _Arrays(uuid_array, int8_array, int8_array, int8_array, bool_array)
+_FINISH = _Arrays(uuid_array, int8_array)
+_DISCARD = _Arrays(uuid_array)
+_WAKE = _Arrays(uuid_array, int8_array)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], arrays: _Arrays) -> Sequence[bytes]:
+    """A batch has rows of two or three of the six kinds."""
+    if not rows:
+        return arrays.empty
+    return [
+        array(column) for array, column in zip(arrays.columns, zip(*rows, strict=True), strict=True)
     ]
 
 

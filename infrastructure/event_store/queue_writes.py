@@ -1,9 +1,9 @@
-"""The queue writes of a batch, sorted by kind into columns: what both back ends run."""
+"""The queue writes of a batch as rows of each kind: what both back ends run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
 from application.ports import Append, Discard, Enqueue, Finish, Progress, Touch
@@ -29,69 +29,95 @@ def _due(ready_at: datetime | None) -> int:
     return NOTHING_DUE if ready_at is None else to_microseconds(ready_at)
 
 
+class EnqueueRow(NamedTuple):
+    """A new row; `version` here and below is that of the stream after the append."""
+
+    execution_id: UUID
+    version: int
+    workspace_id: str
+    priority: int
+    ready_at: int
+    leased: bool
+
+
+class TouchRow(NamedTuple):
+    """There is something new, to be looked at by `ready_at` at the latest."""
+
+    execution_id: UUID
+    version: int
+    ready_at: int
+
+
+class ProgressRow(NamedTuple):
+    """The holder of the lease went on, and keeps it or gives it up."""
+
+    execution_id: UUID
+    version: int
+    epoch: int
+    ready_at: int
+    released: bool
+
+
+class FinishRow(NamedTuple):
+    """The holder of the lease ended the execution."""
+
+    execution_id: UUID
+    epoch: int
+
+
+class DiscardRow(NamedTuple):
+    """Whoever holds the lease, the row goes."""
+
+    execution_id: UUID
+
+
+class WakeRow(NamedTuple):
+    """The row of an execution which waits for one of the batch."""
+
+    execution_id: UUID
+    ready_at: int
+
+
 @dataclass(slots=True)
-class QueueColumns:
-    """Parallel lists per kind of write; versions are those of the streams after the append."""
+class QueueRows:
+    """The writes by kind, in the order of the batch."""
 
-    enqueue_ids: list[UUID] = field(default_factory=list)
-    enqueue_versions: list[int] = field(default_factory=list)
-    enqueue_workspaces: list[str] = field(default_factory=list)
-    enqueue_priorities: list[int] = field(default_factory=list)
-    enqueue_ready: list[int] = field(default_factory=list)
-    enqueue_leased: list[bool] = field(default_factory=list)
-    touch_ids: list[UUID] = field(default_factory=list)
-    touch_versions: list[int] = field(default_factory=list)
-    touch_ready: list[int] = field(default_factory=list)
-    progress_ids: list[UUID] = field(default_factory=list)
-    progress_versions: list[int] = field(default_factory=list)
-    progress_epochs: list[int] = field(default_factory=list)
-    progress_ready: list[int] = field(default_factory=list)
-    progress_released: list[bool] = field(default_factory=list)
-    finish_ids: list[UUID] = field(default_factory=list)
-    finish_epochs: list[int] = field(default_factory=list)
-    discard_ids: list[UUID] = field(default_factory=list)
-    wake_ids: list[UUID] = field(default_factory=list)
-    wake_ready: list[int] = field(default_factory=list)
+    enqueue: list[EnqueueRow] = field(default_factory=list)
+    touch: list[TouchRow] = field(default_factory=list)
+    progress: list[ProgressRow] = field(default_factory=list)
+    finish: list[FinishRow] = field(default_factory=list)
+    discard: list[DiscardRow] = field(default_factory=list)
+    wake: list[WakeRow] = field(default_factory=list)
 
 
-def queue_columns(appends: Sequence[Append]) -> QueueColumns:
-    """Sort the queue writes of a batch by kind, keeping the order of the batch."""
-    columns = QueueColumns()
+def queue_rows(appends: Sequence[Append]) -> QueueRows:
+    """Sort the queue writes of a batch by kind."""
+    rows = QueueRows()
     for append in appends:
         if append.queue is not None:
-            _add(columns, append)
+            _add(rows, append)
         if append.wakes is not None:
-            columns.wake_ids.append(append.wakes)
-            columns.wake_ready.append(to_microseconds(append.events[-1].meta.at))
-    return columns
+            at = append.events[-1].meta.at
+            rows.wake.append(WakeRow(append.wakes, to_microseconds(at)))
+    return rows
 
 
-def _add(columns: QueueColumns, append: Append) -> None:
+def _add(rows: QueueRows, append: Append) -> None:
     stream_id = append.stream_id
     version = append.events[-1].version
     match append.queue:
         case Progress(epoch, ready_at, release):
-            columns.progress_ids.append(stream_id)
-            columns.progress_versions.append(version)
-            columns.progress_epochs.append(epoch)
-            columns.progress_ready.append(_due(ready_at))
-            columns.progress_released.append(release)
+            rows.progress.append(ProgressRow(stream_id, version, epoch, _due(ready_at), release))
         case Enqueue(workspace_id, priority, ready_at, lease):
-            columns.enqueue_ids.append(stream_id)
-            columns.enqueue_versions.append(version)
-            columns.enqueue_workspaces.append(workspace_id)
-            columns.enqueue_priorities.append(priority)
-            columns.enqueue_ready.append(_due(ready_at))
-            columns.enqueue_leased.append(lease)
+            rows.enqueue.append(
+                EnqueueRow(stream_id, version, workspace_id, priority, _due(ready_at), lease)
+            )
         case Finish(epoch):
-            columns.finish_ids.append(stream_id)
-            columns.finish_epochs.append(epoch)
+            rows.finish.append(FinishRow(stream_id, epoch))
         case Touch(ready_at):
-            columns.touch_ids.append(stream_id)
-            columns.touch_versions.append(version)
-            columns.touch_ready.append(_due(ready_at))
+            rows.touch.append(TouchRow(stream_id, version, _due(ready_at)))
         case Discard():
-            columns.discard_ids.append(stream_id)
+            rows.discard.append(DiscardRow(stream_id))
         case None:
             return
         case _:

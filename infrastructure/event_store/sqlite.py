@@ -19,7 +19,13 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
 from infrastructure.event_store.group_commit import Pending, Written
 from infrastructure.event_store.log import LogRow
-from infrastructure.event_store.queue_writes import QueueColumns, queue_columns
+from infrastructure.event_store.queue_writes import (
+    EnqueueRow,
+    FinishRow,
+    ProgressRow,
+    QueueRows,
+    queue_rows,
+)
 from infrastructure.event_store.thread_commit import ThreadCommitter
 
 EVENTS_TABLE = "ledger_events"
@@ -154,9 +160,9 @@ class SQLiteWriter:
         for pending in batch:
             for event, state in zip(pending.append.events, pending.states, strict=True):
                 rows += (event.execution_id.hex, event.version, event.data.TOPIC, state)
-        columns = queue_columns([pending.append for pending in batch])
+        queue = queue_rows([pending.append for pending in batch])
         try:
-            return self.transaction(lambda connection: self._store(connection, rows, columns))
+            return self.transaction(lambda connection: self._store(connection, rows, queue))
         except sqlite3.IntegrityError as error:
             raise _meaning(error) from error
         except sqlite3.Error as error:
@@ -196,7 +202,7 @@ class SQLiteWriter:
             self._connection.execute("ROLLBACK")
 
     def _store(
-        self, connection: sqlite3.Connection, rows: list[object], columns: QueueColumns
+        self, connection: sqlite3.Connection, rows: list[object], queue: QueueRows
     ) -> Written:
         positions: list[int] = []
         for start in range(0, len(rows), 4 * ROWS_PER_INSERT):
@@ -210,73 +216,57 @@ class SQLiteWriter:
                 raise RuntimeError("SQLite did not say where it put the events")
             # Nothing else writes meanwhile, so the positions of one statement are consecutive.
             positions.extend(range(last - count + 1, last + 1))
-        return Written(positions, self._write_queue(connection, columns))
+        return Written(positions, self._write_queue(connection, queue))
 
-    def _write_queue(self, connection: sqlite3.Connection, columns: QueueColumns) -> list[int]:
+    def _write_queue(self, connection: sqlite3.Connection, queue: QueueRows) -> list[int]:
         lease_end = self._now() + self._lease
-        epochs = self._enqueue(connection, columns, lease_end)
-        if columns.touch_ids:
+        epochs = self._enqueue(connection, queue.enqueue, lease_end)
+        if queue.touch:
             connection.executemany(
-                _TOUCH,
-                zip(
-                    columns.touch_versions,
-                    columns.touch_ready,
-                    _hex(columns.touch_ids),
-                    strict=True,
-                ),
+                _TOUCH, [(version, ready, row.hex) for row, version, ready in queue.touch]
             )
-        self._progress(connection, columns, lease_end)
-        if columns.finish_ids:
+        if queue.progress:
+            self._progress(connection, queue.progress, lease_end)
+        if queue.finish:
             finished = connection.executemany(
-                _FINISH,
-                [
-                    (execution_id.hex, epoch, self._worker)
-                    for execution_id, epoch in zip(
-                        columns.finish_ids, columns.finish_epochs, strict=True
-                    )
-                ],
+                _FINISH, [(row.hex, epoch, self._worker) for row, epoch in queue.finish]
             )
-            self._all_leased(finished.rowcount, columns.finish_ids)
-        if columns.discard_ids:
-            connection.executemany(_DISCARD, [(text,) for text in _hex(columns.discard_ids)])
-        if columns.wake_ids:
-            connection.executemany(
-                _WAKE, zip(columns.wake_ready, _hex(columns.wake_ids), strict=True)
-            )
+            self._all_leased(finished.rowcount, queue.finish)
+        if queue.discard:
+            connection.executemany(_DISCARD, [(row.hex,) for (row,) in queue.discard])
+        if queue.wake:
+            connection.executemany(_WAKE, [(ready, row.hex) for row, ready in queue.wake])
         return epochs
 
     def _enqueue(
-        self, connection: sqlite3.Connection, columns: QueueColumns, lease_end: int
+        self, connection: sqlite3.Connection, rows: Sequence[EnqueueRow], lease_end: int
     ) -> list[int]:
-        if not columns.enqueue_ids:
+        if not rows:
             return []
-        epochs = draw_epochs(connection, len(columns.enqueue_ids))
+        epochs = draw_epochs(connection, len(rows))
+        ours, nobody_s = (self._worker, lease_end), (None, 0)
         connection.executemany(
             _ENQUEUE,
             [
-                (execution_id.hex, workspace, priority, ready, owner, until, epoch, version)
-                for execution_id, workspace, priority, ready, (owner, until), epoch, version in zip(
-                    columns.enqueue_ids,
-                    columns.enqueue_workspaces,
-                    columns.enqueue_priorities,
-                    columns.enqueue_ready,
-                    [
-                        (self._worker, lease_end) if leased else (None, 0)
-                        for leased in columns.enqueue_leased
-                    ],
-                    epochs,
-                    columns.enqueue_versions,
-                    strict=True,
+                (
+                    row.hex,
+                    workspace,
+                    priority,
+                    ready,
+                    *(ours if leased else nobody_s),
+                    epoch,
+                    version,
+                )
+                for (row, version, workspace, priority, ready, leased), epoch in zip(
+                    rows, epochs, strict=True
                 )
             ],
         )
         return epochs
 
     def _progress(
-        self, connection: sqlite3.Connection, columns: QueueColumns, lease_end: int
+        self, connection: sqlite3.Connection, rows: Sequence[ProgressRow], lease_end: int
     ) -> None:
-        if not columns.progress_ids:
-            return
         progressed = connection.executemany(
             _PROGRESS,
             [
@@ -285,25 +275,18 @@ class SQLiteWriter:
                     ready,
                     released,
                     0 if released else lease_end,
-                    execution_id.hex,
+                    row.hex,
                     epoch,
                     self._worker,
                 )
-                for execution_id, version, epoch, ready, released in zip(
-                    columns.progress_ids,
-                    columns.progress_versions,
-                    columns.progress_epochs,
-                    columns.progress_ready,
-                    columns.progress_released,
-                    strict=True,
-                )
+                for row, version, epoch, ready, released in rows
             ],
         )
-        self._all_leased(progressed.rowcount, columns.progress_ids)
+        self._all_leased(progressed.rowcount, rows)
 
-    def _all_leased(self, written: int, wanted: list[UUID]) -> None:
+    def _all_leased(self, written: int, wanted: Sequence[ProgressRow | FinishRow]) -> None:
         if written < len(wanted):
-            names = ", ".join(map(str, wanted[:3]))
+            names = ", ".join(str(row.execution_id) for row in wanted[:3])
             raise StaleLease(f"the lease on {names} belongs to another worker or is over")
 
 
@@ -337,10 +320,6 @@ def draw_epochs(connection: sqlite3.Connection, count: int) -> list[int]:
         "UPDATE lease_epoch SET latest = latest + ? RETURNING latest", (count,)
     ).fetchone()
     return list(range(latest - count + 1, latest + 1))
-
-
-def _hex(ids: list[UUID]) -> list[str]:
-    return [execution_id.hex for execution_id in ids]
 
 
 def _is_the_file_s_fault(error: BaseException) -> bool:
