@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
-from application.views import ExecutionView
+from application.views import ExecutionView, summarise
 from domain.errors import KeyReused, PreconditionFailed
 from domain.events import Meta
 from domain.execution import Command, ExecutionState
@@ -77,7 +77,15 @@ class Caller:
 
 
 class Answer(NamedTuple):
-    """The execution after a command; `replayed` when the command had been carried out before."""
+    """The execution after a command, and the position of its last event then; `replayed` when the
+    command had been carried out before.
+    """
 
-    view: ExecutionView
+    state: ExecutionState
+    position: int
     replayed: bool
+
+    @property
+    def view(self) -> ExecutionView:
+        """What the caller reads of it; made anew each time."""
+        return summarise(self.state, self.position)

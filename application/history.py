@@ -162,8 +162,11 @@ class History:
                 if left <= 0 or self._closed:
                     break
                 await self._watchers.wait(waiter, min(left, pause))
-                waiter = self._watchers.expect(execution_id, enough)  # before the look
                 known = cache.get(execution_id)
+                if known is not None and enough(known.state):
+                    entry = known
+                    break
+                waiter = self._watchers.expect(execution_id, enough)  # before a look at the log
                 if known is not None and known.state.version > entry.state.version:
                     entry = known  # it moves in this process: no need to look at the log
                 else:

@@ -22,7 +22,6 @@ from application.ports import (
     UnknownOutcome,
     VersionConflict,
 )
-from application.views import summarise
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, FlowledgerError, NotFound, NotReady
 from domain.events import Recorded, Requested
@@ -222,7 +221,7 @@ class Ledger:
             draft = Draft(entry.state, caller.meta(self.clock.now(), command_id))
             _decide(draft, decide, lost)
             if not draft.events:
-                return Answer(summarise(entry.state, entry.position), replayed=False), None, None
+                return Answer(entry.state, entry.position, replayed=False), None, None
             try:
                 done = await self.append(draft, queue(draft))
             except AppendLost as error:
@@ -230,7 +229,7 @@ class Ledger:
                 continue
             except VersionConflict:
                 continue
-            return Answer(summarise(draft.state, done.position), replayed=False), draft, done
+            return Answer(draft.state, done.position, replayed=False), draft, done
         if lost is not None:
             raise outcome_unknown()
         raise ConcurrentUpdate("Others wrote first every time; read the execution and try again.")
@@ -240,7 +239,7 @@ class Ledger:
         entry = await self.as_of_version(execution_id, version)
         if entry is None:
             raise NotFound(f"There is no execution {str(execution_id)!r}.")
-        return Answer(summarise(entry.state, entry.position), replayed=True)
+        return Answer(entry.state, entry.position, replayed=True)
 
     async def stored(self, draft: Draft) -> Recorded | None:
         """The last event of a draft whose append got no answer, if the log has it.

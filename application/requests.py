@@ -20,7 +20,6 @@ from application.ports import (
     UnknownOutcome,
     VersionConflict,
 )
-from application.views import summarise
 from application.workflows import Workflows
 from domain import decisions
 from domain.agent_names import KAFKA
@@ -257,7 +256,7 @@ class Requests:
         entry = await start(self._ledger, self._runner, state, events)
         if entry is None:
             return await self._repeated(caller, state.id, events[-1])
-        return Answer(summarise(state, entry.position), replayed=False)
+        return Answer(entry.state, entry.position, replayed=False)
 
     async def _repeated(self, caller: Caller, execution_id: UUID, mine: Event | None) -> Answer:
         """The id is taken: by an earlier request with the same key, or by this one, whose answer
@@ -271,7 +270,7 @@ class Requests:
         answer = await self._ledger.replay(execution_id, version)
         first = await self._ledger.read(execution_id, limit=1)
         same = mine is not None and bool(first) and first[0].event.meta == mine.meta
-        return Answer(answer.view, replayed=not same)
+        return answer._replace(replayed=not same)
 
 
 async def start(

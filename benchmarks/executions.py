@@ -57,7 +57,7 @@ async def in_process(url: str, actions: Path, executions: int, in_flight: int) -
             started = time.perf_counter()
             options = ExecuteOptions(input_data=INPUT)
             answer = await services.requests.execute(caller, "bench", options)
-            view = await services.history.wait_ended("default", answer.view.id, 30)
+            view = await services.history.wait_ended("default", str(answer.state.id), 30)
             if view.status != "COMPLETED":
                 raise RuntimeError(f"execution {view.id} is {view.status}")
             latencies.append((time.perf_counter() - started) * 1000)

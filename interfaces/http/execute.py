@@ -187,10 +187,11 @@ async def execute_definition(request: Request, body: ExecuteInline) -> Response:
 
 async def _taken(request: Request, answer: Answer, seconds: int | None) -> Response:
     """202 with the execution; after a wait, as it is then, and 200 when it has ended."""
-    services, view = services_of(request), answer.view
-    if seconds is not None and view.status not in TERMINAL:
+    services, state, view = services_of(request), answer.state, None
+    if seconds is not None and not state.terminal:
         with suppress(NotReady):  # it is taken, whatever the store does now
-            view = await services.history.wait_ended(view.workspace_id, view.id, seconds)
+            view = await services.history.wait_ended(state.workspace_id, str(state.id), seconds)
+    view = view or answer.view
     headers = execution_headers(view, services.ledger.clock.now())
     headers["Location"] = f"{API}/executions/{view.id}"
     headers.update(wait_applied(seconds))
