@@ -3,7 +3,7 @@ COMPLETED.
 
 In process (`Requests.execute`, then the state) and over HTTP (one POST with `Prefer: wait=10`),
 with 1 and 64 in flight. Also the projections' lag while it runs and how long they need to catch
-up.
+up. On PostgreSQL with 64 in flight also with `flowledger projector` beside the process.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from application.callers import Caller
@@ -24,6 +25,9 @@ from benchmarks.http_load import cpu_seconds, memory_peak_mb, post
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services, tune_process
+
+Measure = Callable[[str, Path, int, int], Coroutine[Any, Any, Figures]]
+"""Of a database, with actions, so many executions, so many in flight."""
 
 IN_FLIGHT = 64
 DEFINITION: JsonObject = {
@@ -111,29 +115,49 @@ async def over_http(url: str, actions: Path, executions: int, in_flight: int) ->
         }
 
 
+def beside_a_projector(measure: Measure) -> Measure:
+    """The same with the tables filled by a process of their own."""
+
+    async def beside(url: str, actions: Path, executions: int, in_flight: int) -> Figures:
+        async with _process("projector", "--database", url):
+            return await measure(url, actions, executions, in_flight)
+
+    return beside
+
+
 @asynccontextmanager
 async def _server(url: str, actions: Path) -> AsyncIterator[tuple[str, int, int]]:
-    command = Path(sys.executable).parent / "flowledger"
+    arguments = ("serve", "--port", "0", "--database", url)
+    async with _process(*arguments, FLOWLEDGER_ACTIONS=str(actions)) as (line, process):
+        address = next(word for word in line.split() if word.startswith("http://"))
+        parts = urlsplit(address)
+        yield parts.hostname or "127.0.0.1", parts.port or 80, process
+
+
+@asynccontextmanager
+async def _process(*arguments: str, **variables: str) -> AsyncIterator[tuple[str, int]]:
+    """A process of the product that is ready: what it said then, and its number."""
     process = await asyncio.create_subprocess_exec(
-        str(command),
-        "serve",
-        "--port",
-        "0",
-        "--database",
-        url,
-        env={**os.environ, "FLOWLEDGER_ACTIONS": str(actions), "FLOWLEDGER_LOG_LEVEL": "warning"},
+        str(Path(sys.executable).parent / "flowledger"),
+        *arguments,
+        env={**os.environ, "FLOWLEDGER_LOG_LEVEL": "warning", **variables},
         stdout=subprocess.PIPE,
     )
     try:
         if process.stdout is None:
-            raise RuntimeError("the server has no output")
-        line = (await process.stdout.readline()).decode()
-        address = next(word for word in line.split() if word.startswith("http://"))
-        parts = urlsplit(address)
-        yield parts.hostname or "127.0.0.1", parts.port or 80, process.pid
+            raise RuntimeError("the process has no output")
+        yield (await process.stdout.readline()).decode(), process.pid
     finally:
         process.terminate()
         await process.wait()
+
+
+def _measurements(backend: str) -> Iterator[tuple[str, int, Measure]]:
+    for in_flight in (IN_FLIGHT, 1):
+        for name, measure in (("in process", in_process), ("HTTP", over_http)):
+            yield name, in_flight, measure
+            if backend == "postgresql" and in_flight > 1:
+                yield f"{name} beside a projector", in_flight, beside_a_projector(measure)
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:
@@ -146,11 +170,10 @@ def main(arguments: Sequence[str] | None = None) -> Report:
         actions.write_text(ACTIONS)
         for backend in options.backends:
             for _ in range(options.repetitions):
-                for in_flight, count in ((IN_FLIGHT, many), (1, few)):
-                    for name, measure in (("in process", in_process), ("HTTP", over_http)):
-                        work = measure(bases.fresh(backend), actions, count, in_flight)
-                        figures = as_served(work)
-                        report.add(f"{backend}, {name}, {in_flight} in flight", figures)
+                for name, in_flight, measure in _measurements(backend):
+                    count = many if in_flight > 1 else few
+                    work = measure(bases.fresh(backend), actions, count, in_flight)
+                    report.add(f"{backend}, {name}, {in_flight} in flight", as_served(work))
     report.show()
     return report
 

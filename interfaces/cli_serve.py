@@ -161,7 +161,8 @@ def projector(
 ) -> None:
     """Fill the SQL tables only, beside others on one PostgreSQL database.
 
-    One of them works; those started beside it stand by and take over when it ends.
+    One of them works; those started beside it stand by and take over when it ends. Beside `serve`
+    it takes the tables over, which leaves more of a core to executions.
     """
     settings = _settings(database, host=host, health_port=health_port, no_auth=no_auth or None)
     from interfaces.bootstrap import open_projector

@@ -2,22 +2,23 @@
 
 In process, on the same PostgreSQL server and on SQLite files: DBOS Transact and Absurd. Over HTTP,
 from the request to the result: Restate with a Python handler. With 1 and with 64 in flight, one
-repetition of each after the other.
+repetition of each after the other. On PostgreSQL this product takes part twice: as one process, and
+with the tables filled by a second one.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
-import uvloop
-
-from benchmarks.executions import ACTIONS, in_process, over_http
+from benchmarks.executions import ACTIONS, beside_a_projector, in_process, over_http
+from benchmarks.executions import Measure as Measured
 from benchmarks.harness import (
     Databases,
     Figures,
     Report,
+    as_served,
     databases,
     option_parser,
     options_of,
@@ -28,6 +29,7 @@ from benchmarks.peers.environment import PeerEnvironment, install
 
 IN_FLIGHT = (64, 1)
 OURS = "flowledger"
+WITH_PROJECTOR = "flowledger beside a projector"
 RATE = "executions_per_second"
 PARTS = ("postgresql", "sqlite", "http")
 GOALS: dict[tuple[str, int, str, str], dict[str, float]] = {
@@ -51,32 +53,30 @@ class Contest:
         """By name: how to measure, and how many times the executions of the slowest."""
         match part:
             case "http":
-                return {OURS: (self._over_http, 4), "restate": (self._restate, 1)}
+                return {
+                    OURS: (self._ours("postgresql", over_http), 4),
+                    WITH_PROJECTOR: (self._ours("postgresql", beside_a_projector(over_http)), 4),
+                    "restate": (self._restate, 1),
+                }
             case "sqlite":
-                return {OURS: (self._in_process(part), 10), "dbos": (self._dbos(part), 1)}
+                return {OURS: (self._ours(part, in_process), 10), "dbos": (self._dbos(part), 1)}
             case _:
                 return {
-                    OURS: (self._in_process(part), 10),
+                    OURS: (self._ours(part, in_process), 10),
+                    WITH_PROJECTOR: (self._ours(part, beside_a_projector(in_process)), 10),
                     "dbos": (self._dbos(part), 1),
                     "absurd": (self._absurd, 2),
                 }
 
-    def _in_process(self, backend: str) -> Measure:
+    def _ours(self, backend: str, measured: Measured) -> Measure:
         def measure(executions: int, in_flight: int) -> Figures:
             url = self._bases.fresh(backend)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(in_process(url, self._actions, executions, in_flight))
+            return as_served(measured(url, self._actions, executions, in_flight))
 
         return measure
 
-    def _over_http(self, executions: int, in_flight: int) -> Figures:
-        url = self._bases.fresh("postgresql")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(over_http(url, self._actions, executions, in_flight))
-
     def _restate(self, executions: int, in_flight: int) -> Figures:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(rivals.restate(self._peers, executions, in_flight))
+        return as_served(rivals.restate(self._peers, executions, in_flight))
 
     def _dbos(self, backend: str) -> Measure:
         return lambda executions, in_flight: rivals.dbos(
@@ -117,17 +117,21 @@ def _measure(report: Report, part: str, entrants: dict[str, tuple[Measure, int]]
                 figures = measure(executions * times, in_flight)
                 report.add(_row(part, name, in_flight), figures)
                 progress(f"{_row(part, name, in_flight)}: {figures[RATE]:,.0f}/s")
-        ours = _row(part, OURS, in_flight)
-        for name in entrants.keys() - {OURS}:
-            theirs = _row(part, name, in_flight)
-            what = f"{part}, {in_flight} in flight, {OURS} / {name}"
-            for figure in (RATE, "p50_ms"):
-                ratio = report.ratio((ours, figure), (theirs, figure))
-                goal = GOALS.get((part, in_flight, name, figure))
-                if goal is None:
-                    report.notes[f"{what}, {figure}"] = round(ratio, 2)
-                else:
-                    report.judge(f"{what}, {figure}", ratio, **goal)
+        ours = [name for name in (OURS, WITH_PROJECTOR) if name in entrants]
+        for us, name in product(ours, [each for each in entrants if each not in ours]):
+            _compare(report, part, in_flight, us, name)
+
+
+def _compare(report: Report, part: str, in_flight: int, us: str, name: str) -> None:
+    ours, theirs = _row(part, us, in_flight), _row(part, name, in_flight)
+    what = f"{part}, {in_flight} in flight, {us} / {name}"
+    for figure in (RATE, "p50_ms"):
+        ratio = report.ratio((ours, figure), (theirs, figure))
+        goal = GOALS.get((part, in_flight, name, figure))
+        if goal is None:
+            report.notes[f"{what}, {figure}"] = round(ratio, 2)
+        else:
+            report.judge(f"{what}, {figure}", ratio, **goal)
 
 
 def _row(part: str, name: str, in_flight: int) -> str:

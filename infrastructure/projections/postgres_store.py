@@ -25,6 +25,8 @@ from infrastructure.projections.tables import Dialect, ProjectedTable, encode_js
 
 LEADER_LOCK: Final = 7017281934620003
 RELAY_LOCK: Final = 7017281934620008
+_PRECEDENCE: Final = 100
+"""Added to the leader's lock: the lock that those share who are there for nothing else."""
 LOCK_SECONDS: Final = 10.0
 STATEMENT_SECONDS: Final = 120.0
 
@@ -60,10 +62,15 @@ class PostgresProjectionStore:
 
     dialect: Dialect = "postgresql"
 
-    def __init__(self, dsn: str, *, leader_lock: int = LEADER_LOCK) -> None:
-        """`leader_lock` is the advisory lock of those who lead in this."""
+    def __init__(
+        self, dsn: str, *, leader_lock: int = LEADER_LOCK, dedicated: bool = False
+    ) -> None:
+        """`leader_lock` is the advisory lock of those who lead in this. A `dedicated` process does
+        nothing else, so others do not lead while one is there.
+        """
         self._dsn = dsn
         self._leader_lock = leader_lock
+        self._dedicated = dedicated
         self._connection: psycopg.Connection | None = None
         self._beside: psycopg.Connection | None = None
         self._writes: ThreadPoolExecutor | None = None
@@ -128,24 +135,27 @@ class PostgresProjectionStore:
     def lead(self) -> bool:
         """See ProjectionStore."""
         with self._reached() as connection:
-            if not self._leads:
+            if not self._leads and not self._others_first(connection):
                 row = connection.execute(
                     "SELECT pg_try_advisory_lock(%s)", (self._leader_lock,)
                 ).fetchone()
                 self._leads = bool(row and row[0])
             return self._leads
 
+    def outranked(self) -> bool:
+        """See ProjectionStore."""
+        with self._reached() as connection:
+            return self._others_first(connection)
+
     def led(self, connection: sa.Connection) -> bool:
         """See ProjectionStore."""
-        found = connection.execute(
-            sa.text(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                " AND ((classid::bigint << 32) | objid::bigint) = :key AND objsubid = 1"
-            ),
-            {"key": self._leader_lock},
-        )
-        return bool(found.scalar_one())
+        return bool(connection.execute(sa.text(_held(self._leader_lock))).scalar_one())
+
+    def _others_first(self, connection: psycopg.Connection) -> bool:
+        if self._dedicated:
+            return False
+        row = connection.execute(_held(self._leader_lock + _PRECEDENCE).encode()).fetchone()
+        return bool(row and row[0])
 
     def close(self) -> None:
         """See ProjectionStore."""
@@ -170,18 +180,22 @@ class PostgresProjectionStore:
     def _reached(self) -> Iterator[psycopg.Connection]:
         try:
             if self._connection is None:
-                self._connection = self._connected()
+                self._connection = self._connected(*self._precedence())
             yield self._connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self._leave()
             raise _unavailable(error) from error
 
-    def _connected(self) -> psycopg.Connection:
+    def _precedence(self) -> Sequence[str]:
+        key = self._leader_lock + _PRECEDENCE
+        return (f"SELECT pg_advisory_lock_shared({key})",) if self._dedicated else ()
+
+    def _connected(self, *statements: str) -> psycopg.Connection:
         return connect(
             self._dsn,
             lock_seconds=LOCK_SECONDS,
             answer_seconds=STATEMENT_SECONDS,
-            statements=(*PINNED_PLAN, *SERVER_NOTICES_VANISHED),
+            statements=(*PINNED_PLAN, *SERVER_NOTICES_VANISHED, *statements),
         )
 
 
@@ -193,6 +207,15 @@ def _close(connection: psycopg.Connection | None) -> None:
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"PostgreSQL does not answer: {error}")
+
+
+def _held(key: int) -> str:
+    """Tells whether any process holds the advisory lock of this number."""
+    return (
+        "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND granted"  # noqa: S608 - a number
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        f" AND ((classid::bigint << 32) | objid::bigint) = {key} AND objsubid = 1"
+    )
 
 
 @cache

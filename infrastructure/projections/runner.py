@@ -133,6 +133,7 @@ class ProjectionRunner:
             try:
                 if self._may_lead and self._store.lead():
                     self._serve()
+                    self._leave()
                 else:
                     self._observe()
                     self._stopping.wait(self._poll_seconds)
@@ -145,12 +146,14 @@ class ProjectionRunner:
             except Exception:  # noqa: BLE001 - whatever it is, the thread must not die of it
                 _log.exception("projections_failed")
                 failures = self._wait_after(failures)
+        self._leave()
+
+    def _leave(self) -> None:
         self.leading = False
         self._store.close()
 
     def _wait_after(self, failures: int) -> int:
-        self.leading = False
-        self._store.close()
+        self._leave()
         self._stopping.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
         return failures + 1
 
@@ -169,6 +172,7 @@ class ProjectionRunner:
         self._progress.reach(position)
 
     def _serve(self) -> None:
+        """Lead until stopped, or until a process is there that does nothing else."""
         lanes = self._load()
         self.leading = True
         looked = time.monotonic()
@@ -184,9 +188,12 @@ class ProjectionRunner:
                 self._hurry.clear()
             else:
                 self._wanted.wait(self._poll_seconds)
-            if self._paused and time.monotonic() - looked > self._poll_seconds:
+            if time.monotonic() - looked > self._poll_seconds:
                 looked = time.monotonic()
-                if self._resumed():
+                if self._store.outranked():
+                    _log.info("projections_left_to_a_projector")
+                    return
+                if self._paused and self._resumed():
                     lanes = self._load()
 
     def _load(self) -> list[Lane]:

@@ -68,7 +68,12 @@ class ProjectionStore(Protocol):
     def lead(self) -> bool:
         """Be the one runner of the cluster, now and until the connection is lost.
 
-        False while another is.
+        False while another is, or while this is outranked.
+        """
+
+    def outranked(self) -> bool:
+        """Whether a process is there for nothing else, so that this one, which is not, leaves the
+        lead to it.
         """
 
     def led(self, connection: sa.Connection) -> bool:

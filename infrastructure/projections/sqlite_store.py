@@ -105,6 +105,10 @@ class SQLiteProjectionStore:
             self._lock = _locked(self._lock_path, fcntl.LOCK_EX)
         return self._lock is not None
 
+    def outranked(self) -> bool:
+        """See ProjectionStore; the file has one process."""
+        return False
+
     def led(self, connection: sa.Connection) -> bool:
         """See ProjectionStore."""
         if self._lock is not None:

@@ -38,7 +38,7 @@ class ProjectorProcess:
             settings.database_url, address.dsn, store_options(settings), self._wake
         )
         self.projections = ProjectionRunner(
-            PostgresProjectionStore(address.dsn), self.follower.clock.now
+            PostgresProjectionStore(address.dsn, dedicated=True), self.follower.clock.now
         )
         self.relay: Relay | None = None
         self._publisher: MessagePublisher | None = None

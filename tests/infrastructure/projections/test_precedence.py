@@ -1,0 +1,86 @@
+"""Who fills the tables on PostgreSQL: a process that does nothing else comes before others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from infrastructure.database import Store, StoreOptions, open_store
+from infrastructure.migrations import migrate
+from infrastructure.projections.catalogue import PROJECTIONS
+from infrastructure.projections.postgres_store import PostgresProjectionStore
+from infrastructure.projections.runner import ProjectionRunner
+from infrastructure.projections.verification import verify
+from tests.contracts import projected as told
+
+pytestmark = pytest.mark.anyio
+
+IN_TIME = 30.0
+Start = Callable[..., ProjectionRunner]
+
+
+@pytest.fixture
+async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+    migrate.upgrade(postgres_dsn)
+    opened = open_store(postgres_dsn, StoreOptions(environment={}, answer_seconds=IN_TIME))
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def start(store: Store, postgres_dsn: str) -> AsyncIterator[Start]:
+    """Starts runners as processes of their own would; ends them afterwards."""
+    async with AsyncExitStack() as stack:
+
+        def start(*, dedicated: bool) -> ProjectionRunner:
+            tables = PostgresProjectionStore(postgres_dsn, dedicated=dedicated)
+            runner = ProjectionRunner(tables, store.clock.now, poll_seconds=0.02)
+            runner.start()
+            stack.push_async_callback(asyncio.to_thread, runner.stop)
+            return runner
+
+        yield start
+
+
+async def leads(runner: ProjectionRunner) -> None:
+    async with asyncio.timeout(IN_TIME):
+        while not runner.leading:  # noqa: ASYNC110 - it comes true in another thread
+            await asyncio.sleep(0.01)
+
+
+async def test_a_projector_takes_the_tables_over_and_gives_them_back_when_it_ends(
+    store: Store, start: Start, postgres_dsn: str
+) -> None:
+    serving = start(dedicated=False)
+    await leads(serving)
+    stories = told.stories(3)
+    appending = asyncio.create_task(told.append_mixed(store, stories))
+
+    projector = start(dedicated=True)
+    await leads(projector)
+    assert not serving.leading
+    await asyncio.to_thread(projector.stop)
+    await leads(serving)
+
+    assert await serving.reached(await appending, IN_TIME)
+    tables = PostgresProjectionStore(postgres_dsn)
+    differences = [each for each in verify(tables, PROJECTIONS) if each.difference is not None]
+    tables.close()
+    assert differences == []
+
+
+async def test_a_server_that_starts_beside_a_projector_leaves_the_tables_to_it(
+    store: Store, start: Start
+) -> None:
+    projector = start(dedicated=True)
+    await leads(projector)
+    serving, standing_by = start(dedicated=False), start(dedicated=True)
+
+    await asyncio.to_thread(projector.stop)
+    await leads(standing_by)
+
+    position = await told.append_mixed(store, told.stories())
+    assert await serving.reached(position, IN_TIME)  # it sees how far the other one is
+    assert not serving.leading
