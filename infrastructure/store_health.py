@@ -81,17 +81,19 @@ class StoreThreads:
         self._waiting_max = waiting_max
         self._calls = 0
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns. Raises StoreUnavailable, Overloaded, or what `call` raises."""
+    async def run(self, call: Callable[[], T], *, calls: int = 1) -> T:
+        """What `call` returns, which stands for so many `calls`. Raises StoreUnavailable,
+        Overloaded, or what `call` raises.
+        """
         self._health.require()
         if self._waiting_max is not None and self._calls >= self._waiting_max:
             raise Overloaded(f"{self._calls} calls wait for the database ({self._name}); try again")
-        self._calls += 1
+        self._calls += calls
         try:
             loop = asyncio.get_running_loop()
             return await self._health.answer(loop.run_in_executor(self._executor, call))
         finally:
-            self._calls -= 1
+            self._calls -= calls
 
     def close(self) -> None:
         """End the threads after what they do now."""

@@ -8,22 +8,17 @@ from application.ports import Append, Appended
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.group_commit import GroupCommitter
+from infrastructure.event_store.stream_reads import LogRow, Span, SpanReader, StreamReads
 from infrastructure.store_health import StoreThreads
-
-LogRow = tuple[UUID, int, str, bytes, int]
-"""Execution id, version, topic, state, position."""
 
 T = TypeVar("T")
 
 
-class LogReader(Protocol):
+class LogReader(SpanReader, Protocol):
     """Blocking reads of the log, safe to call from several threads; raise StoreUnavailable."""
 
     def head(self) -> int:
         """The highest position, 0 for an empty log."""
-
-    def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
-        """Rows of one stream by version."""
 
     def rows_after(self, position: int, limit: int) -> list[LogRow]:
         """Rows of all streams by position."""
@@ -42,6 +37,7 @@ class LedgerLog:
         self._committer = committer
         self.reader = reader
         self._threads = threads
+        self._streams = StreamReads(reader, threads, self._decoded)
 
     async def append(self, append: Append) -> Appended:
         """Store all events or none; see `application.ports.EventLog.append`.
@@ -61,9 +57,7 @@ class LedgerLog:
         self, stream_id: UUID, *, after_version: int = 0, limit: int = 10_000
     ) -> Sequence[Recorded]:
         """Events of one stream, in order of version."""
-        return await self._in_thread(
-            lambda: self._decoded(self.reader.stream_rows(stream_id, after_version, limit))
-        )
+        return await self._streams.read(Span(stream_id, after_version, limit))
 
     async def read_all(self, *, after: int = 0, limit: int = 500) -> Sequence[Recorded]:
         """Events of all streams, in order of position."""
@@ -85,7 +79,7 @@ class LedgerLog:
         """See `application.ports.EventLog.require_room`."""
         self._committer.require_room()
 
-    def _decoded(self, rows: list[LogRow]) -> list[Recorded]:
+    def _decoded(self, rows: Sequence[LogRow]) -> list[Recorded]:
         recorded = self._codec.recorded
         return [
             recorded(position, execution_id, version, topic, state)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,6 @@ from psycopg_pool import PoolTimeout
 
 from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
 from infrastructure.event_store.group_commit import Pending, RolledBack, Written
-from infrastructure.event_store.log import LogRow
 from infrastructure.event_store.loop_commit import Told
 from infrastructure.event_store.postgres_wire import (
     bool_array,
@@ -40,6 +40,7 @@ from infrastructure.event_store.prepared_call import (
     Refused,
 )
 from infrastructure.event_store.queue_writes import QueueRows, queue_rows
+from infrastructure.event_store.stream_reads import LogRow, Span
 from infrastructure.postgres_sessions import CONNECTING, connect, session_settings
 
 EVENTS_TABLE = "ledger_events"
@@ -129,6 +130,23 @@ class PostgresLedger(PostgresApplicationRecorder):
             " ORDER BY originator_version LIMIT %s",
             (stream_id, after_version, limit),
         )
+
+    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
+        """Rows of several streams, each by version. Raises StoreUnavailable."""
+        rows = self._rows(
+            "SELECT s.place, e.* FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[])"
+            " WITH ORDINALITY AS s(id, after, most, place) CROSS JOIN LATERAL ("
+            " SELECT originator_id, originator_version, topic, state, notification_id"
+            " FROM ledger_events WHERE originator_id = s.id AND originator_version > s.after"
+            " ORDER BY originator_version LIMIT s.most) AS e",
+            tuple(map(list, zip(*spans, strict=True))),
+        )
+        found: list[list[LogRow]] = [[] for _ in spans]
+        for place, *row in rows:
+            found[place - 1].append(tuple(row))
+        for each in found:
+            each.sort(key=itemgetter(1))  # the join promises no order
+        return found
 
     def rows_after(self, position: int, limit: int) -> list[LogRow]:
         """Rows of all streams by position. Raises StoreUnavailable."""

@@ -18,7 +18,6 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
 from application.ports import StaleLease, StoreUnavailable, UnknownOutcome, VersionConflict
 from infrastructure.event_store.group_commit import Pending, Written
-from infrastructure.event_store.log import LogRow
 from infrastructure.event_store.queue_writes import (
     EnqueueRow,
     FinishRow,
@@ -26,6 +25,7 @@ from infrastructure.event_store.queue_writes import (
     QueueRows,
     queue_rows,
 )
+from infrastructure.event_store.stream_reads import LogRow, Span
 from infrastructure.event_store.thread_commit import ThreadCommitter
 
 EVENTS_TABLE = "ledger_events"
@@ -87,6 +87,10 @@ class SQLiteLedger(SQLiteApplicationRecorder):
             " ORDER BY originator_version LIMIT ?",
             (stream_id.hex, after_version, limit),
         )
+
+    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
+        """Rows of several streams, each by version. Raises StoreUnavailable."""
+        return [self.stream_rows(*span) for span in spans]
 
     def rows_after(self, position: int, limit: int) -> list[LogRow]:
         """Rows of all streams by position. Raises StoreUnavailable."""

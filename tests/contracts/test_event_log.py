@@ -1,7 +1,8 @@
 """The contract of `application.ports.EventLog`, on SQLite and PostgreSQL."""
 
 import asyncio
-from uuid import uuid4
+from collections.abc import Awaitable, Sequence
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,6 +15,7 @@ from application.ports import (
     StoreUnavailable,
     VersionConflict,
 )
+from domain.events import Recorded
 from domain.json_values import NotStorable
 from infrastructure.database import Store
 from tests.contracts.appends import FAR_AHEAD, append, completed, events, request
@@ -53,6 +55,27 @@ async def test_reads_start_after_and_stop_at_a_limit(store: Store) -> None:
     assert await store.log.read_stream(one.stream_id, after_version=2, limit=2) == everything[2:4]
     assert await store.log.read_all(after=everything[1].position, limit=3) == everything[2:5]
     assert await store.log.read_all(after=everything[-1].position) == []
+
+
+async def test_streams_that_are_read_at_once_are_those_read_one_by_one(store: Store) -> None:
+    streams = []
+    for count in range(1, 8):
+        one = append(count=count)
+        await store.log.append(one)
+        streams.append(one.stream_id)
+    wanted = [
+        (stream, after, limit)
+        for stream in (*streams, uuid4(), *reversed(streams))
+        for after, limit in ((0, 10_000), (2, 3))
+    ]
+
+    def read(stream: UUID, after: int, limit: int) -> Awaitable[Sequence[Recorded]]:
+        return store.log.read_stream(stream, after_version=after, limit=limit)
+
+    together = await asyncio.gather(*(read(*each) for each in wanted))
+
+    assert together == [await read(*each) for each in wanted]
+    assert max(map(len, together)) == 7
 
 
 async def test_an_append_of_a_stored_version_is_refused_whole(store: Store) -> None:
