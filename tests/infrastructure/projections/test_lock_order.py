@@ -3,15 +3,14 @@ another order would deadlock with a rebuild that changes the tables' places.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import psycopg
 import pytest
 
-from infrastructure.database import Store, StoreOptions, open_store
+from infrastructure.database import Store
 from infrastructure.event_store.codec import Codec
-from infrastructure.migrations import migrate
 from infrastructure.projections.catalogue import PROJECTIONS, chosen
 from infrastructure.projections.checkpoints import create_missing
 from infrastructure.projections.lanes import Lane
@@ -24,15 +23,6 @@ pytestmark = pytest.mark.anyio
 IN_TIME = 30.0
 WAITED_FOR = "SELECT relation::regclass::text FROM pg_locks WHERE NOT granted"
 Connect = Callable[[], psycopg.Connection]
-
-
-@pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
-    migrate.upgrade(postgres_dsn)
-    opened = open_store(postgres_dsn, StoreOptions(environment={}, answer_seconds=IN_TIME))
-    await opened.start()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from infrastructure.database import Store, StoreOptions, open_store
-from infrastructure.migrations import migrate
+from infrastructure.database import Store
 from infrastructure.projections.catalogue import PROJECTIONS
 from infrastructure.projections.postgres_store import PostgresProjectionStore
 from infrastructure.projections.runner import ProjectionRunner
@@ -18,15 +17,6 @@ pytestmark = pytest.mark.anyio
 
 IN_TIME = 30.0
 Start = Callable[..., ProjectionRunner]
-
-
-@pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
-    migrate.upgrade(postgres_dsn)
-    opened = open_store(postgres_dsn, StoreOptions(environment={}, answer_seconds=IN_TIME))
-    await opened.start()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
