@@ -95,6 +95,11 @@ class StoreThreads:
         finally:
             self._calls -= calls
 
+    @property
+    def waiting(self) -> int:
+        """Calls that have not been answered."""
+        return self._calls
+
     def close(self) -> None:
         """End the threads after what they do now."""
         self._executor.shutdown(cancel_futures=True)

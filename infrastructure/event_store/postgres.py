@@ -131,21 +131,29 @@ class PostgresLedger(PostgresApplicationRecorder):
             (stream_id, after_version, limit),
         )
 
-    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
-        """Rows of several streams, each by version. Raises StoreUnavailable."""
+    def span_rows(self, spans: Sequence[Span], bytes_max: int) -> list[list[LogRow] | None]:
+        """Rows of several streams, each by version; None for those of more bytes. Raises
+        StoreUnavailable.
+        """
         rows = self._rows(
-            "SELECT s.place, e.* FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[])"
+            # The sizes of states are known without reading them.
+            "SELECT e.place, e.originator_id, e.originator_version, e.topic,"
+            " CASE WHEN sum(octet_length(e.state)) OVER (PARTITION BY e.place) <= %s"
+            " THEN e.state END, e.notification_id"
+            " FROM (SELECT s.place, l.* FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[])"
             " WITH ORDINALITY AS s(id, after, most, place) CROSS JOIN LATERAL ("
             " SELECT originator_id, originator_version, topic, state, notification_id"
             " FROM ledger_events WHERE originator_id = s.id AND originator_version > s.after"
-            " ORDER BY originator_version LIMIT s.most) AS e",
-            tuple(map(list, zip(*spans, strict=True))),
+            " ORDER BY originator_version LIMIT s.most) AS l) AS e",
+            (bytes_max, *map(list, zip(*spans, strict=True))),
         )
-        found: list[list[LogRow]] = [[] for _ in spans]
-        for place, *row in rows:
-            found[place - 1].append(tuple(row))
-        for each in found:
-            each.sort(key=itemgetter(1))  # the join promises no order
+        found: list[list[LogRow] | None] = [[] for _ in spans]
+        for place, *row in sorted(rows, key=itemgetter(0, 2)):  # the join promises no order
+            stream = found[place - 1]
+            if row[3] is None:
+                found[place - 1] = None
+            elif stream is not None:
+                stream.append(tuple(row))
         return found
 
     def rows_after(self, position: int, limit: int) -> list[LogRow]:

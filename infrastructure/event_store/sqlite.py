@@ -88,9 +88,22 @@ class SQLiteLedger(SQLiteApplicationRecorder):
             (stream_id.hex, after_version, limit),
         )
 
-    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
-        """Rows of several streams, each by version. Raises StoreUnavailable."""
-        return [self.stream_rows(*span) for span in spans]
+    def span_rows(self, spans: Sequence[Span], bytes_max: int) -> list[list[LogRow] | None]:
+        """Rows of several streams, each by version; None for those of more bytes. Raises
+        StoreUnavailable.
+        """
+        return [
+            None if self._bytes(span) > bytes_max else self.stream_rows(*span) for span in spans
+        ]
+
+    def _bytes(self, span: Span) -> int:
+        ((size,),) = self._selected(
+            "SELECT coalesce(sum(length(state)), 0) FROM (SELECT state FROM ledger_events"
+            " WHERE originator_id = ? AND originator_version > ?"
+            " ORDER BY originator_version LIMIT ?)",
+            (span.stream_id.hex, span.after_version, span.limit),
+        )
+        return int(size)
 
     def rows_after(self, position: int, limit: int) -> list[LogRow]:
         """Rows of all streams by position. Raises StoreUnavailable."""
@@ -109,9 +122,13 @@ class SQLiteLedger(SQLiteApplicationRecorder):
         )
 
     def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        rows = self._selected(statement, parameters)
+        return [(UUID(hex=row[0]), *row[1:]) for row in rows]
+
+    def _selected(self, statement: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with readable(), self.datastore.transaction(commit=False) as cursor:
             cursor.execute(statement, parameters)
-            return [(UUID(hex=row[0]), *row[1:]) for row in map(tuple, cursor.fetchall())]
+            return list(map(tuple, cursor.fetchall()))
 
 
 @contextmanager

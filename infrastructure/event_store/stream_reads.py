@@ -17,7 +17,8 @@ LogRow = tuple[UUID, int, str, bytes, int]
 """Execution id, version, topic, state, position."""
 STREAMS_PER_READ_MAX: Final = 50
 EVENTS_TOGETHER_MAX: Final = 100
-"""Of a stream that is read with others; a longer one is read by itself, so that no statement takes
+BYTES_TOGETHER_MAX: Final = 32 * 1024
+"""Of a stream that is read with others; a larger one is read by itself, so that no statement takes
 long and nobody waits for the events of another.
 """
 
@@ -36,8 +37,10 @@ class SpanReader(Protocol):
     def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
         """Rows of one stream by version."""
 
-    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
-        """The same for each of several, in their order."""
+    def span_rows(self, spans: Sequence[Span], bytes_max: int) -> list[list[LogRow] | None]:
+        """The same for each of several, in their order; None where the states of the events have
+        more bytes together, and then those bytes are not read.
+        """
 
 
 class _Wanted(NamedTuple):
@@ -45,7 +48,7 @@ class _Wanted(NamedTuple):
     future: asyncio.Future[Sequence[Recorded]]
 
 
-_Found = Sequence[Recorded] | Exception | None
+_Found = Sequence[Recorded] | BaseException | None
 """The events of a span; why they cannot be read, which concerns nobody else; None for too many."""
 
 
@@ -76,7 +79,8 @@ class StreamReads:
         return await future
 
     def _begin(self) -> None:
-        wanted, self._wanted = self._wanted, []
+        wanted = [each for each in self._wanted if not each.future.done()]
+        self._wanted = []
         for start in range(0, len(wanted), STREAMS_PER_READ_MAX):
             self._spawn(wanted[start : start + STREAMS_PER_READ_MAX])
 
@@ -84,6 +88,13 @@ class StreamReads:
         task = asyncio.get_running_loop().create_task(self._serve(wanted))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
+
+        def left(future: asyncio.Future[Sequence[Recorded]]) -> None:
+            if future.cancelled() and all(each.future.done() for each in wanted):
+                task.cancel()  # what has not begun is not read for nobody
+
+        for each in wanted:
+            each.future.add_done_callback(left)
 
     async def _serve(self, wanted: Sequence[_Wanted]) -> None:
         spans = [each.span for each in wanted]
@@ -93,14 +104,14 @@ class StreamReads:
             for each in wanted:
                 each.future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - it goes to all who asked
+        except BaseException as error:  # noqa: BLE001 - it goes to all who asked
             found = [error for _ in wanted]
         for each, events in zip(wanted, found, strict=True):
             if each.future.done():  # who asked has gone
                 continue
             if events is None:
                 self._spawn([each])
-            elif isinstance(events, Exception):
+            elif isinstance(events, BaseException):
                 each.future.set_exception(events)
             else:
                 each.future.set_result(events)
@@ -109,9 +120,12 @@ class StreamReads:
         if len(spans) == 1:
             return [self._outcome(self._reader.stream_rows(*spans[0]))]
         short = [each._replace(limit=min(each.limit, EVENTS_TOGETHER_MAX)) for each in spans]
+        found = self._reader.span_rows(short, BYTES_TOGETHER_MAX)
         return [
-            None if cut.limit < span.limit and len(rows) == cut.limit else self._outcome(rows)
-            for span, cut, rows in zip(spans, short, self._reader.span_rows(short), strict=True)
+            None
+            if rows is None or (cut.limit < span.limit and len(rows) == cut.limit)
+            else self._outcome(rows)
+            for span, cut, rows in zip(spans, short, found, strict=True)
         ]
 
     def _outcome(self, rows: Sequence[LogRow]) -> Sequence[Recorded] | Exception:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from application.ports import StoreUnavailable
 from infrastructure.event_store.postgres import PINNED_PLAN
 from infrastructure.postgres_sessions import SERVER_NOTICES_VANISHED, connect
-from infrastructure.projections.sessions import Prepared, Session
+from infrastructure.projections.sessions import Prepared, Session, Standing
 from infrastructure.projections.tables import Dialect, ProjectedTable, encode_json
 
 LEADER_LOCK: Final = 7017281934620003
@@ -135,27 +135,24 @@ class PostgresProjectionStore:
     def lead(self) -> bool:
         """See ProjectionStore."""
         with self._reached() as connection:
-            if not self._leads and not self._others_first(connection):
+            if not self._leads:
                 row = connection.execute(
                     "SELECT pg_try_advisory_lock(%s)", (self._leader_lock,)
                 ).fetchone()
                 self._leads = bool(row and row[0])
             return self._leads
 
-    def outranked(self) -> bool:
+    def standing(self) -> Standing:
         """See ProjectionStore."""
+        precedence, leader = _held(self._leader_lock + _PRECEDENCE), _held(self._leader_lock)
         with self._reached() as connection:
-            return self._others_first(connection)
+            row = connection.execute(f"SELECT ({precedence}), ({leader})".encode()).fetchone()
+        held, led = row or (False, False)
+        return Standing(outranked=held and not self._dedicated, led=led)
 
     def led(self, connection: sa.Connection) -> bool:
         """See ProjectionStore."""
         return bool(connection.execute(sa.text(_held(self._leader_lock))).scalar_one())
-
-    def _others_first(self, connection: psycopg.Connection) -> bool:
-        if self._dedicated:
-            return False
-        row = connection.execute(_held(self._leader_lock + _PRECEDENCE).encode()).fetchone()
-        return bool(row and row[0])
 
     def close(self) -> None:
         """See ProjectionStore."""

@@ -145,8 +145,10 @@ class Rebuild:
 
 def _change_places(session: Session, table: ProjectedTable) -> None:
     """The rebuilt table gets the live name."""
-    if session.dialect == "postgresql":  # the view, then what is below it, as readers do
-        session.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
+    if session.dialect == "postgresql":
+        # The view comes before the table, as for readers. LOCK TABLE would lock all below the view
+        # as well, and with it what other views share.
+        session.execute(table.view_statement("postgresql", replace=True))
     with view_following(session, table):
         session.execute(f"ALTER TABLE {table.stored} RENAME TO {table.stored}_old")
         session.execute(f"ALTER TABLE {table.stored}{REBUILT} RENAME TO {table.stored}")

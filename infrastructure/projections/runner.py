@@ -7,6 +7,7 @@ skipped.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +37,12 @@ PAUSE_SECONDS: Final = 0.1
 """Between two batches while there is work, unless somebody waits for a position: a batch costs the
 same whatever it holds, and the thread shares its process with the server."""
 FULL_PAUSE_SECONDS: Final = 0.001
+PATIENCE_SECONDS: Final = 5.0
+"""A process that also serves leads all the same when those made for it leave the tables alone so
+long: one that stands still, or cannot write, holds its lock too.
+"""
+KEEP_SECONDS: Final = 300.0
+"""After it gave way once, and had to lead again, it does not give way before."""
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 CAUSE_LENGTH_MAX: Final = 2_000
 
@@ -66,11 +73,15 @@ class ProjectionRunner:
         pause_seconds: float = PAUSE_SECONDS,
         batch_max: int = EVENTS_PER_BATCH_MAX,
         may_lead: bool = True,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """`now` is the database's time, which event times are compared with for the lag. One that
         may not lead tells how far the leader is, and fills no table.
         """
         self._may_lead = may_lead
+        self._patience_seconds = patience_seconds
+        self._unled_since: float | None = None
+        self._gave_way_at = -math.inf
         self._store = store
         self._now = now
         self._projections = tuple(projections)
@@ -131,7 +142,7 @@ class ProjectionRunner:
         failures = 0
         while not self._stopping.is_set():
             try:
-                if self._may_lead and self._store.lead():
+                if self._may_lead and self._lead():
                     self._serve()
                     self._leave()
                 else:
@@ -147,6 +158,27 @@ class ProjectionRunner:
                 _log.exception("projections_failed")
                 failures = self._wait_after(failures)
         self._leave()
+
+    def _lead(self) -> bool:
+        """Be the leader, unless somebody is there for nothing else and takes that up in time."""
+        standing = self._store.standing()
+        now = time.monotonic()
+        if not standing.outranked or standing.led:
+            self._unled_since = None
+        elif self._unled_since is None:
+            self._unled_since = now
+        if standing.outranked:
+            if self._unled_since is None or now - self._unled_since < self._patience_seconds:
+                return False
+            self._gave_way_at = now
+        return self._store.lead()
+
+    def _gives_way(self) -> bool:
+        now = time.monotonic()
+        if now - self._gave_way_at < KEEP_SECONDS or not self._store.standing().outranked:
+            return False
+        self._gave_way_at = now
+        return True
 
     def _leave(self) -> None:
         self.leading = False
@@ -190,7 +222,7 @@ class ProjectionRunner:
                 self._wanted.wait(self._poll_seconds)
             if time.monotonic() - looked > self._poll_seconds:
                 looked = time.monotonic()
-                if self._store.outranked():
+                if self._gives_way():
                     _log.info("projections_left_to_a_projector")
                     return
                 if self._paused and self._resumed():

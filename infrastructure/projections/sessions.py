@@ -5,7 +5,7 @@ Statements, transactions, snapshots, one leader.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -15,6 +15,15 @@ from infrastructure.projections.tables import Dialect, ProjectedTable
 T = TypeVar("T")
 Prepared = Sequence[Any]
 """Rows in the form of the back end's driver, empty for none; made by `ProjectionStore.prepare`."""
+
+
+class Standing(NamedTuple):
+    """`outranked` while a process is there for nothing else, which this one is not; `led` while any
+    process leads.
+    """
+
+    outranked: bool
+    led: bool
 
 
 class Session(Protocol):
@@ -68,13 +77,11 @@ class ProjectionStore(Protocol):
     def lead(self) -> bool:
         """Be the one runner of the cluster, now and until the connection is lost.
 
-        False while another is, or while this is outranked.
+        False while another is.
         """
 
-    def outranked(self) -> bool:
-        """Whether a process is there for nothing else, so that this one, which is not, leaves the
-        lead to it.
-        """
+    def standing(self) -> Standing:
+        """What a process has to know before it leads, or goes on leading."""
 
     def led(self, connection: sa.Connection) -> bool:
         """Whether any process leads; from any thread."""

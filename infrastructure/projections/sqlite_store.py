@@ -17,7 +17,7 @@ from msgspec import Struct
 from application.ports import StoreUnavailable
 from infrastructure.addresses import SQLiteAddress
 from infrastructure.event_store.sqlite import SQLiteJobs, readable
-from infrastructure.projections.sessions import Prepared, Session
+from infrastructure.projections.sessions import Prepared, Session, Standing
 from infrastructure.projections.tables import Dialect, ProjectedTable
 
 WRITE_SECONDS_MAX: Final = 60.0
@@ -105,9 +105,9 @@ class SQLiteProjectionStore:
             self._lock = _locked(self._lock_path, fcntl.LOCK_EX)
         return self._lock is not None
 
-    def outranked(self) -> bool:
-        """See ProjectionStore; the file has one process."""
-        return False
+    def standing(self) -> Standing:
+        """See ProjectionStore; none is there for nothing else."""
+        return Standing(outranked=False, led=self._lock is not None)
 
     def led(self, connection: sa.Connection) -> bool:
         """See ProjectionStore."""

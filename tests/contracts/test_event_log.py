@@ -63,6 +63,12 @@ async def test_streams_that_are_read_at_once_are_those_read_one_by_one(store: St
         one = append(count=count)
         await store.log.append(one)
         streams.append(one.stream_id)
+    large = append()
+    await store.log.append(large)
+    await store.log.append(
+        Append(large.stream_id, events(large.stream_id, 2, *[completed("é" * 20_000)] * 3))
+    )
+    streams.append(large.stream_id)
     wanted = [
         (stream, after, limit)
         for stream in (*streams, uuid4(), *reversed(streams))

@@ -1,15 +1,17 @@
 """Reads that are wanted in one round of the event loop, over a reader that counts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from uuid import UUID, uuid4
 
 import pytest
 
-from application.ports import StoreUnavailable
+from application.ports import Append, StoreUnavailable
 from domain.events import Recorded
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.stream_reads import (
+    BYTES_TOGETHER_MAX,
     EVENTS_TOGETHER_MAX,
     STREAMS_PER_READ_MAX,
     LogRow,
@@ -17,10 +19,12 @@ from infrastructure.event_store.stream_reads import (
     StreamReads,
 )
 from infrastructure.store_health import StoreHealth, StoreThreads
-from tests.contracts.appends import append
+from tests.contracts.appends import append, completed, events
 
 pytestmark = pytest.mark.anyio
 
+ROOM = 60
+"""Reads that may wait."""
 UNREADABLE = "execution.exploded.v1"
 
 
@@ -35,8 +39,9 @@ class CountingReader:
     def stream_rows(self, stream_id: UUID, after_version: int, limit: int) -> list[LogRow]:
         return self._read([Span(stream_id, after_version, limit)])[0]
 
-    def span_rows(self, spans: Sequence[Span]) -> list[list[LogRow]]:
-        return self._read(spans)
+    def span_rows(self, spans: Sequence[Span], bytes_max: int) -> list[list[LogRow] | None]:
+        found = self._read(spans)
+        return [None if sum(len(row[3]) for row in rows) > bytes_max else rows for rows in found]
 
     def _read(self, spans: Sequence[Span]) -> list[list[LogRow]]:
         self.calls.append(len(spans))
@@ -47,9 +52,11 @@ class CountingReader:
             for stream, after, limit in spans
         ]
 
-    def add(self, count: int, topic: str | None = None) -> UUID:
+    def add(self, count: int, topic: str | None = None, *, output: str = "") -> UUID:
         """A stream of so many events; of a topic that nobody knows, if that is given."""
         one = append(uuid4(), count=count)
+        if output:
+            one = Append(one.stream_id, events(one.stream_id, 1, *[completed(output)] * count))
         states = Codec().encode(one.events)
         self._rows[one.stream_id] = [
             (one.stream_id, event.version, topic or event.data.TOPIC, state, event.version)
@@ -64,15 +71,20 @@ def reader() -> CountingReader:
 
 
 @pytest.fixture
-async def reads(reader: CountingReader) -> AsyncIterator[StreamReads]:
-    threads = StoreThreads("reads", 2, StoreHealth())
+def threads() -> Iterator[StoreThreads]:
+    opened = StoreThreads("reads", 1, StoreHealth(), waiting_max=ROOM)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reads(reader: CountingReader, threads: StoreThreads) -> StreamReads:
     codec = Codec()
 
     def decoded(rows: Sequence[LogRow]) -> list[Recorded]:
         return [codec.recorded(row[4], row[0], row[1], row[2], row[3]) for row in rows]
 
-    yield StreamReads(reader, threads, decoded)
-    threads.close()
+    return StreamReads(reader, threads, decoded)
 
 
 async def test_a_lone_read_is_one_call(reader: CountingReader, reads: StreamReads) -> None:
@@ -103,6 +115,15 @@ async def test_a_long_stream_is_read_by_itself(reader: CountingReader, reads: St
     )
 
     assert [len(each) for each in read] == [1, EVENTS_TOGETHER_MAX + 1, EVENTS_TOGETHER_MAX]
+    assert reader.calls == [3, 1]
+
+
+async def test_a_large_stream_is_read_by_itself(reader: CountingReader, reads: StreamReads) -> None:
+    streams = [reader.add(1), reader.add(2, output="x" * (BYTES_TOGETHER_MAX // 2)), reader.add(3)]
+
+    read = await asyncio.gather(*(reads.read(Span(stream, 0, 10)) for stream in streams))
+
+    assert [len(each) for each in read] == [1, 2, 3]
     assert reader.calls == [3, 1]
 
 
@@ -146,3 +167,29 @@ async def test_who_gives_up_takes_nobody_along(reader: CountingReader, reads: St
 
     assert len(await second) == 1
     assert first.cancelled()
+
+
+async def test_nobody_s_reads_keep_no_room_and_are_not_made(
+    reader: CountingReader, reads: StreamReads, threads: StoreThreads
+) -> None:
+    stream, released = reader.add(1), threading.Event()
+    holding = asyncio.create_task(threads.run(released.wait))  # the only thread
+    await asyncio.sleep(0)
+    leaving = [asyncio.create_task(reads.read(Span(stream, 0, 10))) for _ in range(ROOM)]
+    async with asyncio.timeout(30):
+        while threads.waiting < ROOM:  # noqa: ASYNC110 - the reads begin by themselves
+            await asyncio.sleep(0)
+
+    for each in leaving:
+        each.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    async with asyncio.timeout(30):
+        while threads.waiting > 1:  # noqa: ASYNC110 - and end so
+            await asyncio.sleep(0)
+    staying = asyncio.create_task(reads.read(Span(stream, 0, 10)))
+    await asyncio.sleep(0)
+    released.set()
+
+    assert len(await staying) == 1
+    assert await holding
+    assert reader.calls == [1]

@@ -67,6 +67,32 @@ async def test_a_batch_that_waits_for_its_checkpoint_holds_no_table(
     assert await batch > 0
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (
+            "INSERT INTO workflow_runs (run_id, workflow_id, workflow_name) VALUES ('o', 'w', 'w')",
+            "INSERT INTO step_executions (run_id, step_id) VALUES ('o', 's')",
+        ),
+        ("SELECT count(*) FROM workflow_runs", "SELECT count(*) FROM step_executions"),
+    ],
+    ids=["an outside program", "an analyst"],
+)
+async def test_a_switch_waits_for_nobody_who_uses_other_views(
+    store: Store, tables: PostgresProjectionStore, connect: Connect, first: str, then: str
+) -> None:
+    await told.append_mixed(store, told.stories(2))
+    other = connect()
+    other.execute(first)
+
+    rebuild = Rebuild(tables, *chosen("step_executions"))
+    async with asyncio.timeout(IN_TIME):
+        assert await asyncio.to_thread(rebuild.run) > 0
+
+    other.execute(then)
+    other.commit()
+
+
 async def test_a_switch_locks_the_view_before_the_table(
     store: Store, tables: PostgresProjectionStore, connect: Connect
 ) -> None:

@@ -24,9 +24,11 @@ async def start(store: Store, postgres_dsn: str) -> AsyncIterator[Start]:
     """Starts runners as processes of their own would; ends them afterwards."""
     async with AsyncExitStack() as stack:
 
-        def start(*, dedicated: bool) -> ProjectionRunner:
+        def start(*, dedicated: bool, patience_seconds: float = IN_TIME) -> ProjectionRunner:
             tables = PostgresProjectionStore(postgres_dsn, dedicated=dedicated)
-            runner = ProjectionRunner(tables, store.clock.now, poll_seconds=0.02)
+            runner = ProjectionRunner(
+                tables, store.clock.now, poll_seconds=0.02, patience_seconds=patience_seconds
+            )
             runner.start()
             stack.push_async_callback(asyncio.to_thread, runner.stop)
             return runner
@@ -74,3 +76,18 @@ async def test_a_server_that_starts_beside_a_projector_leaves_the_tables_to_it(
     position = await told.append_mixed(store, told.stories())
     assert await serving.reached(position, IN_TIME)  # it sees how far the other one is
     assert not serving.leading
+
+
+async def test_a_projector_that_stands_still_does_not_leave_the_tables_alone(
+    store: Store, start: Start, postgres_dsn: str
+) -> None:
+    stands_still = PostgresProjectionStore(postgres_dsn, dedicated=True)
+    assert not stands_still.standing().led
+    serving = start(dedicated=False, patience_seconds=0.1)
+
+    await leads(serving)
+    position = await told.append_mixed(store, told.stories())
+
+    assert await serving.reached(position, IN_TIME)
+    assert serving.leading  # and does not give way again for a while
+    stands_still.close()
