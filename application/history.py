@@ -164,13 +164,12 @@ class History:
                 await self._watchers.wait(waiter, min(left, pause))
                 known = cache.get(execution_id)
                 moved = known is not None and known.state.version > entry.state.version
-                if known is not None and moved and enough(known.state):
-                    entry = known
-                    break
-                waiter = self._watchers.expect(execution_id, enough)  # before a look at the log
                 if known is not None and moved:
                     entry = known  # it moves in this process: no need to look at the log
-                else:
+                    if enough(entry.state):
+                        break
+                waiter = self._watchers.expect(execution_id, enough)  # before a look at the log
+                if not moved:
                     entry = await self._ledger.find(workspace_id, execution_ref)
                     pause = POLL_SECONDS
         finally:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import psycopg
 
@@ -11,15 +11,7 @@ from application.ports import Append
 from infrastructure.event_store.codec import Codec
 from infrastructure.event_store.group_commit import Pending, Written
 from infrastructure.event_store.postgres import APPEND, PostgresWriter
-from infrastructure.event_store.queue_writes import (
-    DiscardRow,
-    EnqueueRow,
-    FinishRow,
-    ProgressRow,
-    TouchRow,
-    WakeRow,
-    queue_rows,
-)
+from infrastructure.event_store.queue_writes import QueueRows, queue_rows
 
 RAW_WORKER = "raw"
 TYPES = (
@@ -34,14 +26,8 @@ RAW_STATEMENT = (
     + ", ".join(f"%b::{kind}" for kind in TYPES)
     + ")"
 ).encode()
-QUEUE_ROWS = {
-    "enqueue": EnqueueRow,
-    "touch": TouchRow,
-    "progress": ProgressRow,
-    "finish": FinishRow,
-    "discard": DiscardRow,
-    "wake": WakeRow,
-}
+QUEUE_ROWS = {kind: get_args(rows)[0] for kind, rows in get_type_hints(QueueRows).items()}
+"""The form of each kind of row, in the order of the statement."""
 BINARY = [1] * 4 + [0] + [1] * 20
 
 

@@ -369,12 +369,12 @@ def int8_parameter(value: int) -> bytes:
 
 def _queue_parameters(queue: QueueRows) -> list[bytes]:
     return [
-        *_columns(queue.enqueue, _ENQUEUE),
-        *_columns(queue.touch, _TOUCH),
-        *_columns(queue.progress, _PROGRESS),
-        *_columns(queue.finish, _FINISH),
-        *_columns(queue.discard, _DISCARD),
-        *_columns(queue.wake, _WAKE),
+        *_ENQUEUE.of(queue.enqueue),
+        *_TOUCH.of(queue.touch),
+        *_PROGRESS.of(queue.progress),
+        *_FINISH.of(queue.finish),
+        *_DISCARD.of(queue.discard),
+        *_WAKE.of(queue.wake),
     ]
 
 
@@ -382,8 +382,17 @@ class _Arrays:
     """How the columns of one kind of queue row are written."""
 
     def __init__(self, *columns: Callable[[Sequence[Any]], bytes]) -> None:
-        self.columns = columns
-        self.empty = [array(()) for array in columns]
+        self._columns = columns
+        self._empty = [array(()) for array in columns]
+
+    def of(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[bytes]:
+        """A parameter for each column; a batch has rows of two or three of the six kinds."""
+        if not rows:
+            return self._empty
+        return [
+            array(column)
+            for array, column in zip(self._columns, zip(*rows, strict=True), strict=True)
+        ]
 
 
 _ENQUEUE = _Arrays(uuid_array, int8_array, text_array, int8_array, int8_array, bool_array)
@@ -392,15 +401,6 @@ _PROGRESS = _Arrays(uuid_array, int8_array, int8_array, int8_array, bool_array)
 _FINISH = _Arrays(uuid_array, int8_array)
 _DISCARD = _Arrays(uuid_array)
 _WAKE = _Arrays(uuid_array, int8_array)
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], arrays: _Arrays) -> Sequence[bytes]:
-    """A batch has rows of two or three of the six kinds."""
-    if not rows:
-        return arrays.empty
-    return [
-        array(column) for array, column in zip(arrays.columns, zip(*rows, strict=True), strict=True)
-    ]
 
 
 def _meaning(error: Refused, batch: Sequence[Pending]) -> Exception:
