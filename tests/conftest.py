@@ -1,12 +1,17 @@
-"""Fixtures every test may use: an event loop, a PostgreSQL server, a fresh database."""
+"""Fixtures every test may use: an event loop, a PostgreSQL server, fresh databases with the schema
+and without it.
+"""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from infrastructure.migrations import migrate
 from tests.kafka import broker as kafka_broker
 from tests.kafka.mock import mock_cluster
+from tests.ledger_databases import LedgerDatabases
 from tests.postgres_server import PostgresServer, running_postgres
 
 
@@ -87,6 +92,38 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(
         request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_dsn")
     )
+
+
+@pytest.fixture(scope="session")
+def _ledger_databases(postgres_server: PostgresServer) -> LedgerDatabases:
+    return LedgerDatabases(postgres_server)
+
+
+@pytest.fixture
+def postgresql_ledger_url(_ledger_databases: LedgerDatabases) -> Iterator[str]:
+    """URL of a PostgreSQL database with the schema and nothing in it."""
+    url = _ledger_databases.lend()
+    yield url
+    _ledger_databases.take_back(url)
+
+
+@pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("schema") / "ledger.db"
+    migrate.upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_ledger_url(_migrated_file: Path, tmp_path: Path) -> str:
+    """URL of an SQLite file with the schema and nothing in it."""
+    return f"sqlite:///{shutil.copy(_migrated_file, tmp_path)}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest) -> str:
+    """URL of a database with the schema and nothing in it; the test runs once on each back end."""
+    return str(request.getfixturevalue(f"{request.param}_ledger_url"))
 
 
 @pytest.fixture(scope="session")

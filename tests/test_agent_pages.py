@@ -75,9 +75,11 @@ def test_the_example_agents_are_as_long_as_the_page_says() -> None:
 
 
 @pytest.fixture
-async def services(sqlite_url: str) -> AsyncIterator[Services]:
+async def services(sqlite_ledger_url: str) -> AsyncIterator[Services]:
     """A whole process that may call this machine."""
-    opened = await open_services(Settings(database_url=sqlite_url, outbound_allow="127.0.0.1"))
+    opened = await open_services(
+        Settings(database_url=sqlite_ledger_url, outbound_allow="127.0.0.1")
+    )
     try:
         yield opened
     finally:

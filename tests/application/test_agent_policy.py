@@ -47,8 +47,8 @@ def stages(engine_state: Any, number: int) -> list[Any]:
 class TestCalled:
     """Agents that the engine calls itself."""
 
-    async def test_once_and_as_often_again_as_the_record_says(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_once_and_as_often_again_as_the_record_says(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             engine.agents.failing.add("caller")
             engine.agents.recoveries["caller"] = soon(4)
             execution = await engine.run(definition(a=asked("caller")))
@@ -58,9 +58,9 @@ class TestCalled:
 
     @pytest.mark.parametrize("policy", [soon(0), soon(4, AgentRecovery(on_failure="FAIL"))])
     async def test_once_only_whatever_the_execution_says(
-        self, engine_sqlite_url: str, policy: AgentPolicy
+        self, sqlite_ledger_url: str, policy: AgentPolicy
     ) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS) as engine:
+        async with process(sqlite_ledger_url, agents=AGENTS) as engine:
             engine.agents.failing.add("caller")
             engine.agents.recoveries["caller"] = policy
             options = ExecuteOptions(recovery={"retry_attempts": 2, "base_retry_delay_ms": 1})
@@ -68,8 +68,8 @@ class TestCalled:
             assert (await engine.ended(execution)).status == "FAILED"
             assert len(engine.deeds.done) == 1
 
-    async def test_then_its_fallback_with_the_same_input(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_then_its_fallback_with_the_same_input(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             engine.agents.failing.add("caller")
             engine.agents.recoveries["caller"] = soon(2, TO_SPARE)
             flow = definition(a=asked("caller", input_mapping={"n": 1}), b=step())
@@ -83,8 +83,8 @@ class TestCalled:
             assert by_path["a~alt.fallback-agent"].agent_name == "spare"
             assert by_path["a"].output_data == {"from": "spare", "input": {"n": 1}}
 
-    async def test_as_the_step_says_where_it_says_something(self, engine_sqlite_url: str) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS) as engine:
+    async def test_as_the_step_says_where_it_says_something(self, sqlite_ledger_url: str) -> None:
+        async with process(sqlite_ledger_url, agents=AGENTS) as engine:
             engine.agents.failing.add("caller")
             engine.agents.recoveries["caller"] = soon(4, TO_SPARE)
             own = {"recovery": [{"kind": "retry", "attempts": 1, "base_delay_ms": 2}]}
@@ -117,9 +117,9 @@ class TestDispatched:
 
     @pytest.mark.parametrize("agent", ["puller", "topic"])
     async def test_tasks_that_fail_go_out_again_and_then_to_the_fallback(
-        self, engine_url: str, agent: str
+        self, ledger_url: str, agent: str
     ) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+        async with process(ledger_url, agents=AGENTS) as engine:
             engine.agents.recoveries[agent] = soon(2, TO_SPARE)
             execution = await engine.run(definition(a=asked(agent)))
             for count in (1, 2, 3):
@@ -133,8 +133,8 @@ class TestDispatched:
 class TestPublished:
     """The record is read once, when a definition is taken."""
 
-    async def test_a_later_change_of_the_agent_is_for_later_versions(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS, working=False) as engine:
+    async def test_a_later_change_of_the_agent_is_for_later_versions(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS, working=False) as engine:
             flow = definition(a=asked("caller"))
             engine.agents.recoveries["caller"] = soon(1)
             first = await engine.workflows.publish(CALLER, flow)
@@ -148,16 +148,16 @@ class TestPublished:
             assert len({version.sha256 for version in again.state.versions}) == 2
             assert [version.source for version in again.state.versions] == [flow, flow]
 
-    async def test_a_revision_has_what_the_record_says_then(self, engine_sqlite_url: str) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS, working=False) as engine:
+    async def test_a_revision_has_what_the_record_says_then(self, sqlite_ledger_url: str) -> None:
+        async with process(sqlite_ledger_url, agents=AGENTS, working=False) as engine:
             engine.agents.recoveries["caller"] = soon(1)
             await engine.workflows.publish(CALLER, definition(a=asked("caller")))
             engine.agents.recoveries["caller"] = soon(3)
             revised = await engine.workflows.revise(CALLER, "flow", {"description": "new"})
             assert [stages(revised.state, n) for n in (1, 2)] == [[("retry", 1)], [("retry", 3)]]
 
-    async def test_a_repeat_with_its_key_is_the_first_answer(self, engine_sqlite_url: str) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS, working=False) as engine:
+    async def test_a_repeat_with_its_key_is_the_first_answer(self, sqlite_ledger_url: str) -> None:
+        async with process(sqlite_ledger_url, agents=AGENTS, working=False) as engine:
             keyed = Caller(actor="a", route="r", idempotency_key="k", fingerprint="f")
             engine.agents.recoveries["caller"] = soon(1)
             inline = definition(a=asked("caller"))
@@ -169,9 +169,9 @@ class TestPublished:
 
     @pytest.mark.parametrize("inactive", [True, False])
     async def test_the_fallback_agent_is_checked_as_any_other(
-        self, engine_sqlite_url: str, *, inactive: bool
+        self, sqlite_ledger_url: str, *, inactive: bool
     ) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS, working=False) as engine:
+        async with process(sqlite_ledger_url, agents=AGENTS, working=False) as engine:
             engine.agents.recoveries["caller"] = soon(1, TO_SPARE)
             if inactive:
                 engine.agents.inactive.add("spare")

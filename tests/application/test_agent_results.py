@@ -53,8 +53,8 @@ async def handed_back(engine: Process, execution: ExecutionView) -> None:
 
 
 class TestOneResult:
-    async def test_ends_the_step_and_begins_the_next_in_one_append(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_ends_the_step_and_begins_the_next_in_one_append(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller"), b=asked("topic")))
             (task,) = await tasks(engine, execution)
             assert task.transport == "pull"
@@ -78,8 +78,8 @@ class TestOneResult:
             assert await engine.commands(execution) == 4
             assert await engine.store.queue.row(UUID(execution.id)) is None
 
-    async def test_waits_without_a_lease_until_the_time_out(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_waits_without_a_lease_until_the_time_out(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller", timeout_seconds=600)))
             await tasks(engine, execution)
             await handed_back(engine, execution)
@@ -90,8 +90,8 @@ class TestOneResult:
             (wait,) = view.waiting_on
             assert (wait.kind, wait.detail) == ("agent", "puller")
 
-    async def test_that_is_a_failure_leads_to_the_next_try(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_that_is_a_failure_leads_to_the_next_try(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             again = asked("puller", retry={"attempts": 1, "base_delay_ms": 0})
             execution = await engine.run(definition(a=again))
             (first,) = await tasks(engine, execution)
@@ -104,8 +104,8 @@ class TestOneResult:
             await answer(engine, execution, second, output="done")
             assert (await engine.ended(execution)).output == "done"
 
-    async def test_leaves_what_a_worker_performs_to_a_worker(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_leaves_what_a_worker_performs_to_a_worker(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(
                 definition(a=asked("puller"), b=step(), c=asked("caller"), d=asked("topic"))
             )
@@ -118,8 +118,8 @@ class TestOneResult:
                 ("agent:caller", 1),
             ]
 
-    async def test_is_taken_where_no_worker_runs(self, engine_postgresql_url: str) -> None:
-        url = engine_postgresql_url
+    async def test_is_taken_where_no_worker_runs(self, postgresql_ledger_url: str) -> None:
+        url = postgresql_ledger_url
         async with (
             process(url, agents=AGENTS) as working,
             process(url, agents=AGENTS, working=False) as answering,
@@ -130,10 +130,10 @@ class TestOneResult:
             assert (await working.ended(execution)).status == "COMPLETED"
 
     async def test_that_another_process_was_sent_first_is_late_here(
-        self, engine_postgresql_url: str
+        self, postgresql_ledger_url: str
     ) -> None:
         """What this process remembers of the execution, it decides on; the log knows better."""
-        url = engine_postgresql_url
+        url = postgresql_ledger_url
         async with (
             process(url, agents=AGENTS) as here,
             process(url, agents=AGENTS, working=False) as there,
@@ -150,8 +150,8 @@ class TestOneResult:
             repeated = await answer(here, execution, task, output=1)
             assert (repeated.accepted, repeated.repeated) == (True, True)
 
-    async def test_of_a_paused_execution_is_kept(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_of_a_paused_execution_is_kept(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller"), b=asked("topic")))
             (task,) = await tasks(engine, execution)
             await engine.control.pause(CALLER, execution.id)
@@ -164,8 +164,8 @@ class TestOneResult:
 
 
 class TestRepeatsAndLateness:
-    async def test_the_same_result_again_changes_nothing(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_the_same_result_again_changes_nothing(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller"), b=asked("topic")))
             (task,) = await tasks(engine, execution)
             first = await answer(engine, execution, task, output={"n": 1})
@@ -175,8 +175,8 @@ class TestRepeatsAndLateness:
                 assert again == first._replace(repeated=True)
             assert await engine.topics(execution) == before
 
-    async def test_another_result_of_the_same_task_is_late_once(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_another_result_of_the_same_task_is_late_once(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller"), b=asked("topic")))
             (task,) = await tasks(engine, execution)
             await answer(engine, execution, task, output=1)
@@ -186,8 +186,8 @@ class TestRepeatsAndLateness:
             assert (await engine.topics(execution)).count("late_result_ignored") == 1
             assert (await answer(engine, execution, task, output=1)).accepted
 
-    async def test_a_result_after_the_end_is_late(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_a_result_after_the_end_is_late(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller")))
             (task,) = await tasks(engine, execution)
             await engine.control.cancel(CALLER, execution.id, None)
@@ -196,8 +196,8 @@ class TestRepeatsAndLateness:
             assert (await engine.topics(execution))[-1] == "late_result_ignored"
             assert await engine.store.queue.row(UUID(execution.id)) is None
 
-    async def test_a_result_after_the_time_out_is_late(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_a_result_after_the_time_out_is_late(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller", timeout_seconds=0.05)))
             (task,) = await tasks(engine, execution)
             ended = await engine.ended(execution)
@@ -205,8 +205,8 @@ class TestRepeatsAndLateness:
             assert ended.error.code == "step_timeout"
             assert not (await answer(engine, execution, task)).accepted
 
-    async def test_of_racing_results_one_wins(self, engine_postgresql_url: str) -> None:
-        url = engine_postgresql_url
+    async def test_of_racing_results_one_wins(self, postgresql_ledger_url: str) -> None:
+        url = postgresql_ledger_url
         async with (
             process(url, agents=AGENTS) as one,
             process(url, agents=AGENTS, working=False) as other,
@@ -221,8 +221,8 @@ class TestRepeatsAndLateness:
             topics = await one.topics(execution)
             assert (topics.count("step_completed"), topics.count("late_result_ignored")) == (1, 1)
 
-    async def test_a_result_and_a_cancel_race(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_a_result_and_a_cancel_race(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             for _ in range(10):
                 execution = await engine.run(definition(a=asked("puller"), b=asked("topic")))
                 (task,) = await tasks(engine, execution)
@@ -234,8 +234,8 @@ class TestRepeatsAndLateness:
                 assert topics.count("step_completed") == answered.accepted
                 assert (await engine.ended(execution)).status == "CANCELLED"
 
-    async def test_results_of_many_lanes_at_once(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_results_of_many_lanes_at_once(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             children: dict[str, Any] = {f"c{n}": asked("puller") for n in range(30)}
             around: Any = {"type": "parallel", "parallel_steps": list(children)}
             execution = await engine.run(
@@ -263,9 +263,9 @@ class TestRefusals:
         ],
     )
     async def test_what_belongs_to_no_task_is_refused(
-        self, engine_sqlite_url: str, changes: dict[str, Json], error: type[FlowledgerError]
+        self, sqlite_ledger_url: str, changes: dict[str, Json], error: type[FlowledgerError]
     ) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS) as engine:
+        async with process(sqlite_ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller")))
             (task,) = await tasks(engine, execution)
             before = await engine.topics(execution)
@@ -284,9 +284,9 @@ class TestRefusals:
             assert (await answer(engine, execution, task)).accepted
 
     async def test_unknown_and_inactive_agents_are_refused_by_name(
-        self, engine_sqlite_url: str
+        self, sqlite_ledger_url: str
     ) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS) as engine:
+        async with process(sqlite_ledger_url, agents=AGENTS) as engine:
             engine.agents.inactive.add("topic")
             flow = definition(
                 a=asked("nobody"),
@@ -308,8 +308,8 @@ class TestRefusals:
 
 
 class TestProgress:
-    async def test_is_noted_while_the_task_runs(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_is_noted_while_the_task_runs(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             execution = await engine.run(definition(a=asked("puller")))
             (task,) = await tasks(engine, execution)
 
@@ -333,9 +333,9 @@ class TestProgress:
 
 class TestWorkers:
     async def test_a_lost_worker_takes_no_dispatched_task_with_it(
-        self, engine_postgresql_url: str
+        self, postgresql_ledger_url: str
     ) -> None:
-        url = engine_postgresql_url
+        url = postgresql_ledger_url
         async with process(url, agents=AGENTS, lease_seconds=0.4) as survivor:
             async with process(
                 url, survivor.deeds, agents=AGENTS, lease_seconds=0.4, grace_seconds=0
@@ -359,16 +359,16 @@ class TestWorkers:
             assert redelivered == ["all/q"]
             assert len(await tasks(survivor, execution)) == 1
 
-    async def test_simulated_executions_dispatch_nothing(self, engine_sqlite_url: str) -> None:
-        async with process(engine_sqlite_url, agents=AGENTS) as engine:
+    async def test_simulated_executions_dispatch_nothing(self, sqlite_ledger_url: str) -> None:
+        async with process(sqlite_ledger_url, agents=AGENTS) as engine:
             options = ExecuteOptions(simulate=True)
             execution = await engine.run(definition(a=asked("puller")), options)
             ended = await engine.ended(execution)
             assert ended.status == "COMPLETED"
             assert "task_dispatched" not in await engine.topics(execution)
 
-    async def test_an_alternative_is_dispatched_too(self, engine_url: str) -> None:
-        async with process(engine_url, agents=AGENTS) as engine:
+    async def test_an_alternative_is_dispatched_too(self, ledger_url: str) -> None:
+        async with process(ledger_url, agents=AGENTS) as engine:
             engine.agents.failing.add("caller")
             other: Json = [{"id": "other", "do": {"agent": "topic"}}]
             flow = definition(a=asked("caller", alternatives=other, input_mapping={"n": 1}))

@@ -41,13 +41,13 @@ async def gone(engine: Process, execution: ExecutionView | str) -> None:
     raise AssertionError(f"{wanted} has a row in the work queue")
 
 
-async def test_the_output_of_the_child_is_the_output_of_the_step(engine_url: str) -> None:
+async def test_the_output_of_the_child_is_the_output_of_the_step(ledger_url: str) -> None:
     inner = definition("inner", a=step(config={"n": "${workflow.input.n}"}))
     outer = definition(
         sub=call(input_mapping={"n": "${workflow.input.number}"}),
         after=step(config={"got": "${sub.output.n}"}),
     )
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await publish(engine, inner)
         execution = await engine.run(outer, ExecuteOptions(input_data={"number": 7}))
         view = await engine.ended(execution)
@@ -70,8 +70,8 @@ async def test_the_output_of_the_child_is_the_output_of_the_step(engine_url: str
         await gone(engine, child)
 
 
-async def test_the_version_is_pinned_when_the_step_begins(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_the_version_is_pinned_when_the_step_begins(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step(config={"v": 1})))
         await publish(engine, definition("inner", a=step(config={"v": 2})))
         newest = await engine.ended(await engine.run(definition(sub=call())))
@@ -81,9 +81,9 @@ async def test_the_version_is_pinned_when_the_step_begins(engine_url: str) -> No
         assert outputs == [{"ok": True, "v": 2}, {"ok": True, "v": 1}, {"ok": True, "v": 1}]
 
 
-async def test_a_failed_child_fails_the_step_with_its_code_and_class(engine_url: str) -> None:
+async def test_a_failed_child_fails_the_step_with_its_code_and_class(ledger_url: str) -> None:
     flow = definition(sub=call())
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step("fail", config={"permanent": True})))
         view = await engine.ended(await engine.run(flow))
         assert view.status == "FAILED"
@@ -93,9 +93,9 @@ async def test_a_failed_child_fails_the_step_with_its_code_and_class(engine_url:
         assert child_of(view) in view.error.message
 
 
-async def test_every_try_runs_a_child_of_its_own(engine_url: str) -> None:
+async def test_every_try_runs_a_child_of_its_own(ledger_url: str) -> None:
     retry: JsonObject = {"attempts": 2, "base_delay_ms": 0}
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step("hold", config={"gate": "g"})))
         execution = await engine.run(definition(sub=call(retry=retry, timeout_seconds=0.2)))
         view = await engine.ended(execution)
@@ -114,8 +114,8 @@ async def test_every_try_runs_a_child_of_its_own(engine_url: str) -> None:
         ]
 
 
-async def test_a_cancel_reaches_the_children_of_children(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_a_cancel_reaches_the_children_of_children(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("leaf", a=step("hold")))
         await publish(engine, definition("inner", sub=call("leaf")))
         fan = definition(fan={"type": "parallel", "parallel_steps": ["one", "two"]})
@@ -139,9 +139,9 @@ async def test_a_cancel_reaches_the_children_of_children(engine_url: str) -> Non
         assert sum(isinstance(each, ev.LateResultIgnored) for each in facts) == 2
 
 
-async def test_a_cancelled_child_fails_the_step_for_good(engine_url: str) -> None:
+async def test_a_cancelled_child_fails_the_step_for_good(ledger_url: str) -> None:
     retry: JsonObject = {"attempts": 3, "base_delay_ms": 0}
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step("hold")))
         execution = await engine.run(definition(sub=call(retry=retry)))
         await engine.deeds.count(1)
@@ -151,8 +151,8 @@ async def test_a_cancelled_child_fails_the_step_for_good(engine_url: str) -> Non
         assert (view.status, view.error.code) == ("FAILED", "child_cancelled")
 
 
-async def test_a_child_that_nobody_waits_for_goes_on_alone(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_a_child_that_nobody_waits_for_goes_on_alone(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step("hold", config={"gate": "g"})))
         view = await engine.ended(await engine.run(definition(sub=call(wait=False))))
         assert view.output == {
@@ -174,10 +174,10 @@ async def test_a_child_that_nobody_waits_for_goes_on_alone(engine_url: str) -> N
     ],
 )
 async def test_a_child_that_cannot_begin_fails_the_step(
-    engine_sqlite_url: str, fields: JsonObject, code: str
+    sqlite_ledger_url: str, fields: JsonObject, code: str
 ) -> None:
     schema: JsonObject = {"properties": {"n": {"type": "integer"}}}
-    async with process(engine_sqlite_url) as engine:
+    async with process(sqlite_ledger_url) as engine:
         await publish(engine, {**definition("inner", a=step()), "input_schema": schema})
         view = await engine.ended(await engine.run(definition(sub=call() | fields)))
         assert view.error is not None
@@ -185,8 +185,8 @@ async def test_a_child_that_cannot_begin_fails_the_step(
         assert not any(isinstance(each, ev.ChildStarted) for each in await engine.facts(view))
 
 
-async def test_an_inactive_workflow_begins_no_child(engine_sqlite_url: str) -> None:
-    async with process(engine_sqlite_url) as engine:
+async def test_an_inactive_workflow_begins_no_child(sqlite_ledger_url: str) -> None:
+    async with process(sqlite_ledger_url) as engine:
         await publish(engine, definition("inner", a=step()))
         await engine.workflows.set_status(CALLER, "inner", "inactive")
         view = await engine.ended(await engine.run(definition(sub=call())))
@@ -194,9 +194,9 @@ async def test_an_inactive_workflow_begins_no_child(engine_sqlite_url: str) -> N
         assert view.error.code == "workflow_inactive"
 
 
-async def test_executions_run_one_another_to_a_limit_only(engine_sqlite_url: str) -> None:
+async def test_executions_run_one_another_to_a_limit_only(sqlite_ledger_url: str) -> None:
     """The ring is closed by a version that was published before the workflow it calls."""
-    async with process(engine_sqlite_url) as engine:
+    async with process(sqlite_ledger_url) as engine:
         for number in range(DEPTH_MAX, 0, -1):
             last = number == DEPTH_MAX
             flow = definition(f"w{number}", sub=step() if last else call(f"w{number + 1}"))
@@ -208,14 +208,14 @@ async def test_executions_run_one_another_to_a_limit_only(engine_sqlite_url: str
         assert deep.error.code == "too_deep"
 
 
-async def test_an_alternative_may_be_another_workflow(engine_url: str) -> None:
+async def test_an_alternative_may_be_another_workflow(ledger_url: str) -> None:
     cheap: JsonObject = {
         "id": "cheap",
         "do": {"workflow": "inner"},
         "input": [{"path": "amount", "multiply": 0.5}],
     }
     pay = step("fail", config={"amount": 8, "permanent": True}, alternatives=[cheap])
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step(config={"n": "${workflow.input.amount}"})))
         view = await engine.ended(await engine.run(definition(pay=pay)))
         assert (view.status, view.output) == ("COMPLETED", {"ok": True, "n": 4})
@@ -223,8 +223,8 @@ async def test_an_alternative_may_be_another_workflow(engine_url: str) -> None:
         assert child.status == "COMPLETED"
 
 
-async def test_a_retry_of_the_parent_runs_a_new_child(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_a_retry_of_the_parent_runs_a_new_child(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         await publish(engine, definition("inner", a=step("fail")))
         flow = definition(before=step(), sub=call())
         view = await engine.ended(await engine.run(flow))
@@ -241,34 +241,34 @@ async def test_a_retry_of_the_parent_runs_a_new_child(engine_url: str) -> None:
 # --- workers that die ---
 
 
-async def test_a_parent_whose_worker_dies_hears_of_its_child_all_the_same(engine_url: str) -> None:
+async def test_a_parent_whose_worker_dies_hears_of_its_child_all_the_same(ledger_url: str) -> None:
     first, second = Deeds(), Deeds()
-    async with process(engine_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
+    async with process(ledger_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
         await publish(engine, definition("inner", a=step("hold", config={"gate": "g"})))
         execution = await engine.run(definition(sub=call(), after=step()))
         await first.count(1)
         engine.queue.cut = True
     second.open("g")
-    async with process(engine_url, second, lease_seconds=1.0) as engine:
+    async with process(ledger_url, second, lease_seconds=1.0) as engine:
         view = await engine.ended(execution)
         assert view.status == "COMPLETED"
         assert second.paths() == ["a", "after"]
         assert (await engine.topics(execution)).count("child_started") == 1
 
 
-async def test_a_cancel_that_nobody_was_there_to_spread_is_owed(engine_url: str) -> None:
+async def test_a_cancel_that_nobody_was_there_to_spread_is_owed(ledger_url: str) -> None:
     """Only an API process is there when the parent is cancelled, and the worker has died."""
     first = Deeds()
-    async with process(engine_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
+    async with process(ledger_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
         await publish(engine, definition("inner", a=step("hold")))
         execution = await engine.run(definition(sub=call()))
         await first.count(1)
         engine.queue.cut = True
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         await api.control.cancel(CALLER, execution.id, None)
         assert (await api.history.view("default", execution.id)).status == "CANCELLED"
         assert (await api.history.view("default", child_of(execution))).status == "RUNNING"
-    async with process(engine_url, lease_seconds=1.0) as engine:
+    async with process(ledger_url, lease_seconds=1.0) as engine:
         child = await engine.ended(child_of(execution))
         assert child.status == "CANCELLED"
         await gone(engine, execution)
@@ -277,13 +277,13 @@ async def test_a_cancel_that_nobody_was_there_to_spread_is_owed(engine_url: str)
 
 
 async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
     """The worker dies between the parent's append and the child's."""
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         await publish(api, definition("inner", a=step()))
         execution = await api.run(definition(sub=call()))
-    async with process(engine_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
+    async with process(ledger_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
         log, append = engine.ledger.log, engine.ledger.log.append
 
         async def without_children(what: Append) -> Appended:
@@ -295,7 +295,7 @@ async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
         log.append = without_children  # type: ignore[method-assign]  # the crash between two appends
         await until(lambda: engine.queue.cut)
         assert (await engine.topics(execution))[-1] == "child_started"
-    async with process(engine_url, lease_seconds=1.0) as engine:
+    async with process(ledger_url, lease_seconds=1.0) as engine:
         view = await engine.ended(execution)
         assert (view.status, (await engine.ended(child_of(view))).status) == (
             "COMPLETED",
@@ -303,7 +303,7 @@ async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
         )
 
 
-async def test_many_children_of_one_loop_end_at_once(engine_url: str) -> None:
+async def test_many_children_of_one_loop_end_at_once(ledger_url: str) -> None:
     each: JsonObject = {
         "collection": list(range(30)),
         "loop_body": ["sub"],
@@ -314,7 +314,7 @@ async def test_many_children_of_one_loop_end_at_once(engine_url: str) -> None:
     steps = flow["steps"]
     assert isinstance(steps, dict)
     flow = {**flow, "steps": steps | {"sub": call(input_mapping={"n": "${loop.item}"})}}
-    async with process(engine_url) as engine, process(engine_url) as other:
+    async with process(ledger_url) as engine, process(ledger_url) as other:
         await publish(engine, definition("inner", a=step(config={"n": "${workflow.input.n}"})))
         view = await engine.ended(await engine.run(flow))
         assert (view.status, view.error_message) == ("COMPLETED", None)
@@ -331,9 +331,9 @@ def awaits(**fields: Json) -> JsonObject:
     return {"type": "wait_for_event", "event_source": "paid", **fields}
 
 
-async def test_a_signal_is_kept_until_its_step_waits(engine_url: str) -> None:
+async def test_a_signal_is_kept_until_its_step_waits(ledger_url: str) -> None:
     flow = definition(first=step("hold", config={"gate": "g"}), paid=awaits(), last=step())
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         execution = await engine.run(flow)
         await engine.deeds.count(1)
         await engine.control.signal(CALLER, execution.id, "paid", {"n": 1})
@@ -346,22 +346,22 @@ async def test_a_signal_is_kept_until_its_step_waits(engine_url: str) -> None:
         assert outputs["paid"] == {"n": 1}
 
 
-async def test_a_signal_to_an_api_process_reaches_the_worker(engine_url: str) -> None:
-    async with process(engine_url) as engine, process(engine_url, working=False) as api:
+async def test_a_signal_to_an_api_process_reaches_the_worker(ledger_url: str) -> None:
+    async with process(ledger_url) as engine, process(ledger_url, working=False) as api:
         execution = await engine.run(definition(paid=awaits(), last=step()))
         await engine.until(execution, lambda view: "signal" in view.allowed_actions)
         await api.control.signal(CALLER, execution.id, "paid", None)
         assert (await engine.ended(execution)).status == "COMPLETED"
 
 
-async def test_a_signal_while_no_worker_lives_is_taken_later(engine_url: str) -> None:
-    async with process(engine_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
+async def test_a_signal_while_no_worker_lives_is_taken_later(ledger_url: str) -> None:
+    async with process(ledger_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
         execution = await engine.run(definition(paid=awaits(timeout_seconds=600), last=step()))
         await engine.until(execution, lambda view: "signal" in view.allowed_actions)
         engine.queue.cut = True
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         await api.control.signal(CALLER, execution.id, "paid", "x")
-    async with process(engine_url, lease_seconds=1.0) as engine:
+    async with process(ledger_url, lease_seconds=1.0) as engine:
         view = await engine.ended(execution)
         assert view.status == "COMPLETED"
         assert (await engine.topics(execution)).count("signal_consumed") == 1

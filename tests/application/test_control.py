@@ -27,8 +27,8 @@ def task_id(execution_id: str, number: int = 1) -> str:
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url) as opened:
         yield opened
 
 
@@ -54,8 +54,8 @@ async def test_cancel_reaches_a_running_handler_and_its_result_is_ignored(
     assert (await engine.store.queue.statistics()).depth == 0
 
 
-async def test_cancel_by_another_process_reaches_the_handler(engine_url: str) -> None:
-    async with process(engine_url, working=False) as api, process(engine_url) as engine:
+async def test_cancel_by_another_process_reaches_the_handler(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as api, process(ledger_url) as engine:
         execution = await api.run(definition(a=step("hold")))
         await until(lambda: engine.deeds.done)
         await api.control.cancel(CALLER, execution.id, None)
@@ -64,9 +64,9 @@ async def test_cancel_by_another_process_reaches_the_handler(engine_url: str) ->
 
 
 async def test_the_late_result_of_a_deaf_handler_is_noted_even_after_renewals(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=0.6, renew_seconds=0.05) as engine:
+    async with process(ledger_url, lease_seconds=0.6, renew_seconds=0.05) as engine:
         execution = await engine.run(definition(a=step("deaf")))
         await until(lambda: engine.deeds.done)
         await engine.control.cancel(CALLER, execution.id, None)
@@ -85,8 +85,8 @@ async def test_the_late_result_of_a_deaf_handler_is_noted_even_after_renewals(
         assert not engine.worker.figures.leases_lost
 
 
-async def test_cancel_before_the_start_leaves_nothing_to_do(engine_url: str) -> None:
-    async with process(engine_url, working=False) as engine:
+async def test_cancel_before_the_start_leaves_nothing_to_do(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as engine:
         execution = await engine.run(chain(1))
         answer = await engine.control.cancel(CALLER, execution.id, None)
 
@@ -267,10 +267,10 @@ async def test_a_cancelled_execution_can_be_retried_while_its_handler_still_runs
     assert len(engine.deeds.calls("b")) == 1
 
 
-async def test_retry_by_a_process_without_a_worker_runs_elsewhere(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_retry_by_a_process_without_a_worker_runs_elsewhere(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         execution_id = await failed_in_the_middle(engine)
-        async with process(engine_url, engine.deeds, working=False) as api:
+        async with process(ledger_url, engine.deeds, working=False) as api:
             await retried(api, execution_id)
             assert (await api.ended(execution_id)).status == "COMPLETED"
 
@@ -290,8 +290,8 @@ async def test_a_person_is_waited_for_without_a_slot(engine: Process) -> None:
     assert (view.status, view.output) == ("COMPLETED", {"ok": True, "said": {"yes": True}})
 
 
-async def test_an_answer_given_to_another_process_moves_the_execution(engine_url: str) -> None:
-    async with process(engine_url, working=False) as api, process(engine_url) as engine:
+async def test_an_answer_given_to_another_process_moves_the_execution(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as api, process(ledger_url) as engine:
         execution = await api.run(definition(ask=ASK, b=step()))
         await engine.until(execution, lambda view: view.waiting_on[0].kind == "human_task")
         await api.control.complete_human_task(CALLER, task_id(execution.id), None)

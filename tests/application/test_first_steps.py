@@ -44,8 +44,8 @@ async def appends_of(engine: Process, flow: JsonObject, options: ExecuteOptions)
     return log.appended
 
 
-async def test_the_first_step_begins_with_the_request(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_the_first_step_begins_with_the_request(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         appends = await appends_of(engine, FLOW, ExecuteOptions())
         assert appends == [
             ["requested", "started", "step_started"],
@@ -64,15 +64,15 @@ async def test_the_first_step_begins_with_the_request(engine_url: str) -> None:
     ids=["later", "waits first", "nothing to do"],
 )
 async def test_what_a_worker_does_not_perform_at_once_begins_after_the_request(
-    engine_url: str, flow: JsonObject, options: ExecuteOptions
+    ledger_url: str, flow: JsonObject, options: ExecuteOptions
 ) -> None:
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         appends = await appends_of(engine, flow, options)
         assert appends[0] == ["requested"]
 
 
-async def test_the_answer_is_that_of_the_request_also_to_a_repeat(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_the_answer_is_that_of_the_request_also_to_a_repeat(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         caller = Caller(actor="a", route="execute", idempotency_key="k", fingerprint="f")
         first = await engine.run(FLOW, caller=caller)
         ended = await engine.ended(first)
@@ -84,8 +84,8 @@ async def test_the_answer_is_that_of_the_request_also_to_a_repeat(engine_url: st
         assert engine.deeds.paths() == ["a", "b"]
 
 
-async def test_an_execution_whose_answer_is_lost_is_taken_up_at_a_renewal(engine_url: str) -> None:
-    async with process(engine_url, renew_seconds=0.05) as engine:
+async def test_an_execution_whose_answer_is_lost_is_taken_up_at_a_renewal(ledger_url: str) -> None:
+    async with process(ledger_url, renew_seconds=0.05) as engine:
         engine.ledger.log = Noted(engine.store.log, loses=True)
         ended = await engine.ended(await engine.run(FLOW))
 
@@ -95,7 +95,7 @@ async def test_an_execution_whose_answer_is_lost_is_taken_up_at_a_renewal(engine
 
 
 async def test_a_worker_that_stops_begins_nothing_that_was_just_stored(
-    engine_url: str, monkeypatch: pytest.MonkeyPatch
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives its leases back, so another may perform that step already."""
     stored, told = asyncio.Event(), asyncio.Event()
@@ -107,7 +107,7 @@ async def test_a_worker_that_stops_begins_nothing_that_was_just_stored(
             await told.wait()
             return done
 
-    async with process(engine_url) as engine, process(engine_url, engine.deeds) as other:
+    async with process(ledger_url) as engine, process(ledger_url, engine.deeds) as other:
         release_all = engine.queue.release_all
 
         async def release() -> None:
@@ -124,9 +124,9 @@ async def test_a_worker_that_stops_begins_nothing_that_was_just_stored(
 
 
 async def test_nothing_begins_under_a_lease_that_was_lost_at_once(
-    engine_url: str, monkeypatch: pytest.MonkeyPatch
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         accept = engine.worker.accept
 
         def accept_and_lose(entry: Entry, epoch: int) -> None:
@@ -140,8 +140,8 @@ async def test_nothing_begins_under_a_lease_that_was_lost_at_once(
         assert engine.deeds.paths() == []
 
 
-async def test_nothing_is_planned_for_a_request_that_is_refused(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_nothing_is_planned_for_a_request_that_is_refused(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         engine.store.committer.admission = lambda: "the projections are too far behind"
         planned: list[object] = []
         engine.worker.first_steps = planned.append  # type: ignore[assignment, method-assign]  # not to be called

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url) as opened:
         yield opened
 
 
@@ -78,8 +78,8 @@ async def test_a_follower_sees_every_event_once_in_order(engine: Process, after:
         assert versions == list(range(after + 1, last + 1))
 
 
-async def test_a_follower_in_another_process_sees_the_same(engine_url: str) -> None:
-    async with process(engine_url, working=False) as api, process(engine_url):
+async def test_a_follower_in_another_process_sees_the_same(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as api, process(ledger_url):
         executions = [await api.run(chain(10)) for _ in range(10)]
 
         async def follow(execution_id: str) -> list[int]:
@@ -122,11 +122,11 @@ async def test_followers_of_what_does_not_move_leave_the_log_alone(
 
 
 async def test_a_follower_whose_look_failed_looks_again_soon(
-    engine_url: str, monkeypatch: pytest.MonkeyPatch
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "IDLE_SECONDS", 3_600.0)
     failures = [NotReady("away"), NotReady("away")]
-    async with process(engine_url, working=False) as api, process(engine_url) as engine:
+    async with process(ledger_url, working=False) as api, process(ledger_url) as engine:
         execution = await api.run(definition(a=step("hold")))
         await until(lambda: engine.deeds.done)
         following = api.history.follow("default", execution.id, 0)

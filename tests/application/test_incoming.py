@@ -107,8 +107,8 @@ async def receiving(url: str, **options: Any) -> AsyncIterator[Receiving]:
 
 
 class TestARequest:
-    async def test_of_an_unknown_run_is_recorded_and_runs_here(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_of_an_unknown_run_is_recorded_and_runs_here(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             plan = {**definition(a=step(config={"n": "$.workflow_input.x"})), "version": "1"}
             for _ in range(3):
                 await here.execute("run-7", {**plan, "workflow_id": "wf-demo-1"})
@@ -120,8 +120,8 @@ class TestARequest:
             await here.execute("run-7", plan)
             assert len(here.engine.deeds.done) == 1
 
-    async def test_tripled_at_once_is_one_execution(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_tripled_at_once_is_one_execution(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step())
             same = [here.execute(f"run-{n}", plan) for n in (1, 2, 3) for _ in range(3)]
             await asyncio.gather(*same)
@@ -130,9 +130,9 @@ class TestARequest:
             assert len(here.engine.deeds.done) == 3
 
     async def test_of_which_a_copy_is_faster_by_a_moment_is_no_poison(
-        self, engine_url: str, monkeypatch: pytest.MonkeyPatch
+        self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async with receiving(engine_url) as here:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step())
             load = here.engine.ledger.load
 
@@ -147,16 +147,16 @@ class TestARequest:
             assert (await here.ended("run-1")).status == "COMPLETED"
             assert len(here.engine.deeds.done) == 1
 
-    async def test_names_a_published_workflow(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_names_a_published_workflow(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             await here.engine.workflows.publish(CALLER, {**definition(a=step()), "name": "known"})
             await here.execute("run-7", None, workflow_id="known")
             assert (await here.ended("run-7")).workflow_name == "known"
             with pytest.raises(Poison, match="no workflow 'unknown'"):
                 await here.execute("run-8", None, workflow_id="unknown")
 
-    async def test_takes_from_its_row_what_it_lacks(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_takes_from_its_row_what_it_lacks(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step(config={"n": "$.workflow_input.x"}))
             here.rows.runs["run-7"] = OutsideRun(
                 "run-7", "wf-theirs-1", "theirs", "d-1", "PENDING", {"x": 5}, "ann", NOON
@@ -172,10 +172,10 @@ class TestARequest:
         ids=["digits", "size", "depth"],
     )
     async def test_whose_row_holds_what_cannot_be_kept_is_poison(
-        self, engine_url: str, wrong: JsonObject
+        self, ledger_url: str, wrong: JsonObject
     ) -> None:
         """SQL takes what no event can hold."""
-        async with receiving(engine_url) as here:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step())
             here.rows.runs["run-7"] = OutsideRun(
                 "run-7", None, "theirs", None, "PENDING", wrong, "ann", NOON
@@ -192,8 +192,8 @@ class TestARequest:
                 await here.execute("run-8", None)
             assert await here.engine.ledger.load(execution_uuid("default", "run-7")) is None
 
-    async def test_that_can_never_run_is_poison_and_leaves_nothing(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_that_can_never_run_is_poison_and_leaves_nothing(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             with pytest.raises(Poison, match="/workflow_plan: it is missing"):
                 await here.execute("run-7", None)
             with pytest.raises(Poison, match=r"/steps/a/agent_name: .*nobody"):
@@ -205,8 +205,8 @@ class TestARequest:
                 await here.execute(f"run-{state.id}", definition(a=step()))
             assert await here.engine.ledger.load(execution_uuid("default", "run-7")) is None
 
-    async def test_of_another_workspace_is_refused(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_of_another_workspace_is_refused(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             other = replace(CALLER, workspace_id="elsewhere")
             view = await here.engine.run(definition(a=step()), caller=other)
             with pytest.raises(Poison, match="another workspace"):
@@ -214,8 +214,8 @@ class TestARequest:
 
 
 class TestWhatStartsByItsRequest:
-    async def test_waits_for_it(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_waits_for_it(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step())
             asked_for = await here.over_kafka().execute_inline(CALLER, plan, ExecuteOptions())
             row = await here.engine.store.queue.row(UUID(asked_for.view.id))
@@ -228,8 +228,8 @@ class TestWhatStartsByItsRequest:
             await here.execute(asked_for.view.run_id, {})
             assert (await here.ended(asked_for.view.run_id)).status == "COMPLETED"
 
-    async def test_says_why_it_was_not_sent_until_it_starts(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_says_why_it_was_not_sent_until_it_starts(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             away = here.over_kafka("Kafka is away")
             view = (await away.execute_inline(CALLER, definition(a=step()), ExecuteOptions())).view
             assert (view.status, view.error_message) == (
@@ -240,20 +240,20 @@ class TestWhatStartsByItsRequest:
             ended = await here.ended(view.run_id)
             assert (ended.status, ended.error_message) == ("COMPLETED", None)
 
-    async def test_goes_to_others_when_there_is_no_room(self, engine_url: str) -> None:
-        async with receiving(engine_url, slots=1) as here:
+    async def test_goes_to_others_when_there_is_no_room(self, ledger_url: str) -> None:
+        async with receiving(ledger_url, slots=1) as here:
             held = await here.engine.run(definition(a=step("hold", config={"gate": "g"})))
             await here.engine.deeds.count(1)
             plan = definition(a=step())
             view = (await here.over_kafka().execute_inline(CALLER, plan, ExecuteOptions())).view
-            async with process(engine_url, agents=AGENTS) as other:
+            async with process(ledger_url, agents=AGENTS) as other:
                 await here.execute(view.run_id, {})
                 assert (await other.ended(view)).status == "COMPLETED"
             here.engine.deeds.open("g")
             await here.engine.ended(held)
 
-    async def test_is_looked_for_when_its_request_is_lost(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_is_looked_for_when_its_request_is_lost(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             plan = definition(a=step())
             view = (await here.over_kafka().execute_inline(CALLER, plan, ExecuteOptions())).view
             here.rows.executions_known.append(UUID(view.id))
@@ -269,8 +269,8 @@ class TestWhatStartsByItsRequest:
             await until(lambda: here.reports)
             assert here.reports == ["pending_executions_made_ready"]
 
-    async def test_with_a_later_start_is_left_to_the_queue(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_with_a_later_start_is_left_to_the_queue(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             options = ExecuteOptions(delay_seconds=3600)
             requests = here.over_kafka("away")
             view = (await requests.execute_inline(CALLER, definition(a=step()), options)).view
@@ -280,9 +280,9 @@ class TestWhatStartsByItsRequest:
             assert (row.leased, row.ready_at) == (False, view.start_at)
             assert view.error_message is None
 
-    async def test_is_done_again_by_the_queue(self, engine_url: str) -> None:
+    async def test_is_done_again_by_the_queue(self, ledger_url: str) -> None:
         """A fork and a retry begin, wherever Kafka is; no request is sent for them."""
-        async with receiving(engine_url) as here:
+        async with receiving(ledger_url) as here:
             away = here.over_kafka("away")
             plan = definition(a=step("fail", config={"permanent": True}))
             view = (await away.execute_inline(CALLER, plan, ExecuteOptions())).view
@@ -300,8 +300,8 @@ class TestWhatStartsByItsRequest:
 class TestACancellation:
     CANCEL = CancellationRequest(run_id="run-7", cancelled_by="ann", reason="no need", at=NOON)
 
-    async def test_stops_a_run_once(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_stops_a_run_once(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             await here.execute("run-7", definition(a=step("hold", config={"gate": "g"})))
             await here.engine.deeds.count(1)
             assert await here.incoming.cancel(self.CANCEL, "m-1")
@@ -312,21 +312,21 @@ class TestACancellation:
             assert await here.incoming.cancel(self.CANCEL, "m-1")
             assert (await here.ended("run-7")).status == "COMPLETED"
 
-    async def test_comes_too_late(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_comes_too_late(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             await here.execute("run-7", definition(a=step()))
             await here.ended("run-7")
             assert not await here.incoming.cancel(self.CANCEL, "m-1")
 
-    async def test_of_an_unknown_run_is_poison(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_of_an_unknown_run_is_poison(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             with pytest.raises(Poison, match="There is no execution 'run-7'"):
                 await here.incoming.cancel(self.CANCEL, "m-1")
 
 
 class TestAResult:
-    async def test_ends_its_step_once(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_ends_its_step_once(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             result = await dispatched(here)
             for _ in range(3):
                 await here.incoming.record(result)
@@ -336,8 +336,8 @@ class TestAResult:
             assert topics.count("step_completed") == 1
             assert topics.count("late_result_ignored") == 1
 
-    async def test_that_says_why_it_failed_fails_its_step(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_that_says_why_it_failed_fails_its_step(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             result = await dispatched(here)
             await here.incoming.record(
                 structs.replace(result, succeeded=False, error_message="HTTP 404: not here")
@@ -350,8 +350,8 @@ class TestAResult:
             assert (failed.code, failed.error_class) == ("agent_failed", "permanent")
             assert failed.message == "HTTP 404: not here"
 
-    async def test_that_cannot_be_kept_fails_its_step(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_that_cannot_be_kept_fails_its_step(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             result = await dispatched(here)
             await here.incoming.record(structs.replace(result, output={"text": "x" * 3_000_000}))
             ended = await here.ended("run-7")
@@ -360,8 +360,8 @@ class TestAResult:
             ]
             assert (failed.code, failed.retryable) == ("output_not_storable", False)
 
-    async def test_of_another_run_or_task_is_poison(self, engine_url: str) -> None:
-        async with receiving(engine_url) as here:
+    async def test_of_another_run_or_task_is_poison(self, ledger_url: str) -> None:
+        async with receiving(ledger_url) as here:
             result = await dispatched(here)
             for wrong, told in (
                 ({"run_id": "run-8"}, "There is no execution 'run-8'"),

@@ -22,8 +22,8 @@ HOLD = definition(a=step("hold", "b"), b=step())
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url) as opened:
         yield opened
 
 
@@ -84,13 +84,13 @@ async def test_a_pause_that_lasts_too_long_fails_and_interrupts(engine: Process)
 
 
 async def test_a_pause_survives_the_process_and_what_it_ran_is_delivered_after_it(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=0.5, grace_seconds=0) as first:
+    async with process(ledger_url, lease_seconds=0.5, grace_seconds=0) as first:
         execution = await held(first)
         await first.control.pause(CALLER, execution.id)
         first.queue.cut = True
-    async with process(engine_url, lease_seconds=0.5, deeds=first.deeds) as second:
+    async with process(ledger_url, lease_seconds=0.5, deeds=first.deeds) as second:
         await until(lambda: second.worker.figures.claimed)
         await until(lambda: second.worker.holds() == 0)
         assert paused(await second.history.view("default", execution.id))
@@ -101,8 +101,8 @@ async def test_a_pause_survives_the_process_and_what_it_ran_is_delivered_after_i
         assert [each.delivery for each in first.deeds.calls("a")] == [1, 2]
 
 
-async def test_another_process_pauses_and_resumes(engine_url: str) -> None:
-    async with process(engine_url, working=False) as api, process(engine_url) as engine:
+async def test_another_process_pauses_and_resumes(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as api, process(ledger_url) as engine:
         execution = await held(engine)
         await api.control.pause(CALLER, execution.id)
         engine.deeds.open("")

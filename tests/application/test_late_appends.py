@@ -153,10 +153,10 @@ class LateWorker:
 @pytest.mark.anyio
 @pytest.mark.parametrize("silent", [False, True])
 async def test_a_worker_knows_its_own_append_that_came_late(
-    engine_url: str, *, silent: bool
+    ledger_url: str, *, silent: bool
 ) -> None:
     flow = definition(a=step(), sub=call(), last=step())
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         await engine.workflows.publish(CALLER, definition("inner", a=step()))
         calm = await engine.ended(await engine.run(flow))
         engine.ledger.log = LateWorker(engine.store.log, silent=silent)
@@ -170,8 +170,8 @@ async def test_a_worker_knows_its_own_append_that_came_late(
 
 
 @pytest.mark.anyio
-async def test_what_was_cancelled_after_it_came_late_does_not_begin(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_what_was_cancelled_after_it_came_late_does_not_begin(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
 
         async def cancel(stream_id: UUID) -> None:
             await engine.control.cancel(CALLER, str(stream_id), None)

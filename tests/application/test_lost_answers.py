@@ -33,24 +33,24 @@ class BadLine:
         return getattr(self._log, name)
 
 
-async def test_a_request_that_never_gets_through_is_to_be_sent_again(engine_url: str) -> None:
-    async with process(engine_url, working=False) as one:
+async def test_a_request_that_never_gets_through_is_to_be_sent_again(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as one:
         one.ledger.log = BadLine(one.store.log, stored=False)
         with pytest.raises(NotReady, match="same Idempotency-Key"):
             await one.requests.execute_inline(CALLER, chain(1), ExecuteOptions())
         assert await one.store.log.head() == 0
 
 
-async def test_a_request_whose_answers_are_lost_is_found(engine_url: str) -> None:
-    async with process(engine_url, working=False) as one:
+async def test_a_request_whose_answers_are_lost_is_found(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as one:
         one.ledger.log = BadLine(one.store.log, stored=True)
         answer = await one.requests.execute_inline(CALLER, chain(1), ExecuteOptions())
         assert (answer.view.version, answer.replayed) == (1, False)
         assert await one.store.log.head() == answer.view.position
 
 
-async def test_a_command_that_never_gets_through_is_to_be_sent_again(engine_url: str) -> None:
-    async with process(engine_url, working=False) as one:
+async def test_a_command_that_never_gets_through_is_to_be_sent_again(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as one:
         view = await one.run(chain(1))
         log, one.ledger.log = one.ledger.log, BadLine(one.store.log, stored=False)
         with pytest.raises(NotReady, match="same Idempotency-Key"):
@@ -59,8 +59,8 @@ async def test_a_command_that_never_gets_through_is_to_be_sent_again(engine_url:
         assert (await one.control.cancel(CALLER, view.id, None)).view.status == "CANCELLED"
 
 
-async def test_a_definition_that_never_gets_through_is_to_be_sent_again(engine_url: str) -> None:
-    async with process(engine_url, working=False) as one:
+async def test_a_definition_that_never_gets_through_is_to_be_sent_again(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as one:
         actions = ActionRegistry(handlers(Deeds()), Secrets({}))
         line = BadLine(one.store.log, stored=False)
         problem = JsonSchemas().problem

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url) as opened:
         yield opened
 
 
@@ -58,8 +58,8 @@ async def test_of_many_equal_requests_at_once_one_is_carried_out(engine: Process
     await until(lambda: engine.worker.holds() == 0)
 
 
-async def test_equal_requests_to_two_processes_are_one(engine_url: str) -> None:
-    async with process(engine_url) as one, process(engine_url, one.deeds) as two:
+async def test_equal_requests_to_two_processes_are_one(ledger_url: str) -> None:
+    async with process(ledger_url) as one, process(ledger_url, one.deeds) as two:
         for number in range(10):
             answers = await asyncio.gather(
                 *(
@@ -162,17 +162,17 @@ async def test_an_inactive_workflow_is_not_executed(engine: Process) -> None:
         await engine.requests.execute(CALLER, "chain", ExecuteOptions())
 
 
-async def test_a_new_workflow_can_be_executed_at_once_by_another_process(engine_url: str) -> None:
-    async with process(engine_url) as one, process(engine_url) as two:
+async def test_a_new_workflow_can_be_executed_at_once_by_another_process(ledger_url: str) -> None:
+    async with process(ledger_url) as one, process(ledger_url) as two:
         await one.workflows.publish(CALLER, chain(1))
         answer = await two.requests.execute(CALLER, "chain", ExecuteOptions())
         assert (await two.ended(answer.view)).status == "COMPLETED"
 
 
 async def test_what_another_process_has_just_changed_is_no_reason_to_refuse(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url) as one, process(engine_url) as two:
+    async with process(ledger_url) as one, process(ledger_url) as two:
         await one.workflows.publish(CALLER, chain(1))
         await two.workflows.find("default", "chain")
         await one.workflows.publish(CALLER, chain(2))

@@ -45,8 +45,8 @@ def streams_of(engine: Process, log: HeldLog) -> Streams[WorkflowState]:
     return Streams(log, clock, engine.ledger.new_id, kind="workflow", evolve=evolve)
 
 
-async def test_callers_at_one_time_share_a_look_at_the_log(engine_url: str) -> None:
-    async with process(engine_url, working=False) as engine:
+async def test_callers_at_one_time_share_a_look_at_the_log(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as engine:
         await engine.workflows.publish(CALLER, chain(1))
         log = HeldLog(engine.store.log)
         streams = streams_of(engine, log)
@@ -59,8 +59,8 @@ async def test_callers_at_one_time_share_a_look_at_the_log(engine_url: str) -> N
         assert {None if each is None else each.version for each in found} == {1}
 
 
-async def test_a_look_that_began_before_a_change_here_does_not_hide_it(engine_url: str) -> None:
-    async with process(engine_url, working=False) as engine:
+async def test_a_look_that_began_before_a_change_here_does_not_hide_it(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as engine:
         await engine.workflows.publish(CALLER, chain(1))
         log = HeldLog(engine.store.log)
         streams = streams_of(engine, log)

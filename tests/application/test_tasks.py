@@ -104,9 +104,9 @@ async def fail(pull: Pulling, task: OfferedTask) -> TaskSettled:
 
 
 class TestWaiting:
-    async def test_whoever_waits_makes_the_tables_hurry(self, engine_url: str) -> None:
+    async def test_whoever_waits_makes_the_tables_hurry(self, ledger_url: str) -> None:
         """Nothing else moves them here: their pause is longer than a test's patience."""
-        async with pulling(engine_url, pause_seconds=3_600.0) as pull:
+        async with pulling(ledger_url, pause_seconds=3_600.0) as pull:
             for _ in range(3):
                 waiting = asyncio.create_task(pull.take())
                 await asyncio.sleep(0)
@@ -116,8 +116,8 @@ class TestWaiting:
 
 
 class TestTaking:
-    async def test_a_task_is_what_the_step_asks_for(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_task_is_what_the_step_asks_for(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             mapped = asked("puller", input_mapping={"n": "${workflow.input.n}"})
             execution = await pull.engine.requests.execute_inline(
                 CALLER, definition("sums", a=mapped), ExecuteOptions(input_data={"n": 7})
@@ -137,8 +137,8 @@ class TestTaking:
             assert (again.answer.accepted, again.answer.repeated) == (True, True)
             assert await pull.poll(wait=0) == ()
 
-    async def test_who_waits_is_woken_by_the_task(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_who_waits_is_woken_by_the_task(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             first = asyncio.create_task(pull.take("slow", "puller"))
             second = asyncio.create_task(pull.take("puller"))
             one = await pull.run()
@@ -146,8 +146,8 @@ class TestTaking:
             tasks = [await first, await second]
             assert {task.execution_id for task in tasks} == {one.id, other.id}
 
-    async def test_the_next_step_is_there_when_a_result_has_come(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_the_next_step_is_there_when_a_result_has_come(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             view = await pull.engine.run(definition(a=asked("puller"), b=asked("slow"), c=step()))
             first = await pull.take()
             await pull.tasks.complete("default", first.task_id, first.epoch, 1)
@@ -155,21 +155,21 @@ class TestTaking:
             await pull.tasks.complete("default", second.task_id, second.epoch, 2)
             assert (await pull.engine.ended(view)).status == "COMPLETED"
 
-    async def test_nothing_is_said_when_the_wait_is_over(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_nothing_is_said_when_the_wait_is_over(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             assert await pull.poll(wait=0.1) == ()
             assert await pull.poll(wait=0) == ()
 
-    async def test_a_process_that_stops_answers_who_waits(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_process_that_stops_answers_who_waits(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             waiting = asyncio.create_task(pull.poll())
             await asyncio.sleep(0)
             pull.tasks.close()
             assert await waiting == ()
             assert await pull.poll() == ()
 
-    async def test_who_has_left_gets_nothing(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_who_has_left_gets_nothing(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
 
             async def gone() -> bool:
                 return True
@@ -181,8 +181,8 @@ class TestTaking:
             assert await waiting == ()
             assert (await pull.take()).delivery == 1
 
-    async def test_agents_that_give_no_work_are_named(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_agents_that_give_no_work_are_named(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             with pytest.raises(Invalid) as refused:
                 await pull.poll("puller", "nobody", "caller")
             found = [(each.pointer, each.code) for each in refused.value.mistakes]
@@ -191,9 +191,9 @@ class TestTaking:
 
 
 class TestHolding:
-    async def test_of_two_workers_only_the_later_one_is_heard(self, engine_url: str) -> None:
+    async def test_of_two_workers_only_the_later_one_is_heard(self, ledger_url: str) -> None:
         """The first one was paused beyond its lease, and comes back with a result."""
-        async with pulling(engine_url) as pull:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             paused = await pull.take(worker="paused")
             await pull.let_leases_lapse()
@@ -216,8 +216,8 @@ class TestHolding:
             assert topics.count("step_completed") == 1
             assert "late_result_ignored" not in topics
 
-    async def test_a_lapsed_lease_that_nobody_took_still_counts(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_lapsed_lease_that_nobody_took_still_counts(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             task = await pull.take()
             await pull.let_leases_lapse()
@@ -228,8 +228,8 @@ class TestHolding:
             await pull.tasks.complete("default", task.task_id, task.epoch, None)
             assert (await pull.engine.ended(view)).status == "COMPLETED"
 
-    async def test_three_silent_workers_are_enough(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_three_silent_workers_are_enough(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             for delivery in range(1, DELIVERIES_MAX + 1):
                 assert (await pull.take(worker=f"w{delivery}")).delivery == delivery
@@ -239,8 +239,8 @@ class TestHolding:
             assert ended.error is not None
             assert (ended.status, ended.error.code) == ("FAILED", "worker_lost")
 
-    async def test_a_task_that_ended_tells_its_worker(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_task_that_ended_tells_its_worker(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             task = await pull.take()
             await pull.engine.control.cancel(CALLER, view.id, "not wanted")
@@ -255,9 +255,9 @@ class TestHolding:
             assert (await pull.engine.ended(view)).status == "CANCELLED"
 
     async def test_what_ended_before_the_tables_knew_is_not_given_out(
-        self, engine_url: str
+        self, ledger_url: str
     ) -> None:
-        async with pulling(engine_url) as pull:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             task = await pull.take()
             result = await pull.engine.results.record(
@@ -267,8 +267,8 @@ class TestHolding:
             await pull.let_leases_lapse()
             assert await pull.poll(wait=0) == ()
 
-    async def test_a_failure_is_recorded_as_it_was_told(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_failure_is_recorded_as_it_was_told(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             view = await pull.run(on_error="stop")
             task = await pull.take()
             settled = await fail(pull, task)
@@ -279,9 +279,9 @@ class TestHolding:
             assert told == ("no_luck", "permanent", "it cannot be done")
 
     async def test_a_result_that_cannot_be_kept_leaves_the_task_to_its_worker(
-        self, engine_url: str
+        self, ledger_url: str
     ) -> None:
-        async with pulling(engine_url) as pull:
+        async with pulling(ledger_url) as pull:
             view = await pull.run()
             task = await pull.take()
             with pytest.raises(Invalid, match="/output"):
@@ -289,8 +289,8 @@ class TestHolding:
             await pull.tasks.complete("default", task.task_id, task.epoch, "short")
             assert (await pull.engine.ended(view)).output == "short"
 
-    async def test_a_task_that_nobody_knows_or_took(self, engine_url: str) -> None:
-        async with pulling(engine_url) as pull:
+    async def test_a_task_that_nobody_knows_or_took(self, ledger_url: str) -> None:
+        async with pulling(ledger_url) as pull:
             with pytest.raises(NotFound, match="/tasks/poll"):
                 await pull.tasks.complete("default", "task-a-12345678", 1, None)
             await pull.run()
@@ -300,10 +300,10 @@ class TestHolding:
                     await pull.tasks.complete(workspace_id, task.task_id, task.epoch + 1, None)
 
 
-async def test_a_process_without_a_worker_serves_as_well(engine_postgresql_url: str) -> None:
+async def test_a_process_without_a_worker_serves_as_well(postgresql_ledger_url: str) -> None:
     async with (
-        process(engine_postgresql_url, agents=AGENTS) as engine,
-        pulling(engine_postgresql_url, working=False) as pull,
+        process(postgresql_ledger_url, agents=AGENTS) as engine,
+        pulling(postgresql_ledger_url, working=False) as pull,
     ):
         waiting = asyncio.create_task(pull.take())
         view = await engine.run(definition(a=asked("puller"), b=step()))
@@ -312,9 +312,9 @@ async def test_a_process_without_a_worker_serves_as_well(engine_postgresql_url: 
         assert (await engine.ended(view)).status == "COMPLETED"
 
 
-async def test_a_crowd_shares_the_tasks(engine_url: str) -> None:
+async def test_a_crowd_shares_the_tasks(ledger_url: str) -> None:
     """Each task goes to one worker, whoever asks at the same time."""
-    async with pulling(engine_url) as pull:
+    async with pulling(ledger_url) as pull:
         waiting = [asyncio.create_task(pull.poll(worker=f"w{n}", max_tasks=2)) for n in range(10)]
         views = [await pull.run() for _ in range(20)]
         done: list[OfferedTask] = []

@@ -18,9 +18,9 @@ LATER = definition(w={"type": "wait", "duration_ms": 600_000})
 
 
 @pytest.fixture
-def proxy(engine_postgresql_url: str, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(postgresql_ledger_url: str, tmp_path: Path) -> Iterator[Proxy]:
     """A way to the PostgreSQL database that can be cut, and the URL that leads over it."""
-    with cutting_proxy(engine_postgresql_url, tmp_path) as pair:
+    with cutting_proxy(postgresql_ledger_url, tmp_path) as pair:
         yield pair
 
 

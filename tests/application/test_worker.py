@@ -14,8 +14,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url) as opened:
         yield opened
 
 
@@ -48,8 +48,8 @@ async def test_an_execution_is_pending_at_its_first_version(engine: Process) -> 
     assert (await engine.history.view("default", execution.id, as_of=1)).status == "PENDING"
 
 
-async def test_a_wait_occupies_no_slot(engine_url: str) -> None:
-    async with process(engine_url, slots=1) as engine:
+async def test_a_wait_occupies_no_slot(ledger_url: str) -> None:
+    async with process(ledger_url, slots=1) as engine:
         wait: JsonObject = {"type": "wait", "duration_ms": 600_000}
         waiting = await engine.run(definition(pause=wait, last=step()))
         await engine.until(waiting, lambda view: view.waiting_on[0].kind == "timer")
@@ -59,8 +59,8 @@ async def test_a_wait_occupies_no_slot(engine_url: str) -> None:
         assert (await engine.store.queue.statistics()).leased == 0
 
 
-async def test_a_wait_longer_than_the_lease_ends_when_it_is_due(engine_url: str) -> None:
-    async with process(engine_url, lease_seconds=0.3) as engine:
+async def test_a_wait_longer_than_the_lease_ends_when_it_is_due(ledger_url: str) -> None:
+    async with process(ledger_url, lease_seconds=0.3) as engine:
         wait: JsonObject = {"type": "wait", "duration_ms": 1_000}
         execution = await engine.run(definition(pause=wait, last=step()))
         view = await engine.ended(execution)
@@ -209,10 +209,10 @@ async def test_two_hundred_executions_at_once_all_end(engine: Process) -> None:
     assert (await engine.store.queue.statistics()).depth == 0
 
 
-async def test_what_is_claimed_ahead_waits_for_a_slot(engine_url: str) -> None:
-    async with process(engine_url, Deeds(), working=False) as idle:
+async def test_what_is_claimed_ahead_waits_for_a_slot(ledger_url: str) -> None:
+    async with process(ledger_url, Deeds(), working=False) as idle:
         executions = [await idle.run(definition(a=step("hold"))) for _ in range(12)]
-    async with process(engine_url, Deeds(), slots=4) as engine:
+    async with process(ledger_url, Deeds(), slots=4) as engine:
         await engine.deeds.count(4)
         await until(lambda: engine.worker.holds() == 6)
         assert len(engine.deeds.done) == 4

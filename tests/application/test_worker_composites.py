@@ -35,8 +35,8 @@ def fan_out(items: int = 20) -> JsonObject:
     return {**flow, "steps": steps | inner, "output": output}
 
 
-async def test_a_parallel_and_a_loop_run_to_their_end(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_a_parallel_and_a_loop_run_to_their_end(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         execution = await engine.run(fan_out())
         view = await engine.ended(execution)
         assert (view.status, view.error_message) == ("COMPLETED", None)
@@ -63,7 +63,7 @@ async def _crash_among_the_iterations(engine: Process) -> None:
     engine.queue.cut = True
 
 
-async def test_a_crash_does_not_run_finished_iterations_again(engine_url: str) -> None:
+async def test_a_crash_does_not_run_finished_iterations_again(ledger_url: str) -> None:
     """The second process finds the log of the first and goes on with what is not finished."""
     loop: JsonObject = {"collection": ["x", "x", "x", "y", "y"], "loop_body": ["p"]}
     side_by_side: JsonObject = {**loop, "execution_mode": "parallel"}
@@ -75,11 +75,11 @@ async def test_a_crash_does_not_run_finished_iterations_again(engine_url: str) -
     first, second = Deeds(), Deeds()
     first.open("x")
     second.open("y")
-    async with process(engine_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
+    async with process(ledger_url, first, lease_seconds=1.0, grace_seconds=0.0) as engine:
         execution = await engine.run(flow)
         await _crash_among_the_iterations(engine)
         ended = [f for f in await engine.facts(execution) if isinstance(f, ev.IterationFinished)]
-    async with process(engine_url, second, lease_seconds=1.0) as engine:
+    async with process(ledger_url, second, lease_seconds=1.0) as engine:
         second.open("x")  # one whose result was on its way when the process went
         view = await engine.ended(execution)
         assert view.status == "COMPLETED"
@@ -88,12 +88,12 @@ async def test_a_crash_does_not_run_finished_iterations_again(engine_url: str) -
     assert {"each[3]/p", "each[4]/p"} <= again
 
 
-async def test_a_cancel_interrupts_every_child(engine_url: str) -> None:
+async def test_a_cancel_interrupts_every_child(ledger_url: str) -> None:
     flow = definition(fan={"type": "parallel", "parallel_steps": ["a", "b"]})
     steps = flow["steps"]
     assert isinstance(steps, dict)
     flow = {**flow, "steps": steps | {"a": step("hold"), "b": step("hold")}}
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         execution = await engine.run(flow)
         await engine.deeds.count(2)
         await engine.control.cancel(CALLER, execution.id, "enough")

@@ -41,8 +41,8 @@ async def statuses(engine: Process) -> list[str]:
 # --- nothing is left behind under a lease that is renewed for ever ---
 
 
-async def test_an_execution_whose_caller_left_runs_all_the_same(engine_url: str) -> None:
-    async with process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
+async def test_an_execution_whose_caller_left_runs_all_the_same(ledger_url: str) -> None:
+    async with process(ledger_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
         for turns in range(1, 30):
             request = asyncio.create_task(engine.run(chain(1)))
             for _ in range(turns):
@@ -57,21 +57,21 @@ async def test_an_execution_whose_caller_left_runs_all_the_same(engine_url: str)
         assert (await engine.store.queue.statistics()).depth == 0
 
 
-async def test_a_claim_whose_answer_was_lost_is_worked_on(engine_url: str) -> None:
-    async with process(engine_url, working=False) as api:
+async def test_a_claim_whose_answer_was_lost_is_worked_on(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as api:
         executions = [await api.run(chain(2)) for _ in range(5)]
-        async with process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
+        async with process(ledger_url, lease_seconds=0.9, renew_seconds=0.1) as engine:
             engine.queue.answers_lost = 1
             for execution in executions:
                 assert (await engine.ended(execution)).status == "COMPLETED"
 
 
 async def test_a_claim_whose_answer_comes_after_a_renewal_is_begun_once(
-    engine_url: str, monkeypatch: pytest.MonkeyPatch
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        process(engine_url, working=False) as api,
-        process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
+        process(ledger_url, working=False) as api,
+        process(ledger_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
     ):
         claim, answered = engine.queue.claim, asyncio.Event()
 
@@ -91,10 +91,10 @@ async def test_a_claim_whose_answer_comes_after_a_renewal_is_begun_once(
         assert [deed.delivery for deed in engine.deeds.done] == [1]
 
 
-async def test_an_answer_that_comes_while_a_lease_is_handed_back_is_seen(engine_url: str) -> None:
+async def test_an_answer_that_comes_while_a_lease_is_handed_back_is_seen(ledger_url: str) -> None:
     async with (
-        process(engine_url, working=False) as api,
-        process(engine_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
+        process(ledger_url, working=False) as api,
+        process(ledger_url, lease_seconds=0.9, renew_seconds=0.1) as engine,
     ):
         execution = await api.run(definition(fyi=ask(wait=False), ask=ask(wait=True), last=step()))
         await engine.until(execution, lambda view: view.waiting_on[0].kind == "human_task")
@@ -110,8 +110,8 @@ async def test_an_answer_that_comes_while_a_lease_is_handed_back_is_seen(engine_
         await until(lambda: engine.worker.holds() == 0)
 
 
-async def test_work_goes_on_after_the_queue_was_away(engine_url: str) -> None:
-    async with process(engine_url, lease_seconds=0.6, renew_seconds=0.1) as engine:
+async def test_work_goes_on_after_the_queue_was_away(ledger_url: str) -> None:
+    async with process(ledger_url, lease_seconds=0.6, renew_seconds=0.1) as engine:
         executions = [await engine.run(definition(a=step(), b=step("hold"))) for _ in range(3)]
         await until(lambda: len(engine.deeds.calls("b")) == 3)
         engine.queue.cut = True
@@ -161,22 +161,22 @@ async def claimed_anew(engine: Process) -> None:
 
 
 async def test_a_retry_is_acknowledged_though_its_worker_stopped_meanwhile(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=0.9) as engine:
+    async with process(ledger_url, lease_seconds=0.9) as engine:
         view = await failed(engine)
         engine.ledger.log = SlowAnswer(engine.store.log, engine.worker.stop)
         answer = await engine.control.retry(CALLER, view.id, None, None)
         assert (answer.view.status, answer.view.attempt) == ("PENDING", 2)
-        async with process(engine_url, engine.deeds, lease_seconds=0.9):
+        async with process(ledger_url, engine.deeds, lease_seconds=0.9):
             engine.deeds.open("")
             assert (await engine.ended(view)).status == "COMPLETED"
 
 
 async def test_a_retry_is_acknowledged_though_it_was_claimed_and_ended_meanwhile(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
+    async with process(ledger_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
         view = await failed(engine)
         engine.deeds.open("")
 
@@ -191,9 +191,9 @@ async def test_a_retry_is_acknowledged_though_it_was_claimed_and_ended_meanwhile
 
 
 async def test_what_was_claimed_before_it_could_be_handed_over_has_one_driver(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
+    async with process(ledger_url, lease_seconds=0.5, renew_seconds=0.1) as engine:
         view = await failed(engine)
         engine.ledger.log = SlowAnswer(engine.store.log, lambda: claimed_anew(engine))
         await engine.control.retry(CALLER, view.id, None, None)
@@ -205,8 +205,8 @@ async def test_what_was_claimed_before_it_could_be_handed_over_has_one_driver(
         assert [each.epoch for each in results if each.path == "b"] == [claimed.epoch]
 
 
-async def test_a_renewal_that_failed_is_tried_again_while_there_is_time(engine_url: str) -> None:
-    async with process(engine_url, lease_seconds=4.5, renew_seconds=1.5) as engine:
+async def test_a_renewal_that_failed_is_tried_again_while_there_is_time(ledger_url: str) -> None:
+    async with process(ledger_url, lease_seconds=4.5, renew_seconds=1.5) as engine:
         execution = await engine.run(definition(a=step("hold")))
         await until(lambda: engine.deeds.done)
         engine.queue.renewals_lost = 2
@@ -218,9 +218,9 @@ async def test_a_renewal_that_failed_is_tried_again_while_there_is_time(engine_u
 
 
 async def test_what_was_leased_since_the_last_renewal_is_not_given_up_with_the_rest(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
-    async with process(engine_url, lease_seconds=3.0, renew_seconds=0.1) as engine:
+    async with process(ledger_url, lease_seconds=3.0, renew_seconds=0.1) as engine:
         old = await engine.run(definition(a=step("hold", config={"gate": "old"})))
         engine.queue.renewals_lost = 1_000
         await until(lambda: engine.deeds.interrupted)
@@ -241,12 +241,12 @@ async def test_what_was_leased_since_the_last_renewal_is_not_given_up_with_the_r
 
 
 async def test_the_late_result_of_a_worker_whose_lease_ran_out_is_refused(
-    engine_url: str,
+    ledger_url: str,
 ) -> None:
     slow, fast = Deeds(), Deeds()
     async with (
-        process(engine_url, slow, lease_seconds=0.5, renew_seconds=0.1) as first,
-        process(engine_url, fast, lease_seconds=0.5, renew_seconds=0.1) as second,
+        process(ledger_url, slow, lease_seconds=0.5, renew_seconds=0.1) as first,
+        process(ledger_url, fast, lease_seconds=0.5, renew_seconds=0.1) as second,
     ):
         second.queue.cut = True
         execution = await first.run(definition(a=step("hold"), b=step()))
@@ -277,30 +277,30 @@ async def crash_in_the_middle(url: str, deeds: Deeds) -> None:
         engine.queue.cut = True
 
 
-async def test_a_step_that_costs_three_workers_is_given_up(engine_url: str) -> None:
+async def test_a_step_that_costs_three_workers_is_given_up(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         execution = await api.run(definition(a=step("hold"), b=step()))
         for _ in range(3):
-            await crash_in_the_middle(engine_url, deeds)
-        async with process(engine_url, deeds, lease_seconds=0.3):
+            await crash_in_the_middle(ledger_url, deeds)
+        async with process(ledger_url, deeds, lease_seconds=0.3):
             view = await api.ended(execution)
 
     assert (view.status, view.error and view.error.code) == ("FAILED", "worker_lost")
     assert [deed.delivery for deed in deeds.done] == [1, 2, 3]
 
 
-async def test_a_restart_goes_on_where_the_crash_was(engine_url: str) -> None:
+async def test_a_restart_goes_on_where_the_crash_was(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         flow = definition(a=step(), b=step(), c=step("hold"), d=step())
         executions = [await api.run(flow) for _ in range(10)]
         before = len(deeds.done)
-        async with process(engine_url, deeds, lease_seconds=0.3, grace_seconds=0.0) as engine:
+        async with process(ledger_url, deeds, lease_seconds=0.3, grace_seconds=0.0) as engine:
             await until(lambda: len(deeds.calls("c")) == 10)
             engine.queue.cut = True
         deeds.open("")
-        async with process(engine_url, deeds, lease_seconds=0.3):
+        async with process(ledger_url, deeds, lease_seconds=0.3):
             views = [await api.ended(execution) for execution in executions]
 
     assert before == 0
@@ -312,11 +312,11 @@ async def test_a_restart_goes_on_where_the_crash_was(engine_url: str) -> None:
 # --- a worker stops as it should ---
 
 
-async def test_a_stopping_worker_lets_its_handlers_end_and_begins_nothing(engine_url: str) -> None:
+async def test_a_stopping_worker_lets_its_handlers_end_and_begins_nothing(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         execution = await api.run(definition(a=step("hold"), b=step()))
-        async with process(engine_url, deeds) as engine:
+        async with process(ledger_url, deeds) as engine:
             await until(lambda: deeds.done)
             stopping = asyncio.create_task(engine.worker.stop())
             await asyncio.sleep(0)
@@ -326,32 +326,32 @@ async def test_a_stopping_worker_lets_its_handlers_end_and_begins_nothing(engine
         assert (await api.store.queue.statistics()).leased == 0
         assert (await api.history.view("default", execution.id)).progress.done == 1
 
-        async with process(engine_url, deeds):
+        async with process(ledger_url, deeds):
             assert (await api.ended(execution)).status == "COMPLETED"
     assert deeds.paths() == ["a", "b"]
 
 
-async def test_a_handler_that_outlasts_the_grace_is_done_again_at_once(engine_url: str) -> None:
+async def test_a_handler_that_outlasts_the_grace_is_done_again_at_once(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         execution = await api.run(definition(a=step("hold"), b=step()))
-        async with process(engine_url, deeds, grace_seconds=0.1, lease_seconds=600):
+        async with process(ledger_url, deeds, grace_seconds=0.1, lease_seconds=600):
             await until(lambda: deeds.done)
         deeds.open("")
-        async with process(engine_url, deeds):
+        async with process(ledger_url, deeds):
             assert (await api.ended(execution)).status == "COMPLETED"
     assert [deed.delivery for deed in deeds.calls("a")] == [1, 2]
 
 
-async def test_stopping_in_the_middle_of_load_loses_nothing(engine_url: str) -> None:
+async def test_stopping_in_the_middle_of_load_loses_nothing(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         executions = [await api.run(chain(5)) for _ in range(50)]
         for _ in range(3):
             enough = len(deeds.done) + 40
-            async with process(engine_url, deeds, slots=10):
+            async with process(ledger_url, deeds, slots=10):
                 await deeds.count(enough)
-        async with process(engine_url, deeds):
+        async with process(ledger_url, deeds):
             views = [await api.ended(execution) for execution in executions]
 
     assert {view.status for view in views} == {"COMPLETED"}
@@ -361,14 +361,14 @@ async def test_stopping_in_the_middle_of_load_loses_nothing(engine_url: str) -> 
 # --- several workers ---
 
 
-async def test_two_workers_share_the_load_and_do_no_step_twice(engine_url: str) -> None:
+async def test_two_workers_share_the_load_and_do_no_step_twice(ledger_url: str) -> None:
     first, second = Deeds(), Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         flow = definition(a=step(), b=step("hold"), c=step())
         executions = [await api.run(flow) for _ in range(100)]
         async with (
-            process(engine_url, first, slots=5),
-            process(engine_url, second, slots=5),
+            process(ledger_url, first, slots=5),
+            process(ledger_url, second, slots=5),
         ):
             await until(lambda: first.calls("b") and second.calls("b"))
             first.open("")
@@ -380,20 +380,20 @@ async def test_two_workers_share_the_load_and_do_no_step_twice(engine_url: str) 
     assert (first.per_step() + second.per_step()).total() == 300
 
 
-async def test_lower_priorities_are_claimed_first(engine_url: str) -> None:
+async def test_lower_priorities_are_claimed_first(ledger_url: str) -> None:
     deeds = Deeds()
-    async with process(engine_url, working=False) as api:
+    async with process(ledger_url, working=False) as api:
         order = [9, 5, 0, 7, 2]
         for priority in order:
             await api.run(chain(1), ExecuteOptions(priority=priority, labels={"p": str(priority)}))
-        async with process(engine_url, deeds, slots=1) as engine:
+        async with process(ledger_url, deeds, slots=1) as engine:
             await until(lambda: len(deeds.done) == 5)
             views = [await engine.history.view("default", deed.execution_id) for deed in deeds.done]
     assert [view.priority for view in views] == sorted(order)
 
 
-async def test_a_workspace_does_not_see_what_another_runs(engine_url: str) -> None:
-    async with process(engine_url) as engine:
+async def test_a_workspace_does_not_see_what_another_runs(ledger_url: str) -> None:
+    async with process(ledger_url) as engine:
         execution = await engine.run(chain(1), caller=Caller(workspace_id="a", actor="x"))
         with pytest.raises(NotFound):
             await engine.history.view("b", execution.id)
@@ -401,9 +401,9 @@ async def test_a_workspace_does_not_see_what_another_runs(engine_url: str) -> No
             await engine.control.cancel(Caller(workspace_id="b"), execution.id, None)
 
 
-async def test_an_old_claim_whose_answer_comes_late_ends_nothing(engine_url: str) -> None:
+async def test_an_old_claim_whose_answer_comes_late_ends_nothing(ledger_url: str) -> None:
     """Cancelled and retried since: the row was leased anew, to the same worker."""
-    async with process(engine_url) as engine:
+    async with process(ledger_url) as engine:
         view = await engine.run(definition(a=step("hold")))
         await until(lambda: engine.deeds.calls("a"))
         (deed,) = engine.deeds.calls("a")

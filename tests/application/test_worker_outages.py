@@ -22,9 +22,9 @@ Proxy = tuple[CuttingProxy, str]
 
 
 @pytest.fixture
-def proxy(engine_postgresql_url: str, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(postgresql_ledger_url: str, tmp_path: Path) -> Iterator[Proxy]:
     """A way to the PostgreSQL database that can be cut, and the URL that leads over it."""
-    with cutting_proxy(engine_postgresql_url, tmp_path) as pair:
+    with cutting_proxy(postgresql_ledger_url, tmp_path) as pair:
         yield pair
 
 
@@ -100,11 +100,11 @@ async def test_work_goes_on_after_the_database_was_away(proxy: Proxy) -> None:
         assert set(engine.deeds.per_step().values()) == {1}
 
 
-async def test_work_goes_on_after_nothing_could_be_stored(engine_url: str) -> None:
-    async with process(engine_url, answer_seconds=0.3) as engine:
+async def test_work_goes_on_after_nothing_could_be_stored(ledger_url: str) -> None:
+    async with process(ledger_url, answer_seconds=0.3) as engine:
         executions = [await engine.run(definition(a=step("hold"), b=step())) for _ in range(3)]
         await until(lambda: len(engine.deeds.done) == 3)
-        with nothing_can_be_stored(engine_url):
+        with nothing_can_be_stored(ledger_url):
             engine.deeds.open("")
             await until(lambda: len(engine.deeds.finished) == 3)
             with pytest.raises(NotReady):
@@ -114,9 +114,9 @@ async def test_work_goes_on_after_nothing_could_be_stored(engine_url: str) -> No
         assert set(engine.deeds.per_step().values()) == {1}
 
 
-async def test_too_many_requests_are_told_to_come_again(engine_url: str) -> None:
-    async with process(engine_url, appends_max=10, answer_seconds=5.0) as engine:
-        with nothing_can_be_stored(engine_url):
+async def test_too_many_requests_are_told_to_come_again(ledger_url: str) -> None:
+    async with process(ledger_url, appends_max=10, answer_seconds=5.0) as engine:
+        with nothing_can_be_stored(ledger_url):
             asked = [asyncio.create_task(engine.run(chain(1))) for _ in range(40)]
             await until(lambda: sum(each.done() for each in asked) >= 20)
         answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -131,17 +131,17 @@ async def test_too_many_requests_are_told_to_come_again(engine_url: str) -> None
         assert (await engine.ended(await engine.run(chain(1)))).status == "COMPLETED"
 
 
-async def test_an_execution_that_cannot_be_read_blocks_no_other(engine_sqlite_url: str) -> None:
-    async with process(engine_sqlite_url, working=False) as api:
+async def test_an_execution_that_cannot_be_read_blocks_no_other(sqlite_ledger_url: str) -> None:
+    async with process(sqlite_ledger_url, working=False) as api:
         execution = await api.run(chain(1))
-        with closing(sqlite3.connect(engine_sqlite_url.removeprefix("sqlite:///"))) as other:
+        with closing(sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///"))) as other:
             other.execute(
                 "INSERT INTO ledger_events (originator_id, originator_version, topic, state)"
                 " VALUES (?, 2, 'execution.of_a_later_release.v1', '{}')",
                 (execution.id.replace("-", ""),),
             )
             other.commit()
-        async with process(engine_sqlite_url, slots=1) as engine:
+        async with process(sqlite_ledger_url, slots=1) as engine:
             await until(lambda: engine.reports)
             assert (await engine.ended(await engine.run(chain(2)))).status == "COMPLETED"
             await until(lambda: engine.worker.holds() == 0)

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def engine(engine_url: str) -> AsyncIterator[Process]:
-    async with process(engine_url, working=False) as opened:
+async def engine(ledger_url: str) -> AsyncIterator[Process]:
+    async with process(ledger_url, working=False) as opened:
         yield opened
 
 
@@ -82,10 +82,10 @@ async def test_mistakes_are_told_and_nothing_is_stored(engine: Process) -> None:
     assert await engine.store.log.head() == 0
 
 
-async def test_at_once_published_versions_are_all_kept(engine_url: str) -> None:
+async def test_at_once_published_versions_are_all_kept(ledger_url: str) -> None:
     async with (
-        process(engine_url, working=False) as one,
-        process(engine_url, working=False) as two,
+        process(ledger_url, working=False) as one,
+        process(ledger_url, working=False) as two,
     ):
         for number in range(1, 6):
             await asyncio.gather(
@@ -142,10 +142,10 @@ async def test_revise_refuses_another_name_and_an_unknown_status(engine: Process
             await engine.workflows.revise(CALLER, "chain", changes)
 
 
-async def test_if_match_sees_what_another_process_has_just_changed(engine_url: str) -> None:
+async def test_if_match_sees_what_another_process_has_just_changed(ledger_url: str) -> None:
     async with (
-        process(engine_url, working=False) as one,
-        process(engine_url, working=False) as two,
+        process(ledger_url, working=False) as one,
+        process(ledger_url, working=False) as two,
     ):
         version = (await one.workflows.publish(CALLER, chain(1))).state.version
         await two.workflows.find("default", "chain")

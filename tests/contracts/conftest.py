@@ -10,7 +10,6 @@ import pytest
 
 from infrastructure.addresses import SQLiteAddress, parse_address
 from infrastructure.database import Store, StoreOptions, open_store
-from infrastructure.migrations import migrate
 
 OpenStore = Callable[..., Awaitable[Store]]
 APPEND_LOCK = 7017281934620001
@@ -30,13 +29,6 @@ def nothing_can_be_stored(url: str) -> Iterator[None]:
         with psycopg.connect(url) as holder:
             holder.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))
             yield
-
-
-@pytest.fixture
-def ledger_url(database_url: str) -> str:
-    """URL of a database with the schema and nothing in it, on each back end."""
-    migrate.upgrade(database_url)
-    return database_url
 
 
 @pytest.fixture

@@ -108,12 +108,11 @@ async def ended(process: ConsumerProcess, run_ids: list[UUID]) -> bool:
     return all(each is not None and each.state.status == "COMPLETED" for each in found)
 
 
-async def test_messages_that_come_again_and_poison(database_url: str, sent: Sent) -> None:
+async def test_messages_that_come_again_and_poison(ledger_url: str, sent: Sent) -> None:
     """Every request three times in any order, among what nobody can take: one execution each."""
-    migrate.upgrade(database_url)
     run_ids = [uuid4() for _ in range(20)]
     poison = [b"not json", {"run_id": "x"}, {"run_id": "y", "workflow_plan": {"name": "z"}}]
-    async with consumer(sent.settings(database_url)) as process:
+    async with consumer(sent.settings(ledger_url)) as process:
         requests = [request(each) for each in run_ids]
         await sent(sent.executions, *requests, *poison, *reversed(requests), *requests)
         unknown = {"run_id": "run-unknown", "cancelled_by": "ann"}
@@ -139,11 +138,10 @@ async def test_messages_that_come_again_and_poison(database_url: str, sent: Sent
         assert (await process.checks())["kafka"].detail == "receives"
 
 
-async def test_a_cancellation_that_the_log_told_is_no_news(database_url: str, sent: Sent) -> None:
+async def test_a_cancellation_that_the_log_told_is_no_news(ledger_url: str, sent: Sent) -> None:
     """The run may have been retried since."""
-    migrate.upgrade(database_url)
     run_id = uuid4()
-    async with consumer(sent.settings(database_url)) as process:
+    async with consumer(sent.settings(ledger_url)) as process:
         told = json.dumps({"run_id": f"run-{run_id}", "cancelled_by": "ann"}).encode()
         own = Message(
             topic=sent.cancellations,

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from infrastructure.migrations import migrate
 from tests.contracts.outside_client import UUID_RUN, Client, another_program
 
 pytestmark = pytest.mark.anyio
@@ -185,10 +184,9 @@ async def test_on_conflict_does_not_work_on_the_views(client: Client, ledger_url
 # ----------------------------------------------------------------------------- PostgreSQL clients
 
 
-async def test_clients_of_postgresql_may_send_its_types(postgres_dsn: str) -> None:
-    migrate.upgrade(postgres_dsn)
+async def test_clients_of_postgresql_may_send_its_types(postgresql_ledger_url: str) -> None:
     at = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
-    with psycopg.connect(postgres_dsn, autocommit=True) as server:
+    with psycopg.connect(postgresql_ledger_url, autocommit=True) as server:
         row = server.execute(
             "INSERT INTO workflow_runs (run_id, workflow_name, input_data, created_at)"
             " VALUES (%s, %s, %s::jsonb, %s) RETURNING id, status, input_data, updated_at",
@@ -206,10 +204,12 @@ async def test_clients_of_postgresql_may_send_its_types(postgres_dsn: str) -> No
             server.execute("DELETE FROM workflow_runs WHERE run_id = 'r1'")
 
 
-def test_the_second_of_two_inserts_at_once_is_refused(postgres_dsn: str) -> None:
-    migrate.upgrade(postgres_dsn)
+def test_the_second_of_two_inserts_at_once_is_refused(postgresql_ledger_url: str) -> None:
     insert = b"INSERT INTO workflow_runs (run_id, workflow_name) VALUES ('r1', 'demo')"
-    with psycopg.connect(postgres_dsn) as first, psycopg.connect(postgres_dsn) as second:
+    with (
+        psycopg.connect(postgresql_ledger_url) as first,
+        psycopg.connect(postgresql_ledger_url) as second,
+    ):
         first.execute(insert)
 
         def late() -> None:
@@ -225,10 +225,9 @@ def test_the_second_of_two_inserts_at_once_is_refused(postgres_dsn: str) -> None
                 waiting.result()
 
 
-async def test_the_right_to_insert_into_the_view_is_enough(postgres_dsn: str) -> None:
-    migrate.upgrade(postgres_dsn)
+async def test_the_right_to_insert_into_the_view_is_enough(postgresql_ledger_url: str) -> None:
     role = f"client_{uuid4().hex}"
-    with psycopg.connect(postgres_dsn) as server:  # ends in a rollback
+    with psycopg.connect(postgresql_ledger_url) as server:  # ends in a rollback
         server.execute(f"CREATE ROLE {role} NOLOGIN".encode())
         server.execute(f"GRANT SELECT, INSERT ON workflow_runs TO {role}".encode())
         server.execute(f"SET LOCAL ROLE {role}".encode())

@@ -303,11 +303,11 @@ async def test_two_members_share_the_partitions(
 
 
 async def test_what_executions_do_is_told_on_the_broker(
-    kafka: str, sqlite_url: str, receive: Receive, topic: str
+    kafka: str, sqlite_ledger_url: str, receive: Receive, topic: str
 ) -> None:
     """The whole way: executed, recorded, relayed; then the broker has it, in order."""
     settings = Settings(
-        database_url=sqlite_url,
+        database_url=sqlite_ledger_url,
         kafka_brokers=kafka,
         kafka_monitoring_topic=topic,
         kafka_cloudevents=True,
@@ -340,10 +340,10 @@ async def test_what_executions_do_is_told_on_the_broker(
 
 
 async def test_the_projector_sends_what_others_recorded_and_a_second_one_takes_over(
-    mock_kafka: str, postgres_dsn: str, receive_on: ReceiveOn, topic: str
+    mock_kafka: str, postgresql_ledger_url: str, receive_on: ReceiveOn, topic: str
 ) -> None:
     settings = Settings(
-        database_url=postgres_dsn, kafka_brokers=mock_kafka, kafka_monitoring_topic=topic
+        database_url=postgresql_ledger_url, kafka_brokers=mock_kafka, kafka_monitoring_topic=topic
     )
     inbox = Inbox()
     receive_on(mock_kafka)(inbox)
@@ -376,10 +376,10 @@ async def test_the_projector_sends_what_others_recorded_and_a_second_one_takes_o
 
 
 async def test_the_projector_notes_why_the_request_of_an_execution_waits(
-    postgres_dsn: str,
+    postgresql_ledger_url: str,
 ) -> None:
     """Also of one that was taken where nobody knew yet that the broker was away."""
-    settings = Settings(database_url=postgres_dsn, kafka_brokers="127.0.0.1:1")
+    settings = Settings(database_url=postgresql_ledger_url, kafka_brokers="127.0.0.1:1")
     async with AsyncExitStack() as stack:
         api = await open_api(settings)
         stack.push_async_callback(api.close)

@@ -9,7 +9,6 @@ from sqlalchemy import text
 from application.ports import StoreUnavailable
 from infrastructure.addresses import BadAddress, administration_engine
 from infrastructure.database import StoreOptions, open_store
-from infrastructure.migrations import migrate
 from infrastructure.start_gate import UnsafeStore, unsafe_settings
 
 
@@ -37,36 +36,34 @@ def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_an_unknown_schema_is_refused(database_url: str) -> None:
-    migrate.upgrade(database_url)
-    set_version(database_url, "9999")
-    (problem,) = problems(database_url)
+def test_an_unknown_schema_is_refused(ledger_url: str) -> None:
+    set_version(ledger_url, "9999")
+    (problem,) = problems(ledger_url)
     assert "9999" in problem
     assert "later one" in problem
 
 
-def test_the_library_s_database_functions_are_refused(database_url: str) -> None:
-    migrate.upgrade(database_url)
+def test_the_library_s_database_functions_are_refused(ledger_url: str) -> None:
     name = "LEDGER_POSTGRES_ENABLE_DB_FUNCTIONS"
-    (problem,) = problems(database_url, environment={name: "y"})
+    (problem,) = problems(ledger_url, environment={name: "y"})
     assert f"unset {name}" in problem
 
 
 @pytest.mark.parametrize("level", ["OFF", "NORMAL", "1"])
-def test_sqlite_without_full_synchronous_is_refused(sqlite_url: str, level: str) -> None:
-    migrate.upgrade(sqlite_url)
-    (problem,) = problems(sqlite_url, sqlite_synchronous=level)
+def test_sqlite_without_full_synchronous_is_refused(sqlite_ledger_url: str, level: str) -> None:
+    (problem,) = problems(sqlite_ledger_url, sqlite_synchronous=level)
     assert "FULL or EXTRA" in problem
 
 
 @pytest.mark.parametrize("level", ["off", "local"])
-def test_postgresql_without_synchronous_commit_is_refused(postgres_dsn: str, level: str) -> None:
-    migrate.upgrade(postgres_dsn)
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+def test_postgresql_without_synchronous_commit_is_refused(
+    postgresql_ledger_url: str, level: str
+) -> None:
+    with psycopg.connect(postgresql_ledger_url, autocommit=True) as connection:
         connection.execute(
             f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = {level}".encode()
         )
-    (problem,) = problems(postgres_dsn)
+    (problem,) = problems(postgresql_ledger_url)
     assert f"synchronous_commit={level}" in problem
 
 

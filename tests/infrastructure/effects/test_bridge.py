@@ -34,8 +34,10 @@ class Sent:
 
 
 @pytest.fixture
-async def services(sqlite_url: str) -> AsyncIterator[Services]:
-    opened = await open_services(Settings(database_url=sqlite_url, outbound_allow="127.0.0.1"))
+async def services(sqlite_ledger_url: str) -> AsyncIterator[Services]:
+    opened = await open_services(
+        Settings(database_url=sqlite_ledger_url, outbound_allow="127.0.0.1")
+    )
     try:
         yield opened
     finally:

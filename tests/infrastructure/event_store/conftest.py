@@ -9,7 +9,6 @@ import anyio.to_thread
 import pytest
 
 from infrastructure.database import Store, StoreOptions, open_store
-from infrastructure.migrations import migrate
 from tests.infrastructure.event_store.cutting_proxy import CuttingProxy, cutting_proxy
 
 OpenAt = Callable[..., Awaitable[Store]]
@@ -32,21 +31,7 @@ async def open_at() -> AsyncIterator[OpenAt]:
 
 
 @pytest.fixture
-def postgres_url(postgres_dsn: str) -> str:
-    """URL of a PostgreSQL database with the schema."""
-    migrate.upgrade(postgres_dsn)
-    return postgres_dsn
-
-
-@pytest.fixture
-def sqlite_ledger_url(sqlite_url: str) -> str:
-    """URL of an SQLite file with the schema."""
-    migrate.upgrade(sqlite_url)
-    return sqlite_url
-
-
-@pytest.fixture
-def proxy(postgres_url: str, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(postgresql_ledger_url: str, tmp_path: Path) -> Iterator[Proxy]:
     """A proxy to the PostgreSQL database, and the URL that leads through it."""
-    with cutting_proxy(postgres_url, tmp_path) as pair:
+    with cutting_proxy(postgresql_ledger_url, tmp_path) as pair:
         yield pair

@@ -27,12 +27,12 @@ def sqlite_connection(url: str) -> sqlite3.Connection:
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_postgresql_refuses_every_change(
-    postgres_url: str, open_at: OpenAt, change: str
+    postgresql_ledger_url: str, open_at: OpenAt, change: str
 ) -> None:
-    store = await open_at(postgres_url)
+    store = await open_at(postgresql_ledger_url)
     await store.log.append(append())
     with (
-        psycopg.connect(postgres_url) as connection,
+        psycopg.connect(postgresql_ledger_url) as connection,
         pytest.raises(psycopg.errors.RestrictViolation, match="append-only"),
     ):
         connection.execute(change.encode())
@@ -40,11 +40,11 @@ async def test_postgresql_refuses_every_change(
 
 
 async def test_postgresql_lets_retention_remove_under_its_permit(
-    postgres_url: str, open_at: OpenAt
+    postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
-    store = await open_at(postgres_url)
+    store = await open_at(postgresql_ledger_url)
     await store.log.append(append())
-    with psycopg.connect(postgres_url) as connection:
+    with psycopg.connect(postgresql_ledger_url) as connection:
         connection.execute("SET LOCAL flowledger.purge_permit = 'purge 17'")
         connection.execute("DELETE FROM ledger_events")
         connection.commit()

@@ -27,13 +27,16 @@ def append_with(connection: psycopg.Connection, function: str, stream: UUID) -> 
 @pytest.mark.anyio
 @pytest.mark.parametrize("locked", [True, False])
 async def test_a_reader_cannot_pass_an_append_that_is_not_visible_yet(
-    postgres_url: str, open_at: OpenAt, *, locked: bool
+    postgresql_ledger_url: str, open_at: OpenAt, *, locked: bool
 ) -> None:
     """The control without the lock must lose the slow append, else this test shows nothing."""
-    store = await open_at(postgres_url)
-    function = variant(postgres_url, "append_variant", locked=locked)
+    store = await open_at(postgresql_ledger_url)
+    function = variant(postgresql_ledger_url, "append_variant", locked=locked)
     slow, fast = uuid4(), uuid4()
-    with psycopg.connect(postgres_url) as one, psycopg.connect(postgres_url) as two:
+    with (
+        psycopg.connect(postgresql_ledger_url) as one,
+        psycopg.connect(postgresql_ledger_url) as two,
+    ):
         append_with(one, function, slow)
         two.execute("SET lock_timeout = '200ms'")
         if locked:
@@ -67,13 +70,13 @@ def write_many(url: str, function: str) -> list[UUID]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("locked", [True, False])
 async def test_twelve_writers_and_tailing_readers_lose_nothing(
-    postgres_url: str, open_at: OpenAt, *, locked: bool
+    postgresql_ledger_url: str, open_at: OpenAt, *, locked: bool
 ) -> None:
     """The control without the lock must lose some, else this test shows nothing."""
-    store = await open_at(postgres_url)
-    function = variant(postgres_url, "append_variant", locked=locked)
+    store = await open_at(postgresql_ledger_url)
+    function = variant(postgresql_ledger_url, "append_variant", locked=locked)
     with tails(store, 2) as readers, ThreadPoolExecutor(WRITERS) as writers:
-        parts = writers.map(lambda _: write_many(postgres_url, function), range(WRITERS))
+        parts = writers.map(lambda _: write_many(postgresql_ledger_url, function), range(WRITERS))
         written = {stream for part in parts for stream in part}
         seen = [reader.finish() for reader in readers]
 

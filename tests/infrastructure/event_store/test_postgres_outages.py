@@ -43,7 +43,7 @@ async def append_until_stored(store: Store) -> None:
     ("fault", "is_stored"), [(Fault.REQUEST_LOST, False), (Fault.ANSWER_LOST, True)]
 )
 async def test_a_lost_answer_is_an_unknown_outcome(
-    proxy: Proxy, postgres_url: str, open_at: OpenAt, *, fault: Fault, is_stored: bool
+    proxy: Proxy, postgresql_ledger_url: str, open_at: OpenAt, *, fault: Fault, is_stored: bool
 ) -> None:
     relay, url = proxy
     store = await open_at(url)
@@ -55,12 +55,12 @@ async def test_a_lost_answer_is_an_unknown_outcome(
         await store.log.append(one)
 
     assert relay.hits == 1
-    assert (one.stream_id in stored(postgres_url)) is is_stored
+    assert (one.stream_id in stored(postgresql_ledger_url)) is is_stored
     await store.log.append(append())
 
 
 async def test_every_caller_of_a_lost_batch_is_told(
-    proxy: Proxy, postgres_url: str, open_at: OpenAt
+    proxy: Proxy, postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
     relay, url = proxy
     store = await open_at(url)
@@ -74,7 +74,7 @@ async def test_every_caller_of_a_lost_batch_is_told(
     unknown = [outcome for outcome in outcomes if isinstance(outcome, UnknownOutcome)]
     assert unknown
     assert len({id(outcome) for outcome in unknown}) == len(unknown)
-    assert len(stored(postgres_url)) == 51
+    assert len(stored(postgresql_ledger_url)) == 51
     assert relay.hits >= 1
 
 
@@ -93,11 +93,11 @@ async def test_a_frozen_server_is_given_up(proxy: Proxy, open_at: OpenAt) -> Non
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), "asyncio"])
 async def test_an_answer_counts_that_this_process_stood_still_too_long_to_read(
-    postgres_url: str, open_at: OpenAt
+    postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
-    store = await open_at(postgres_url, answer_seconds=0.5)
+    store = await open_at(postgresql_ledger_url, answer_seconds=0.5)
     await store.log.append(append())
-    with psycopg.connect(postgres_url) as holder:
+    with psycopg.connect(postgresql_ledger_url) as holder:
         holder.execute(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
         waiting = asyncio.ensure_future(store.log.append(append()))
         await until(lambda: store.log.saturation() == 0)
@@ -126,7 +126,7 @@ async def stand_still(seconds: float) -> None:
 
 
 async def test_an_outage_fails_fast_and_ends_by_itself(
-    proxy: Proxy, postgres_url: str, open_at: OpenAt
+    proxy: Proxy, postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
     relay, url = proxy
     store = await open_at(url, answer_seconds=1.5)
@@ -141,7 +141,7 @@ async def test_an_outage_fails_fast_and_ends_by_itself(
         await store.log.read_all()
     with pytest.raises(StoreUnavailable):
         await store.queue.claim(1)
-    assert len(stored(postgres_url)) == 1
+    assert len(stored(postgresql_ledger_url)) == 1
 
     relay.down = False
     await append_until_stored(store)
@@ -156,12 +156,12 @@ async def test_an_outage_fails_fast_and_ends_by_itself(
 
 
 async def test_connections_that_ended_while_idle_are_replaced_unseen(
-    postgres_url: str, open_at: OpenAt
+    postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
-    store = await open_at(postgres_url)
+    store = await open_at(postgresql_ledger_url)
     await store.log.append(append())
     await store.log.read_all()
-    with psycopg.connect(postgres_url) as connection:
+    with psycopg.connect(postgresql_ledger_url) as connection:
         ended = connection.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -204,13 +204,13 @@ async def test_what_took_the_number_of_a_connection_that_ended_while_idle_is_lef
     ],
 )
 async def test_whatever_prevents_a_connection_ends_with_it(
-    postgres_url: str,
+    postgresql_ledger_url: str,
     open_at: OpenAt,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     told: type[Exception],
 ) -> None:
-    store = await open_at(postgres_url)
+    store = await open_at(postgresql_ledger_url)
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -224,9 +224,9 @@ async def test_whatever_prevents_a_connection_ends_with_it(
 
 
 async def test_a_server_that_stands_still_while_a_connection_is_made_holds_nobody(
-    postgres_url: str, open_at: OpenAt, monkeypatch: pytest.MonkeyPatch
+    postgresql_ledger_url: str, open_at: OpenAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await open_at(postgres_url, answer_seconds=0.2)
+    store = await open_at(postgresql_ledger_url, answer_seconds=0.2)
     gate, made = threading.Event(), []
 
     def connect_late(*given: object, **settings: object) -> psycopg.Connection:
@@ -245,25 +245,25 @@ async def test_a_server_that_stands_still_while_a_connection_is_made_holds_nobod
 
 
 async def test_a_held_append_lock_fails_the_append_for_certain(
-    postgres_url: str, open_at: OpenAt
+    postgresql_ledger_url: str, open_at: OpenAt
 ) -> None:
-    store = await open_at(postgres_url, lock_seconds=0.1)
-    with psycopg.connect(postgres_url) as holder:
+    store = await open_at(postgresql_ledger_url, lock_seconds=0.1)
+    with psycopg.connect(postgresql_ledger_url) as holder:
         holder.execute(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})")
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             await store.log.append(append())
         holder.rollback()
     await store.log.append(append())
-    assert len(stored(postgres_url)) == 1
+    assert len(stored(postgresql_ledger_url)) == 1
 
 
-async def test_a_deadlock_is_tried_again(postgres_url: str, open_at: OpenAt) -> None:
-    store = await open_at(postgres_url, lock_seconds=20.0)
+async def test_a_deadlock_is_tried_again(postgresql_ledger_url: str, open_at: OpenAt) -> None:
+    store = await open_at(postgresql_ledger_url, lock_seconds=20.0)
     one = request()
     await store.log.append(one)
     with (
-        psycopg.connect(postgres_url) as rival,
-        psycopg.connect(postgres_url, autocommit=True) as observer,
+        psycopg.connect(postgresql_ledger_url) as rival,
+        psycopg.connect(postgresql_ledger_url, autocommit=True) as observer,
     ):
         rival.execute("SET deadlock_timeout = '60s'")  # the append is the one to notice
         rival.execute("SELECT * FROM work_queue FOR UPDATE")

@@ -9,10 +9,10 @@ from infrastructure.addresses import PostgresAddress
 from infrastructure.database import Store
 from infrastructure.event_store.codec import Codec
 from tests.contracts.appends import append
-from tests.contracts.conftest import OpenStore, ledger_url, open_ledger, store
+from tests.contracts.conftest import OpenStore, open_ledger, store
 from tests.infrastructure.event_store.conftest import OpenAt
 
-__all__ = ["ledger_url", "open_ledger", "store"]  # fixtures
+__all__ = ["open_ledger", "store"]  # fixtures
 pytestmark = pytest.mark.anyio
 
 
@@ -52,9 +52,9 @@ async def test_nothing_goes_round_the_committer(open_ledger: OpenStore) -> None:
         recorder.create_table()  # type: ignore[attr-defined]  # of both concrete classes
 
 
-async def test_the_plan_of_the_feed_is_pinned(postgres_url: str, open_at: OpenAt) -> None:
+async def test_the_plan_of_the_feed_is_pinned(postgresql_ledger_url: str, open_at: OpenAt) -> None:
     """Prepared on the empty table, it must not become a sort of the whole backlog."""
-    store = await open_at(postgres_url, command_threads=1, query_threads=1)
+    store = await open_at(postgresql_ledger_url, command_threads=1, query_threads=1)
     assert isinstance(store.writes, PostgresAddress)
     for _ in range(8):  # a server-side prepared statement with a generic plan
         await store.log.read_all()

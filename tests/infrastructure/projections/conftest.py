@@ -5,14 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from infrastructure.database import Store, StoreOptions, open_store
-from infrastructure.migrations import migrate
 
 
 @pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+async def store(postgresql_ledger_url: str) -> AsyncIterator[Store]:
     """The store of one process, with the schema and nothing in it."""
-    migrate.upgrade(postgres_dsn)
-    opened = open_store(postgres_dsn, StoreOptions(environment={}, answer_seconds=30.0))
+    opened = open_store(postgresql_ledger_url, StoreOptions(environment={}, answer_seconds=30.0))
     await opened.start()
     yield opened
     await opened.close()

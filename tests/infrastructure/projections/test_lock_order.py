@@ -26,17 +26,17 @@ Connect = Callable[[], psycopg.Connection]
 
 
 @pytest.fixture
-def tables(store: Store, postgres_dsn: str) -> Iterator[PostgresProjectionStore]:
-    opened = PostgresProjectionStore(postgres_dsn)
+def tables(store: Store, postgresql_ledger_url: str) -> Iterator[PostgresProjectionStore]:
+    opened = PostgresProjectionStore(postgresql_ledger_url)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def connect(postgres_dsn: str) -> Iterator[Connect]:
+def connect(postgresql_ledger_url: str) -> Iterator[Connect]:
     """Opens connections; what they hold is given back before anything else ends."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(psycopg.connect(postgres_dsn))
+        yield lambda: stack.enter_context(psycopg.connect(postgresql_ledger_url))
 
 
 async def waited_for(watching: psycopg.Connection) -> list[str]:

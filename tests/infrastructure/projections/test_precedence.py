@@ -20,12 +20,12 @@ Start = Callable[..., ProjectionRunner]
 
 
 @pytest.fixture
-async def start(store: Store, postgres_dsn: str) -> AsyncIterator[Start]:
+async def start(store: Store, postgresql_ledger_url: str) -> AsyncIterator[Start]:
     """Starts runners as processes of their own would; ends them afterwards."""
     async with AsyncExitStack() as stack:
 
         def start(*, dedicated: bool, patience_seconds: float = IN_TIME) -> ProjectionRunner:
-            tables = PostgresProjectionStore(postgres_dsn, dedicated=dedicated)
+            tables = PostgresProjectionStore(postgresql_ledger_url, dedicated=dedicated)
             runner = ProjectionRunner(
                 tables, store.clock.now, poll_seconds=0.02, patience_seconds=patience_seconds
             )
@@ -43,7 +43,7 @@ async def leads(runner: ProjectionRunner) -> None:
 
 
 async def test_a_projector_takes_the_tables_over_and_gives_them_back_when_it_ends(
-    store: Store, start: Start, postgres_dsn: str
+    store: Store, start: Start, postgresql_ledger_url: str
 ) -> None:
     serving = start(dedicated=False)
     await leads(serving)
@@ -57,7 +57,7 @@ async def test_a_projector_takes_the_tables_over_and_gives_them_back_when_it_end
     await leads(serving)
 
     assert await serving.reached(await appending, IN_TIME)
-    tables = PostgresProjectionStore(postgres_dsn)
+    tables = PostgresProjectionStore(postgresql_ledger_url)
     differences = [each for each in verify(tables, PROJECTIONS) if each.difference is not None]
     tables.close()
     assert differences == []
@@ -79,9 +79,9 @@ async def test_a_server_that_starts_beside_a_projector_leaves_the_tables_to_it(
 
 
 async def test_a_projector_that_stands_still_does_not_leave_the_tables_alone(
-    store: Store, start: Start, postgres_dsn: str
+    store: Store, start: Start, postgresql_ledger_url: str
 ) -> None:
-    stands_still = PostgresProjectionStore(postgres_dsn, dedicated=True)
+    stands_still = PostgresProjectionStore(postgresql_ledger_url, dedicated=True)
     assert not stands_still.standing().led
     serving = start(dedicated=False, patience_seconds=0.1)
 

@@ -9,16 +9,14 @@ import sqlalchemy as sa
 
 from infrastructure.addresses import administration_engine
 from infrastructure.event_store.codec import Codec
-from infrastructure.migrations import migrate
 from infrastructure.projections.catalogue import PROJECTIONS, UnknownProjection, chosen
 from infrastructure.projections.log_reading import LogReading
 from infrastructure.projections.postgres_store import PostgresProjectionStore
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[sa.Connection]:
-    migrate.upgrade(database_url)
-    with administration_engine(database_url).connect() as opened:
+def connection(ledger_url: str) -> Iterator[sa.Connection]:
+    with administration_engine(ledger_url).connect() as opened:
         yield opened
 
 
@@ -84,14 +82,13 @@ def test_a_projection_is_chosen_by_name_or_all() -> None:
         chosen("nothing")
 
 
-def test_the_feed_keeps_its_plan_from_an_empty_table_on(postgres_dsn: str) -> None:
-    migrate.upgrade(postgres_dsn)
-    store = PostgresProjectionStore(postgres_dsn)
+def test_the_feed_keeps_its_plan_from_an_empty_table_on(postgresql_ledger_url: str) -> None:
+    store = PostgresProjectionStore(postgresql_ledger_url)
     with store.reading() as session:
         log = LogReading(session, Codec())
         for _ in range(10):  # prepared, and with a generic plan from the sixth time on
             assert log.after(0, 1_000) == []
-        with psycopg.connect(postgres_dsn, autocommit=True) as other:
+        with psycopg.connect(postgresql_ledger_url, autocommit=True) as other:
             other.execute(
                 "INSERT INTO ledger_events (originator_id, originator_version, topic, state)"
                 " SELECT gen_random_uuid(), 1, 'x', '{}' FROM generate_series(1, 20000)"
@@ -124,18 +121,16 @@ MONITORING = (
 
 @pytest.mark.parametrize("query", MONITORING)
 def test_a_row_of_another_program_costs_a_look_into_indexes(
-    sqlite_url: str, postgres_dsn: str, query: str
+    sqlite_ledger_url: str, postgresql_ledger_url: str, query: str
 ) -> None:
-    migrate.upgrade(sqlite_url)
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as opened:
+    with sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///")) as opened:
         plan = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {query}")]
     opened.close()
     looks = [step for step in plan if step.startswith(("SEARCH r ", "SEARCH n "))]
     assert len(looks) == (1 if "workflow_definitions" in query else 3)
     assert not [step for step in plan if step.startswith(("SCAN r", "SCAN n", "MATERIALIZE"))]
 
-    migrate.upgrade(postgres_dsn)
-    with psycopg.connect(postgres_dsn) as server:
+    with psycopg.connect(postgresql_ledger_url) as server:
         server.execute(
             "INSERT INTO outside_runs SELECT 'run-' || n, 'wf', 'w', 'd', 'PENDING', '{}', NULL,"
             " 'system', now(), now(), NULL, NULL, NULL, 'default' FROM generate_series(1, 500) n"
@@ -148,9 +143,8 @@ def test_a_row_of_another_program_costs_a_look_into_indexes(
 
 
 @pytest.mark.parametrize("query", MONITORING[:2])
-def test_conditions_reach_both_sides_of_the_view(sqlite_url: str, query: str) -> None:
-    migrate.upgrade(sqlite_url)
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as opened:
+def test_conditions_reach_both_sides_of_the_view(sqlite_ledger_url: str, query: str) -> None:
+    with sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///")) as opened:
         plan = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {query}")]
     opened.close()
     assert plan[0] == "MERGE (UNION ALL)"
@@ -165,9 +159,8 @@ def test_conditions_reach_both_sides_of_the_view(sqlite_url: str, query: str) ->
         ("workspace_id = 'd' AND workflow_name = 'w'", "workflow"),
     ],
 )
-def test_first_pages_come_from_an_index(sqlite_url: str, condition: str, index: str) -> None:
-    migrate.upgrade(sqlite_url)
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as opened:
+def test_first_pages_come_from_an_index(sqlite_ledger_url: str, condition: str, index: str) -> None:
+    with sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///")) as opened:
         plan = opened.execute(
             f"EXPLAIN QUERY PLAN SELECT * FROM workflow_runs_v1 WHERE {condition}"
             " ORDER BY created_at DESC, run_id DESC LIMIT 21"

@@ -12,9 +12,9 @@ from tests.interfaces.http.served import Client
 
 
 @pytest.fixture
-async def services(sqlite_url: str, anyio_backend: str) -> AsyncIterator[Services]:
+async def services(sqlite_ledger_url: str, anyio_backend: str) -> AsyncIterator[Services]:
     """The real services on SQLite, with their worker and projections."""
-    opened = await open_services(Settings(database_url=sqlite_url))
+    opened = await open_services(Settings(database_url=sqlite_ledger_url))
     try:
         yield opened
     finally:

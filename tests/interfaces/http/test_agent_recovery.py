@@ -19,9 +19,11 @@ RETRY_TWICE = {"max_retries": 2, "initial_delay_ms": 100, "backoff_multiplier": 
 
 
 @pytest.fixture
-async def services(sqlite_url: str, anyio_backend: str) -> AsyncIterator[Services]:
+async def services(sqlite_ledger_url: str, anyio_backend: str) -> AsyncIterator[Services]:
     """The real services, with leave to call this machine."""
-    opened = await open_services(Settings(database_url=sqlite_url, outbound_allow="127.0.0.1"))
+    opened = await open_services(
+        Settings(database_url=sqlite_ledger_url, outbound_allow="127.0.0.1")
+    )
     try:
         yield opened
     finally:

@@ -25,12 +25,14 @@ BEARER = {**SCORER, "auth_type": "bearer", "auth_config": {"token": CANARY}}
 
 @pytest.fixture
 async def services(
-    sqlite_url: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_ledger_url: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Services]:
     """The real services, with a key, a secret, and leave to call this machine."""
     monkeypatch.setenv("FLOWLEDGER_SECRET_SCORER", "resolved-" + CANARY)
     opened = await open_services(
-        Settings(database_url=sqlite_url, outbound_allow="127.0.0.1", encryption_key=make_key())
+        Settings(
+            database_url=sqlite_ledger_url, outbound_allow="127.0.0.1", encryption_key=make_key()
+        )
     )
     try:
         yield opened
@@ -298,9 +300,9 @@ async def test_a_credential_is_in_no_answer_and_no_log_line(
 
 
 async def test_without_a_key_a_literal_credential_is_refused_with_what_to_do(
-    sqlite_url: str, anyio_backend: str
+    sqlite_ledger_url: str, anyio_backend: str
 ) -> None:
-    opened = await open_services(Settings(database_url=sqlite_url))
+    opened = await open_services(Settings(database_url=sqlite_ledger_url))
     try:
         transport = httpx2.ASGITransport(create_app(opened))
         async with httpx2.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
@@ -333,8 +335,10 @@ async def test_an_agent_that_nothing_reaches_without_kafka_is_warned_of(client: 
             assert "FLOWLEDGER_KAFKA_BROKERS" in each["message"]
 
 
-async def test_with_kafka_there_is_nothing_to_warn_of(sqlite_url: str) -> None:
-    services = await open_services(Settings(database_url=sqlite_url, kafka_brokers="127.0.0.1:1"))
+async def test_with_kafka_there_is_nothing_to_warn_of(sqlite_ledger_url: str) -> None:
+    services = await open_services(
+        Settings(database_url=sqlite_ledger_url, kafka_brokers="127.0.0.1:1")
+    )
     try:
         transport = httpx2.ASGITransport(create_app(services))
         async with httpx2.AsyncClient(transport=transport, base_url="http://ledger.test") as http:

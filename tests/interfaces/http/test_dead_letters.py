@@ -18,9 +18,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def with_kafka(
-    sqlite_url: str, mock_kafka: str, anyio_backend: str
+    sqlite_ledger_url: str, mock_kafka: str, anyio_backend: str
 ) -> AsyncIterator[Services]:
-    opened = await open_services(Settings(database_url=sqlite_url, kafka_brokers=mock_kafka))
+    opened = await open_services(Settings(database_url=sqlite_ledger_url, kafka_brokers=mock_kafka))
     try:
         yield opened
     finally:

@@ -144,8 +144,8 @@ async def test_what_breaks_inside_shows_nothing_outside(
     assert [record.message for record in caplog.records] == ["request_failed"]
 
 
-async def test_a_reason_is_wanted_where_the_settings_say_so(sqlite_url: str) -> None:
-    services = await open_services(Settings(database_url=sqlite_url, require_reason=True))
+async def test_a_reason_is_wanted_where_the_settings_say_so(sqlite_ledger_url: str) -> None:
+    services = await open_services(Settings(database_url=sqlite_ledger_url, require_reason=True))
     try:
         transport = httpx2.ASGITransport(create_app(services))
         async with httpx2.AsyncClient(transport=transport, base_url="http://x.test") as http:
