@@ -48,7 +48,7 @@ from domain.json_values import JsonObject
 from infrastructure.database import StoreOptions, open_store
 from infrastructure.event_store.codec import Codec
 from infrastructure.migrations import migrate
-from interfaces.bootstrap import tune_process
+from interfaces.garbage_collection import tune_process
 
 IN_FLIGHT = 64
 LIBRARY_THREADS = 8

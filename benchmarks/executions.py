@@ -24,7 +24,8 @@ from benchmarks.harness import Figures, Report, as_served, databases, percentile
 from benchmarks.http_load import cpu_seconds, memory_peak_mb, post
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
-from interfaces.bootstrap import Services, open_services, tune_process
+from interfaces.bootstrap import Services, open_services
+from interfaces.garbage_collection import tune_process
 
 Measure = Callable[[str, Path, int, int], Coroutine[Any, Any, Figures]]
 """Of a database, with actions, so many executions, so many in flight."""

@@ -21,7 +21,8 @@ from application.requests import ExecuteOptions
 from benchmarks.harness import Figures, Report, as_served, databases, read_options
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
-from interfaces.bootstrap import Services, open_services, tune_process
+from interfaces.bootstrap import Services, open_services
+from interfaces.garbage_collection import tune_process
 
 SMALL: Final = 100
 LARGE: Final = 10_000

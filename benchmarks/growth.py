@@ -29,7 +29,8 @@ from benchmarks.harness import (
 )
 from benchmarks.long_log import Log, make_log
 from infrastructure.settings import Settings
-from interfaces.bootstrap import open_services, rebuild_projection, tune_process
+from interfaces.bootstrap import open_services, rebuild_projection
+from interfaces.garbage_collection import tune_process
 
 SIZES = (10_000, 100_000, 1_000_000)
 EVENTS_PER_EXECUTION = 9

@@ -27,7 +27,8 @@ from domain.events import Meta
 from domain.json_values import JsonObject
 from domain.planner import advance
 from infrastructure.settings import Settings
-from interfaces.bootstrap import Services, open_services, tune_process
+from interfaces.bootstrap import Services, open_services
+from interfaces.garbage_collection import tune_process
 
 IN_FLIGHT: Final = (1, 16)
 WAIT_MS: Final = 20

@@ -3,7 +3,6 @@ what is opened here, the only place that imports infrastructure.
 """
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -63,7 +62,6 @@ __all__ = [
     "open_worker",
     "rebuild_projection",
     "reseal_credentials",
-    "tune_process",
     "verify_projections",
 ]
 
@@ -180,14 +178,6 @@ def definition_check(settings: Settings) -> Callable[[Json], DefinitionVerdict]:
     """
     actions = _actions(settings, Outbound(settings.allow), _secrets(settings))
     return lambda definition: validate(definition, actions, JsonSchemas().problem)
-
-
-def tune_process() -> None:
-    """For a process that only serves: what lives as long as it does is not collected again and
-    again, and collections come less often (the values of the hot path hold no cycles)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 async def verify_projections(

@@ -22,6 +22,7 @@ from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_output import write_error
 from interfaces.cli_projections import projections_app
 from interfaces.cli_workflows import workflow_app
+from interfaces.garbage_collection import put_off_collections
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 the execution did not complete or a check found a fault, 2 wrong usage "
@@ -89,6 +90,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the installed command."""
+    put_off_collections()
     sys.exit(run(sys.argv[1:]))
 
 

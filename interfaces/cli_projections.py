@@ -40,7 +40,8 @@ def verify(
 
     The exit code is 1 when there is a difference; the first one of each table is named.
     """
-    from interfaces.bootstrap import tune_process, verify_projections
+    from interfaces.bootstrap import verify_projections
+    from interfaces.garbage_collection import tune_process
 
     settings = read_settings(database)
     tune_process()
@@ -84,7 +85,8 @@ def rebuild(
 
     Readers see the old table until the new one has caught up; then they are switched at once.
     """
-    from interfaces.bootstrap import rebuild_projection, tune_process
+    from interfaces.bootstrap import rebuild_projection
+    from interfaces.garbage_collection import tune_process
 
     settings = read_settings(database)
     tune_process()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from interfaces.cli_failures import CommandFailed, ExitCode
+from interfaces.garbage_collection import resume_collections
 
 if TYPE_CHECKING:  # the library takes 90 ms to import, which --help should not pay
     import httpx2
@@ -179,7 +180,9 @@ async def open_session(target: Target) -> AsyncIterator[Session]:
             trust_env=False,
             follow_redirects=False,
         )
-        yield Session(await stack.enter_async_context(client), target)
+        session = Session(await stack.enter_async_context(client), target)
+        resume_collections()
+        yield session
 
 
 def _checked_address(url: str) -> str:

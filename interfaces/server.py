@@ -17,9 +17,10 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from interfaces.bootstrap import Process, Services, Settings, tune_process
+from interfaces.bootstrap import Process, Services, Settings
 from interfaces.cli_engine import start_failures
 from interfaces.cli_failures import CommandFailed, ExitCode
+from interfaces.garbage_collection import tune_process
 from interfaces.http.app import create_app, create_health_app
 from interfaces.stopping import SIGNALS, StopRequest
 
