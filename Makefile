@@ -2,8 +2,8 @@
 PYTHON ?= python3
 V := .venv
 PIP := $(V)/bin/python -m pip --disable-pip-version-check -q
-# Tests wait a third of their time: for processes to start, for leases to run out.
-WORKERS ?= 3
+# Tests wait half of their time: for processes to start, for leases to run out.
+WORKERS ?= 4
 PACKAGES := domain application infrastructure interfaces
 
 .DEFAULT_GOAL := help
