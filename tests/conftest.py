@@ -95,8 +95,10 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def _ledger_databases(postgres_server: PostgresServer) -> LedgerDatabases:
-    return LedgerDatabases(postgres_server)
+def _ledger_databases(postgres_server: PostgresServer) -> Iterator[LedgerDatabases]:
+    databases = LedgerDatabases(postgres_server)
+    yield databases
+    databases.drop_idle()
 
 
 @pytest.fixture

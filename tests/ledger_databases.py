@@ -66,7 +66,8 @@ class LedgerDatabases:
             return self._idle.pop()
         url = self._server.create_database(_prepare_schema)
         with psycopg.connect(url) as connection:
-            self._marks[url] = _mark(connection)
+            if may_switch_triggers_off(connection):
+                self._marks[url] = _mark(connection)
         return url
 
     def take_back(self, url: str) -> None:
@@ -82,11 +83,12 @@ class LedgerDatabases:
             self._server.drop_database(self._idle.pop())
 
     def _emptied(self, url: str) -> bool:
+        mark = self._marks.get(url)
+        if mark is None:
+            return False
         with psycopg.connect(url, autocommit=True) as connection:
-            if not may_switch_triggers_off(connection):
-                return False
             connection.execute(_OTHERS_GONE)
-            if _mark(connection) != self._marks[url]:
+            if _mark(connection) != mark:
                 return False
             _empty(connection)
         return True

@@ -86,6 +86,12 @@ class PostgresServer:
             )
         )
 
+    def drop_templates(self) -> None:
+        """Leave nothing behind on a server that goes on running."""
+        for name in self._templates.values():
+            self.drop_database(self._url(name))
+        self._templates.clear()
+
     def _create(self, template: str) -> str:
         name = f"flowledger_{uuid.uuid4().hex}"
         self._run(
@@ -93,6 +99,9 @@ class PostgresServer:
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
+        return self._url(name)
+
+    def _url(self, name: str) -> str:
         return urlunsplit(urlsplit(self.admin_dsn)._replace(path=f"/{name}"))
 
     def _run(self, statement: sql.Composed) -> None:
@@ -108,7 +117,11 @@ def running_postgres() -> Iterator[PostgresServer]:
     """
     address = os.environ.get(ADDRESS_VARIABLE)
     if address:
-        yield PostgresServer(address)
+        given = PostgresServer(address)
+        try:
+            yield given
+        finally:
+            given.drop_templates()
         return
     with own_folder() as folder:
         binaries = readable_binaries(find_binaries(), folder)

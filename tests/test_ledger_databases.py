@@ -51,7 +51,7 @@ def test_rows_positions_and_connections_are_gone(databases: LedgerDatabases) -> 
         "GRANT SELECT ON workflow_runs TO PUBLIC",
         "UPDATE alembic_version SET version_num = '9999'",
         "ALTER ROLE CURRENT_USER IN DATABASE {} SET synchronous_commit = off",
-        "ALTER FUNCTION gen_random_uuid() COST 7",
+        "ALTER FUNCTION ledger_events_append_only COST 7",
         "ANALYZE projection_checkpoints, ledger_events, pg_class",
     ],
 )
