@@ -1,5 +1,6 @@
 """Register, read, change and delete agents; ask how they are."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
@@ -14,8 +15,8 @@ from interfaces.http.caller import COMMAND, CONDITIONAL, REQUEST, REVISION, WORK
 from interfaces.http.conditional import etag, is_current
 from interfaces.http.documented import answers, body_answers
 from interfaces.http.examples import NEW_AGENT
-from interfaces.http.lists import MinPosition, Page, PageSize, reached
-from interfaces.http.present import API, json_answer, page_body
+from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.present import API, json_answer
 from interfaces.http.serving import AGENT_PATTERN, AgentRef, services_of
 from interfaces.http.shapes import (
     AGENT_MEMBERS,
@@ -79,19 +80,14 @@ async def register_agent(request: Request, body: NewAgent) -> Response:
 )
 async def list_agents(
     request: Request,
+    wanted: WantedPage,
     status: Literal["active", "inactive", "deleted"] | None = None,
     name: Annotated[str | None, Query(pattern=AGENT_PATTERN)] = None,
-    page: Page = 1,
-    page_size: PageSize = 20,
-    min_position: MinPosition = None,
 ) -> Response:
     """Agents by name; deleted ones only when `status` asks for them."""
-    services = services_of(request)
-    await reached(services, min_position)
-    found = await services.reads.agents(
-        WORKSPACE, status=status, name=name, page=page, page_size=page_size
-    )
-    return json_answer(page_body(found, found.items))
+    reads = services_of(request).reads
+    read = partial(reads.agents, WORKSPACE, status=status, name=name)
+    return await page_answer(request, wanted, read)
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """Tasks that executions give to people."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -11,8 +12,8 @@ from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
 from interfaces.http.executions import commanded
-from interfaces.http.lists import MinPosition, Page, PageSize, reached
-from interfaces.http.present import API, json_answer, page_body
+from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.present import API
 from interfaces.http.serving import ID_PATTERN, services_of
 from interfaces.http.shapes import ExecutionShape, HumanTaskPage
 
@@ -40,19 +41,14 @@ class Completion(BaseModel):
 )
 async def list_human_tasks(
     request: Request,
+    wanted: WantedPage,
     status: Literal["TODO", "DONE", "CANCELLED"] | None = None,
     execution_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
-    page: Page = 1,
-    page_size: PageSize = 20,
-    min_position: MinPosition = None,
 ) -> Response:
     """Tasks, the oldest open one first."""
-    services = services_of(request)
-    await reached(services, min_position)
-    found = await services.reads.human_tasks(
-        WORKSPACE, status=status, execution_id=execution_id, page=page, page_size=page_size
-    )
-    return json_answer(page_body(found, found.items))
+    reads = services_of(request).reads
+    read = partial(reads.human_tasks, WORKSPACE, status=status, execution_id=execution_id)
+    return await page_answer(request, wanted, read)
 
 
 @router.post(

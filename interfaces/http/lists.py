@@ -1,19 +1,23 @@
 """What all lists share: pages, cursors, filters of executions, and seeing one's own write."""
 
-from typing import Annotated, Final, Literal
+from collections.abc import Awaitable
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, Query
 from starlette.requests import Request
+from starlette.responses import Response
 
 from application.ledger import execution_uuid
 from application.reads import ExecutionQuery
+from application.reads import Page as Found
 from domain.errors import ProjectionBehind
 from interfaces.bootstrap import Services
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.labels import label_filters
+from interfaces.http.present import json_answer, page_body
 from interfaces.http.problems import refused_part
-from interfaces.http.serving import ID_PATTERN
+from interfaces.http.serving import ID_PATTERN, services_of
 from interfaces.times import Time
 
 BEHIND_SECONDS_MAX: Final = 2.0
@@ -59,6 +63,37 @@ WaitKind = Literal[
 SubStatus = Literal[
     "executing", "paused", "cancelling", "compensating", "awaiting_answer", "rerouted", "retrying"
 ]
+
+
+class Paging(NamedTuple):
+    """Which page of a list is wanted, and what the list must have seen."""
+
+    page: int
+    page_size: int
+    min_position: int | None
+
+
+async def _paging(
+    page: Page = 1, page_size: PageSize = 20, min_position: MinPosition = None
+) -> Paging:
+    return Paging(page, page_size, min_position)
+
+
+WantedPage = Annotated[Paging, Depends(_paging)]
+
+
+class ReadPage(Protocol):
+    """One of the lists of `Reads`, its filters given."""
+
+    def __call__(self, *, page: int, page_size: int) -> Awaitable[Found[Any]]:
+        """The page."""
+
+
+async def page_answer(request: Request, wanted: Paging, read: ReadPage) -> Response:
+    """A page of what the tables hold; raises ProjectionBehind."""
+    await reached(services_of(request), wanted.min_position)
+    found = await read(page=wanted.page, page_size=wanted.page_size)
+    return json_answer(page_body(found, found.items))
 
 
 async def _filters(

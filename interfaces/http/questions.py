@@ -1,5 +1,6 @@
 """Questions that a recovery asks a person, and their answers."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -11,8 +12,8 @@ from interfaces.http.body import StrictRoute
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
 from interfaces.http.executions import REASON_CHARACTERS_MAX, commanded, require_reason
-from interfaces.http.lists import MinPosition, Page, PageSize, reached
-from interfaces.http.present import API, json_answer, page_body
+from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.present import API, json_answer
 from interfaces.http.serving import ID_PATTERN, ExecutionId, services_of
 from interfaces.http.shapes import ExecutionShape, QuestionList, QuestionPage
 
@@ -46,19 +47,14 @@ class Answered(BaseModel):
 )
 async def list_all_questions(
     request: Request,
+    wanted: WantedPage,
     status: Literal["OPEN", "ANSWERED", "CLOSED"] | None = None,
     execution_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
-    page: Page = 1,
-    page_size: PageSize = 20,
-    min_position: MinPosition = None,
 ) -> Response:
     """Questions of all executions, the oldest open one first."""
-    services = services_of(request)
-    await reached(services, min_position)
-    found = await services.reads.questions(
-        WORKSPACE, status=status, execution_id=execution_id, page=page, page_size=page_size
-    )
-    return json_answer(page_body(found, found.items))
+    reads = services_of(request).reads
+    read = partial(reads.questions, WORKSPACE, status=status, execution_id=execution_id)
+    return await page_answer(request, wanted, read)
 
 
 @router.get(

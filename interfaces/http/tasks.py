@@ -1,5 +1,6 @@
 """Tasks of agents, for workers that ask for work: poll, heartbeat, progress, complete, fail."""
 
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -26,8 +27,8 @@ from domain.errors import NotFound
 from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.documented import answers, body_answers
-from interfaces.http.lists import MinPosition, Page, PageSize, reached
-from interfaces.http.present import API, json_answer, page_body
+from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.present import API, json_answer
 from interfaces.http.serving import AGENT_PATTERN, ID_PATTERN, services_of
 from interfaces.http.shapes import (
     AgentTaskPage,
@@ -162,25 +163,17 @@ async def poll_tasks(request: Request, body: Poll) -> Response:
 )
 async def list_tasks(
     request: Request,
+    wanted: WantedPage,
     status: Literal["OPEN", "DONE", "TIMED_OUT", "CANCELLED"] | None = None,
     agent: Annotated[str | None, Query(pattern=AGENT_PATTERN)] = None,
     execution_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
-    page: Page = 1,
-    page_size: PageSize = 20,
-    min_position: MinPosition = None,
 ) -> Response:
     """Tasks that went out to agents, by pull or Kafka; the oldest open one first."""
-    services = services_of(request)
-    await reached(services, min_position)
-    found = await services.reads.agent_tasks(
-        WORKSPACE,
-        status=status,
-        agent=agent,
-        execution_id=execution_id,
-        page=page,
-        page_size=page_size,
+    reads = services_of(request).reads
+    read = partial(
+        reads.agent_tasks, WORKSPACE, status=status, agent=agent, execution_id=execution_id
     )
-    return json_answer(page_body(found, found.items))
+    return await page_answer(request, wanted, read)
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """Publish, read, revise and retire workflows."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query
@@ -15,7 +16,7 @@ from interfaces.http.caller import CONDITIONAL, REQUEST, REVISION, WORKSPACE, ca
 from interfaces.http.conditional import etag, is_current
 from interfaces.http.documented import answers, body_answers
 from interfaces.http.examples import DEFINITION
-from interfaces.http.lists import MinPosition, Page, PageSize, reached
+from interfaces.http.lists import Page, PageSize, WantedPage, page_answer
 from interfaces.http.present import (
     API,
     json_answer,
@@ -86,23 +87,18 @@ async def publish_workflow(request: Request, definition: Definition) -> Response
 )
 async def list_workflows(
     request: Request,
+    wanted: WantedPage,
     status: Literal["active", "inactive", "deleted"] | None = None,
     name: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,128}$")] = None,
     sort: WorkflowSort = "name",
     sort_by: SortBy | None = None,
     sort_order: Literal["asc", "desc"] = "asc",
-    page: Page = 1,
-    page_size: PageSize = 20,
-    min_position: MinPosition = None,
 ) -> Response:
     """The newest version of each workflow. `sort_by`, `sort_order`: the older form of `sort`."""
-    services = services_of(request)
-    await reached(services, min_position)
     order = sort if sort_by is None else f"{'-' if sort_order == 'desc' else ''}{sort_by}"
-    found = await services.reads.workflows(
-        WORKSPACE, status=status, name=name, sort=order, page=page, page_size=page_size
-    )
-    return json_answer(page_body(found, found.items))
+    reads = services_of(request).reads
+    read = partial(reads.workflows, WORKSPACE, status=status, name=name, sort=order)
+    return await page_answer(request, wanted, read)
 
 
 @router.post(
