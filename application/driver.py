@@ -299,16 +299,18 @@ class Driver:
         stopping_at = self._clock.now() if self._host.stopping else None
         queue = None if late else queue_write(run, draft.state, effects, outcome, stopping_at)
         written = Written(draft, effects, queue)
-        run.expected = max(run.expected, draft.state.version)
+        run.foresee(draft)
         try:
             done = await self._ledger.append(draft, queue)
         except VersionConflict as error:
             if isinstance(error, AppendLost):
                 lost.append(written)
+            run.wrote_nothing()
             await self._reload(run)
         except StaleLease:
             self.lose(run)
         except NotReady:
+            run.wrote_nothing()
             await self._clock.sleep(BACK_OFF_SECONDS)
         else:
             return written._replace(position=done.position)

@@ -54,7 +54,7 @@ class ProgressNotes:
             draft = run.draft(run.state, now)
             decisions.report_progress(draft, what.path, what.attempt, what.try_no, value)
             if draft.events:
-                run.expected = max(run.expected, draft.state.version)
+                run.foresee(draft)
                 effects = effects_of(run.definition, draft.state)
                 stopping_at = now if self._host.stopping else None
                 queue = queue_write(run, draft.state, effects, None, stopping_at)
@@ -62,6 +62,7 @@ class ProgressNotes:
                     done = await self._ledger.append(draft, queue)
                 except (VersionConflict, StaleLease, NotReady) as error:
                     run.progress.pop(what, None)
+                    run.wrote_nothing()
                     if not isinstance(error, NotReady):
                         self._host.spawn(run, self._refresh(run))
                     return

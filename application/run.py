@@ -104,6 +104,14 @@ class Run:
             raise RuntimeError("a run has a definition once it is loaded")
         return self.definition_or_none
 
+    def foresee(self, draft: Draft) -> None:
+        """It is about to be written: who hears of that need not look at the log."""
+        self.expected = max(self.expected, draft.state.version)
+
+    def wrote_nothing(self) -> None:
+        """What was foreseen did not come, so that a version as high is news."""
+        self.expected = self.state.version
+
     def draft(self, state: ExecutionState, now: datetime) -> Draft:
         """What this worker decides of `state`. The command id is computed: an append whose answer
         was lost is found again by it.

@@ -10,6 +10,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterator,
@@ -28,6 +29,7 @@ from application.callers import Caller
 from application.control import Control
 from application.history import History
 from application.ledger import Ledger
+from application.ports import Append, Appended, Overloaded
 from application.requests import ExecuteOptions, Requests
 from application.steps import (
     ErrorClass,
@@ -443,3 +445,28 @@ def definition(name: str = "flow", **steps: JsonObject) -> JsonObject:
 def chain(length: int, action: str = "noop") -> JsonObject:
     """`length` steps one after the other: s1, s2, ..."""
     return definition("chain", **{f"s{number}": step(action) for number in range(1, length + 1)})
+
+
+Doing = Callable[[Append], Awaitable[object]]
+
+
+def before_append(engine: Process, payload: type[Payload], what: Doing) -> list[Append]:
+    """Do something just before the first append that begins with such a fact; that append is in the
+    list then.
+    """
+    append = engine.ledger.log.append
+    met: list[Append] = []
+
+    async def once(given: Append) -> Appended:
+        if isinstance(given.events[0].data, payload) and not met:
+            met.append(given)
+            await what(given)
+        return await append(given)
+
+    engine.ledger.log.append = once  # type: ignore[method-assign]
+    return met
+
+
+async def store_full(given: Append) -> None:
+    """What `before_append` may do: the append is refused."""
+    raise Overloaded("the append queue is full")

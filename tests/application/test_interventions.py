@@ -14,7 +14,17 @@ from domain import events as ev
 from domain.errors import InvalidInput, KeyReused, NotFound, PreconditionFailed, StepNotReached
 from domain.json_values import JsonObject
 from tests.builders import call, fork, loop
-from tests.engine import CALLER, Process, chain, definition, process, step, until
+from tests.engine import (
+    CALLER,
+    Process,
+    before_append,
+    chain,
+    definition,
+    process,
+    step,
+    store_full,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -310,3 +320,35 @@ async def test_what_a_person_settles_before_it_is_performed_does_not_begin(
     assert (await engine.ended(execution)).status == "COMPLETED"
     assert not engine.deeds.calls("each[0]/p")
     assert [event for event, _ in engine.reports if event == "execution_set_aside"] == []
+
+
+async def test_a_skip_is_noticed_after_a_report_of_progress_that_was_not_stored(
+    engine: Process,
+) -> None:
+    refused = before_append(engine, ev.StepProgressed, store_full)
+    engine.deeds.to_report = [{"percent": 1}]
+    flow = definition(a=step("report", "b", config={"gate": "never"}), b=step())
+    execution = await engine.run(flow)
+    await until(lambda: refused)
+    await engine.control.settle_step(CALLER, execution.id, "a", "skip", "it is stuck")
+    assert (await engine.ended(execution)).status == "COMPLETED"
+
+
+async def test_a_skip_is_noticed_after_another_one_that_came_first(engine: Process) -> None:
+    """The worker was about to write more than was written instead."""
+
+    async def skip(what: Append) -> None:
+        await engine.control.settle_step(CALLER, str(what.stream_id), "both/x", "skip", "first")
+
+    raw = definition(both={"type": "parallel", "parallel_steps": ["x", "y"]})
+    steps = raw["steps"]
+    assert isinstance(steps, dict)
+    steps["x"] = step("fail", retry={"attempts": 3, "base_delay_ms": 60_000})
+    steps["y"] = step("hold", config={"gate": "never"})
+    met = before_append(engine, ev.StepFailed, skip)
+    execution = await engine.run(raw)
+    await until(lambda: met)
+    skipped_at = met[0].events[0].version
+    await engine.until(execution, lambda view: view.version > skipped_at)
+    await engine.control.settle_step(CALLER, execution.id, "both/y", "skip", "it is stuck")
+    assert (await engine.ended(execution)).status == "COMPLETED"
