@@ -5,11 +5,12 @@ the child's end is recorded there.
 """
 
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from application.ledger import Entry, Ledger
 from application.ports import Discard, QueueWrite, Touch, VersionConflict
-from application.requests import InputSchemas, Runner, start
+from application.requests import InputSchemas, Runner, never_begun, start
 from application.steps import Failed
 from application.workflows import Workflows
 from domain import decisions
@@ -27,11 +28,12 @@ from domain.compensation import UNDOING
 from domain.definition import count_steps
 from domain.draft import Draft
 from domain.errors import ConcurrentUpdate, NotFound, NotReady
-from domain.events import Meta
+from domain.events import Event, Meta
 from domain.execution_state import Child, ExecutionState
 from domain.json_values import Json, JsonObject
 from domain.workflow import version_id
 
+NOT_WANTED: Final = "The execution that ran it does not wait for it any more."
 Attended = set[tuple[UUID, bool]]
 """Children that were seen to exist (while wanted: True), or to know that nobody waits (False)."""
 
@@ -126,12 +128,13 @@ class Children:
             if not every and (child.id, wanted) in attended:
                 continue
             present = await self._present(state, child)
+            if not child.wait:  # whatever became of parent and child since
+                ends.append(detached(child, epoch))
+                continue
             if not wanted and not present.terminal:
                 present = await self._cancelled(child)
             if present.terminal:
                 ends.append(end_of(child, present, epoch))
-            elif wanted and not child.wait:
-                ends.append(detached(child, epoch))
             else:
                 attended.add((child.id, wanted))
         return ends
@@ -139,8 +142,8 @@ class Children:
     async def _present(self, parent: ExecutionState, child: Child) -> ExecutionState:
         """The child as it is now; begun where it does not exist.
 
-        Also where nobody waits for it any more: a worker that lost its lease may be about to begin
-        it, and finds the id taken then.
+        Where nobody waits for it any more it is stored as cancelled, and does nothing: a worker
+        that lost its lease may be about to begin it, and finds the id taken then.
         """
         cached = self._ledger.cache.get(child.id)
         if cached is not None and cached.state.terminal:
@@ -155,11 +158,17 @@ class Children:
                 cause=str(parent.id),
             )
             state, event = decisions.request(child.id, request_of(parent, child), meta)
-            try:
-                entry = await start(self._ledger, self._runner, state, (event,))
-            except ConcurrentUpdate as error:
-                raise NotReady(error.message) from error
+            if child.wait and not is_wanted(parent, child):
+                entry = await never_begun(self._ledger, state, event, NOT_WANTED)
+            else:
+                entry = await self._begun(state, event)
         return (entry or await self._existing(child)).state
+
+    async def _begun(self, state: ExecutionState, event: Event) -> Entry | None:
+        try:
+            return await start(self._ledger, self._runner, state, (event,))
+        except ConcurrentUpdate as error:
+            raise NotReady(error.message) from error
 
     async def _existing(self, child: Child) -> Entry:
         entry = await self._ledger.load(child.id)
@@ -182,7 +191,7 @@ class Children:
         )
         if state.terminal or state.state in UNDOING:  # that comes to an end by itself
             return state
-        decisions.cancel(draft, "The execution that ran it does not wait for it any more.")
+        decisions.cancel(draft, NOT_WANTED)
         if not draft.events:
             return state
         try:

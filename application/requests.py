@@ -1,6 +1,6 @@
 """Start executions: of a published workflow, of a definition in the request, of another's step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,7 +28,13 @@ from domain.definition import count_steps
 from domain.definition_reader import Mistake
 from domain.dispatching import fail_dispatch
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, Invalid, InvalidInput, WorkflowInactive
+from domain.errors import (
+    ConcurrentUpdate,
+    FlowledgerError,
+    Invalid,
+    InvalidInput,
+    WorkflowInactive,
+)
 from domain.events import Event, Requested
 from domain.execution import ExecutionState
 from domain.forking import fork
@@ -146,8 +152,15 @@ class Requests:
     ) -> Answer:
         """Request an execution of a published workflow; PENDING and durable when this returns.
 
-        `execution_id` is given by who computes it; asked again with it, this answers the same.
+        `execution_id` is given by who computes it; asked again with it or with the same
+        Idempotency-Key, this answers the same, whatever has become of the workflow since.
         """
+        wanted = self._of_published(caller, workflow_ref, options, version)
+        return await self._request(caller, wanted, options, execution_id)
+
+    async def _of_published(
+        self, caller: Caller, workflow_ref: str, options: ExecuteOptions, version: int | None
+    ) -> Request:
         state, number = await self._workflows.find(caller.workspace_id, workflow_ref)
         if state.status != "active" or (version or 1) > len(state.versions):
             state, number = await self._workflows.find(
@@ -159,7 +172,7 @@ class Requests:
             )
         wanted = _of_workflow(state, version or number)
         self._check_input(state.numbered(wanted.workflow_version).definition, options)
-        return await self._request(caller, wanted, options, execution_id)
+        return wanted
 
     async def execute_inline(
         self,
@@ -174,6 +187,12 @@ class Requests:
 
         `workflow_id` is shown for it. `execution_id` as in `execute`.
         """
+        wanted = self._of_given(caller, definition, options, workflow_id)
+        return await self._request(caller, wanted, options, execution_id)
+
+    async def _of_given(
+        self, caller: Caller, definition: Json, options: ExecuteOptions, workflow_id: str | None
+    ) -> Request:
         normalised, _ = await self._workflows.accepted(caller.workspace_id, definition)
         digest = sha256_of(normalised)
         wanted = Request(
@@ -187,7 +206,7 @@ class Requests:
             definition=normalised,
         )
         self._check_input(normalised, options)
-        return await self._request(caller, wanted, options, execution_id)
+        return wanted
 
     def _check_input(self, normalised: JsonObject, options: ExecuteOptions) -> None:
         self._check_schema(normalised["input_schema"], options.input_data)
@@ -200,8 +219,19 @@ class Requests:
             raise InvalidInput("The input does not fit the definition's input_schema.", mistakes)
 
     async def _request(
-        self, caller: Caller, wanted: Request, options: ExecuteOptions, execution_id: UUID | None
+        self,
+        caller: Caller,
+        wanting: Awaitable[Request],
+        options: ExecuteOptions,
+        execution_id: UUID | None,
     ) -> Answer:
+        try:
+            wanted = await wanting
+        except FlowledgerError:  # which may not have been so when the same was asked for first
+            answered = await self._answered(caller, execution_id)
+            if answered is None:
+                raise
+            return answered
         now = self._ledger.clock.now()
         command_id = execution_id or caller.identity(self._ledger.new_id())
         wanted = _with_options(wanted, options, self._rules, now)
@@ -233,8 +263,9 @@ class Requests:
         now = self._ledger.clock.now()
         command_id = caller.identity(self._ledger.new_id())
         origin = await self._ledger.find(caller.workspace_id, execution_ref)
-        if caller.idempotency_key is not None and await self._ledger.load(command_id) is not None:
-            return await self._repeated(caller, command_id, None)
+        answered = await self._answered(caller, None)
+        if answered is not None:
+            return answered
         caller.check_version(origin.state.version)
         definition = await self._workflows.definition(origin.state)
         if input_data is not None:
@@ -249,6 +280,15 @@ class Requests:
             caller.meta(now, command_id),
         )
         return await self._store(caller, state, events)
+
+    async def _answered(self, caller: Caller, execution_id: UUID | None) -> Answer | None:
+        """The answer to the same request before, if there was one. Raises KeyReused."""
+        if caller.idempotency_key is None and execution_id is None:
+            return None
+        command_id = execution_id or caller.identity(self._ledger.new_id())
+        if await self._ledger.load(command_id) is None:
+            return None
+        return await self._repeated(caller, command_id, None)
 
     async def _store(
         self, caller: Caller, state: ExecutionState, events: Sequence[Event]
@@ -310,6 +350,25 @@ async def start(
     if lease and done.epoch is not None:
         runner.accept(entry, done.epoch)
     return Entry(state, done.first + len(events) - 1)
+
+
+async def never_begun(
+    ledger: Ledger, state: ExecutionState, requested: Event, reason: str
+) -> Entry | None:
+    """Store an execution that is cancelled before it could begin, in one append, so that nobody
+    begins it; None when the id is taken. Raises NotReady.
+    """
+    draft = Draft(state, requested.meta)
+    decisions.cancel(draft, reason)
+    try:
+        done = await _append(ledger, Append(state.id, (requested, *draft.events), None))
+    except VersionConflict:
+        return None
+    except (Overloaded, StoreUnavailable) as error:
+        raise not_ready(error) from error
+    entry = Entry(draft.state, done.position)
+    ledger.cache.put(entry)
+    return entry
 
 
 async def _append(ledger: Ledger, append: Append) -> Appended:

@@ -10,7 +10,17 @@ from application.views import ExecutionView
 from domain import events as ev
 from domain.children import DEPTH_MAX, child_uuid
 from domain.json_values import Json, JsonObject
-from tests.engine import CALLER, Deeds, Process, definition, process, step, until
+from tests.engine import (
+    CALLER,
+    Deeds,
+    Process,
+    before_append,
+    definition,
+    process,
+    step,
+    store_full,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +49,20 @@ async def gone(engine: Process, execution: ExecutionView | str) -> None:
             return
         await engine.store.clock.sleep(0.005)
     raise AssertionError(f"{wanted} has a row in the work queue")
+
+
+async def dies_before_the_child(engine: Process, execution: ExecutionView) -> None:
+    """The process ends between the append of the parent and that of the child."""
+    append = engine.ledger.log.append
+
+    async def without_children(what: Append) -> Appended:
+        if what.stream_id != UUID(execution.id):
+            engine.queue.cut = True
+            raise RuntimeError("the process dies here")
+        return await append(what)
+
+    engine.ledger.log.append = without_children  # type: ignore[method-assign]
+    await until(lambda: engine.queue.cut)
 
 
 async def test_the_output_of_the_child_is_the_output_of_the_step(ledger_url: str) -> None:
@@ -194,6 +218,39 @@ async def test_an_inactive_workflow_begins_no_child(sqlite_ledger_url: str) -> N
         assert view.error.code == "workflow_inactive"
 
 
+@pytest.mark.parametrize("action", ["fail", "noop"])
+async def test_what_becomes_of_a_child_that_nobody_waits_for_is_not_the_parent_s(
+    ledger_url: str, action: str
+) -> None:
+    """Also when it has ended before the parent noted that it exists."""
+    async with process(ledger_url) as engine:
+        await publish(engine, definition("inner", a=step(action, config={"permanent": True})))
+        refused = before_append(engine, ev.ChildEnded, store_full)
+        view = await engine.ended(await engine.run(definition(sub=call(wait=False))))
+        assert (len(refused), view.status) == (1, "COMPLETED")
+        assert view.output == {
+            "execution_id": child_of(view),
+            "workflow_id": "wf-inner-1",
+            "workflow_version": 1,
+        }
+
+
+async def test_a_cancel_does_not_reach_a_child_that_nobody_waits_for(ledger_url: str) -> None:
+    """It comes just before the parent notes that the child exists."""
+    async with process(ledger_url) as engine:
+        await publish(engine, definition("inner", a=step("hold", config={"gate": "g"})))
+
+        async def cancel(what: Append) -> None:
+            await engine.control.cancel(CALLER, str(what.stream_id), None)
+
+        before_append(engine, ev.ChildEnded, cancel)
+        execution = await engine.run(definition(sub=call(wait=False), after=step()))
+        assert (await engine.ended(execution)).status == "CANCELLED"
+        await gone(engine, execution)
+        engine.deeds.open("g")
+        assert (await engine.ended(child_of(execution))).status == "COMPLETED"
+
+
 async def test_executions_run_one_another_to_a_limit_only(sqlite_ledger_url: str) -> None:
     """The ring is closed by a version that was published before the workflow it calls."""
     async with process(sqlite_ledger_url) as engine:
@@ -284,16 +341,7 @@ async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
         await publish(api, definition("inner", a=step()))
         execution = await api.run(definition(sub=call()))
     async with process(ledger_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
-        log, append = engine.ledger.log, engine.ledger.log.append
-
-        async def without_children(what: Append) -> Appended:
-            if what.stream_id != UUID(execution.id):
-                engine.queue.cut = True
-                raise RuntimeError("the process dies here")
-            return await append(what)
-
-        log.append = without_children  # type: ignore[method-assign]  # the crash between two appends
-        await until(lambda: engine.queue.cut)
+        await dies_before_the_child(engine, execution)
         assert (await engine.topics(execution))[-1] == "child_started"
     async with process(ledger_url, lease_seconds=1.0) as engine:
         view = await engine.ended(execution)
@@ -301,6 +349,25 @@ async def test_a_child_that_was_pinned_and_never_begun_is_begun_by_the_next(
             "COMPLETED",
             "COMPLETED",
         )
+
+
+async def test_a_child_that_was_pinned_and_never_begun_does_nothing_for_a_cancelled_parent(
+    ledger_url: str,
+) -> None:
+    async with process(ledger_url, working=False) as api:
+        await publish(api, definition("inner", pay=step(), more=step()))
+        execution = await api.run(definition(sub=call()))
+    async with process(ledger_url, lease_seconds=1.0, grace_seconds=0.0) as engine:
+        await dies_before_the_child(engine, execution)
+    async with process(ledger_url, working=False) as api:
+        answer = await api.control.cancel(CALLER, execution.id, None)
+        assert answer.view.status == "CANCELLED"
+    async with process(ledger_url, lease_seconds=1.0) as engine:
+        await gone(engine, execution)
+        child = await engine.ended(child_of(execution))
+        assert (child.status, engine.deeds.paths()) == ("CANCELLED", [])
+        assert await engine.topics(child) == ["requested", "cancel_requested", "cancelled"]
+        await gone(engine, child)
 
 
 async def test_many_children_of_one_loop_end_at_once(ledger_url: str) -> None:

@@ -58,6 +58,22 @@ async def test_of_many_equal_requests_at_once_one_is_carried_out(engine: Process
     await until(lambda: engine.worker.holds() == 0)
 
 
+async def test_a_repeat_is_answered_whatever_became_of_the_workflow(engine: Process) -> None:
+    await engine.workflows.publish(CALLER, chain(1))
+    first = await engine.requests.execute(keyed("k"), "chain", ExecuteOptions())
+    schema: JsonObject = {"type": "object", "required": ["n"]}
+    await engine.workflows.publish(CALLER, chain(1) | {"input_schema": schema})
+    again = await engine.requests.execute(keyed("k"), "chain", ExecuteOptions())
+    await engine.workflows.set_status(CALLER, "chain", "inactive")
+    later = await engine.requests.execute(keyed("k"), "chain", ExecuteOptions())
+    assert {each.view.id for each in (first, again, later)} == {first.view.id}
+    assert [each.replayed for each in (first, again, later)] == [False, True, True]
+    with pytest.raises(KeyReused):
+        await engine.requests.execute(keyed("k", "other"), "chain", ExecuteOptions())
+    with pytest.raises(WorkflowInactive):
+        await engine.requests.execute(keyed("new"), "chain", ExecuteOptions())
+
+
 async def test_equal_requests_to_two_processes_are_one(ledger_url: str) -> None:
     async with process(ledger_url) as one, process(ledger_url, one.deeds) as two:
         for number in range(10):
