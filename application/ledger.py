@@ -204,16 +204,16 @@ class Ledger:
         answer to a repeat.
         """
         command_id = caller.identity(self.new_id())
-        lost: Draft | None = None
+        lost: list[Draft] = []
         for earlier_tries in range(COMMAND_TRIES):
             if earlier_tries > 1:
                 await self.clock.sleep(earlier_tries * PAUSE_SECONDS)
             entry = await self.load(execution_id)
             if entry is None or entry.state.workspace_id != caller.workspace_id:
                 raise NotFound(f"There is no execution {str(execution_id)!r}.")
-            if lost is not None and await self.stored(lost) is not None:
-                answer = await self.replay(execution_id, lost.state.version)
-                return answer._replace(replayed=False), None, None
+            late = await self._came_late(lost)
+            if late is not None:
+                return late, None, None
             earlier = caller.repeated(entry.state, command_id)
             if earlier is not None:
                 return await self.replay(execution_id, earlier.version), None, None
@@ -225,14 +225,24 @@ class Ledger:
             try:
                 done = await self.append(draft, queue(draft))
             except AppendLost as error:
-                lost = error.draft
+                lost.append(error.draft)
                 continue
             except VersionConflict:
                 continue
             return Answer(draft.state, done.position, replayed=False), draft, done
-        if lost is not None:
+        if lost:
             raise outcome_unknown()
         raise ConcurrentUpdate("Others wrote first every time; read the execution and try again.")
+
+    async def _came_late(self, lost: Sequence[Draft]) -> Answer | None:
+        """The answer by one of the appends that got none: any of them may have been stored, also
+        before a later one, whose refusal was lost like the answer.
+        """
+        for draft in lost:
+            if await self.stored(draft) is not None:
+                answer = await self.replay(draft.state.id, draft.state.version)
+                return answer._replace(replayed=False)
+        return None
 
     async def replay(self, execution_id: UUID, version: int) -> Answer:
         """The representation as of the version that a repeated command produced."""
@@ -251,11 +261,11 @@ class Ledger:
         return newer[-1] if same else None
 
 
-def _decide(draft: Draft, decide: Callable[[Draft], None], lost: Draft | None) -> None:
+def _decide(draft: Draft, decide: Callable[[Draft], None], lost: Sequence[Draft]) -> None:
     """Decide a command anew. What is against it now (a time that has come, say) is no answer while
-    the append of the earlier decision may still be stored.
+    the append of an earlier decision may still be stored.
     """
-    on_its_way = lost is not None and lost.base_version == draft.base_version
+    on_its_way = any(each.base_version == draft.base_version for each in lost)
     try:
         decide(draft)
     except FlowledgerError as error:
