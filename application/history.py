@@ -155,7 +155,8 @@ class History:
         waiter = self._watchers.expect(execution_id, enough)
         try:
             entry = cache.get(execution_id)
-            if entry is None or entry.state.workspace_id != workspace_id:
+            # What is remembered may be old: another process may have opened an ended one again.
+            if entry is None or entry.state.workspace_id != workspace_id or enough(entry.state):
                 entry = await self._ledger.find(workspace_id, execution_ref)
             while not enough(entry.state):
                 left = (deadline - clock.now()).total_seconds()

@@ -78,6 +78,21 @@ async def test_a_follower_sees_every_event_once_in_order(engine: Process, after:
         assert versions == list(range(after + 1, last + 1))
 
 
+async def test_who_waits_for_the_end_sees_what_another_process_opened_again(
+    ledger_url: str,
+) -> None:
+    async with (
+        process(ledger_url, working=False) as here,
+        process(ledger_url, working=False) as other,
+    ):
+        execution = await here.run(chain(1))
+        await here.control.cancel(CALLER, execution.id, None)
+        retried = (await other.control.retry(CALLER, execution.id, None, None)).view
+        assert (retried.status, retried.attempt) == ("PENDING", 2)
+        seen = await here.history.wait_ended("default", execution.id, 0.0)
+        assert (seen.status, seen.version) == ("PENDING", retried.version)
+
+
 async def test_a_follower_in_another_process_sees_the_same(ledger_url: str) -> None:
     async with process(ledger_url, working=False) as api, process(ledger_url):
         executions = [await api.run(chain(10)) for _ in range(10)]
