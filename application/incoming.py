@@ -76,7 +76,8 @@ class Incoming:
 
     async def cancel(self, wanted: CancellationRequest, message_id: str) -> bool:
         """Cancel a run; False when it had ended otherwise before. The same `message_id` again does
-        nothing, also when the run was retried meanwhile.
+        nothing, also when the run was retried meanwhile; but one that found the run cancelled
+        already had nothing to record, and again it means the attempt of then.
 
         Raises Poison, and one of NOT_NOW.
         """
