@@ -22,7 +22,7 @@ class Caller:
 
     `route` is a stable name of what is called; with `idempotency_key` it makes the identity of the
     command. `fingerprint` is the SHA-256 of route and body, set when a key came. `if_match` is the
-    version the caller believes to be the present one.
+    version the caller believes to be the present one, 0 for something that is no version.
     """
 
     workspace_id: str = DEFAULT_WORKSPACE
@@ -70,9 +70,9 @@ class Caller:
     def check_version(self, version: int) -> None:
         """Raises PreconditionFailed when If-Match names another version."""
         if self.if_match is not None and self.if_match != version:
+            named = f'not "{self.if_match}"' if self.if_match else "which If-Match does not name"
             raise PreconditionFailed(
-                f'The present version is "{version}", not "{self.if_match}"; read it again.',
-                version=version,
+                f'The present version is "{version}", {named}; read it again.', version=version
             )
 
 

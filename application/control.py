@@ -13,7 +13,7 @@ from application.requests import Runner
 from application.workflows import Workflows
 from domain import decisions, interventions
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, NotFound
+from domain.errors import ConcurrentUpdate, ExecutionNotFound, NotFound
 from domain.json_values import Json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules
 
@@ -39,10 +39,9 @@ class Control:
 
         In strict mode with finished steps to undo it is cancelling, until a worker has undone them.
         """
-        execution_id = execution_uuid(caller.workspace_id, execution_ref)
         return await self._commanded(
             caller,
-            execution_id,
+            execution_ref,
             lambda draft: decisions.cancel(draft, reason),
             cancel_write,
         )
@@ -60,7 +59,7 @@ class Control:
         """
         return await self._commanded(
             caller,
-            execution_uuid(caller.workspace_id, execution_ref),
+            execution_ref,
             lambda draft: interventions.pause(draft, max_seconds, reason),
             _touch,
         )
@@ -69,7 +68,7 @@ class Control:
         """A worker goes on with a paused execution. Resuming what is not paused is no error."""
         return await self._commanded(
             caller,
-            execution_uuid(caller.workspace_id, execution_ref),
+            execution_ref,
             lambda draft: interventions.resume(draft, reason),
             _touch,
         )
@@ -88,7 +87,7 @@ class Control:
         definition = await self._workflows.definition(entry.state)
         return await self._commanded(
             caller,
-            entry.state.id,
+            execution_ref,
             lambda draft: interventions.settle_step(draft, definition, path, verb, reason, output),
             _touch,
         )
@@ -106,7 +105,7 @@ class Control:
         definition = await self._workflows.definition(entry.state)
         answered, _, _ = await self._ledger.command(
             caller,
-            entry.state.id,
+            execution_ref,
             lambda draft: decisions.answer(
                 draft,
                 definition,
@@ -137,7 +136,7 @@ class Control:
         try:
             answer, draft, done = await self._ledger.command(
                 caller,
-                execution_id,
+                execution_ref,
                 lambda draft: decisions.retry(draft, definition, resume_from_step, reason),
                 enqueue,
             )
@@ -153,24 +152,27 @@ class Control:
         """Send a signal; a step that waits for it, now or later, goes on with the payload."""
         return await self._commanded(
             caller,
-            execution_uuid(caller.workspace_id, execution_ref),
+            execution_ref,
             lambda draft: decisions.signal(draft, name, payload),
             lambda draft: Touch(draft.meta.at),
         )
 
     async def complete_human_task(self, caller: Caller, task_id: str, result: Json) -> Answer:
         """A person did a task; an execution that waits for it goes on."""
-        return await self._commanded(
-            caller,
-            _execution_of(task_id),
-            lambda draft: decisions.complete_human_task(draft, task_id, result),
-            _touch,
-        )
+        try:
+            return await self._commanded(
+                caller,
+                _execution_of(task_id),
+                lambda draft: decisions.complete_human_task(draft, task_id, result),
+                _touch,
+            )
+        except ExecutionNotFound as error:
+            raise _no_task(task_id) from error
 
     async def _commanded(
         self,
         caller: Caller,
-        execution_id: UUID,
+        execution_ref: str,
         decide: Callable[[Draft], None],
         queue: Callable[[Draft], QueueWrite],
     ) -> Answer:
@@ -178,10 +180,11 @@ class Control:
         faster than a state can be read, so the worker of this process then waits for once.
         """
         try:
-            answer, _, _ = await self._ledger.command(caller, execution_id, decide, queue)
+            answer, _, _ = await self._ledger.command(caller, execution_ref, decide, queue)
         except ConcurrentUpdate:
+            execution_id = execution_uuid(caller.workspace_id, execution_ref)
             async with self._runner.paused(execution_id):
-                answer, _, _ = await self._ledger.command(caller, execution_id, decide, queue)
+                answer, _, _ = await self._ledger.command(caller, execution_ref, decide, queue)
         return answer
 
 
@@ -189,13 +192,17 @@ def _touch(draft: Draft) -> QueueWrite:
     return Touch(draft.meta.at)
 
 
-def _execution_of(task_id: str) -> UUID:
+def _execution_of(task_id: str) -> str:
     """A task's id names its execution: `ht-{execution}-{n}`."""
     prefix, _, rest = task_id.partition("-")
     text, _, number = rest.partition("-")
     if prefix != "ht" or len(text) != 32 or not number.isascii() or not number.isdigit():
-        raise NotFound(f"There is no human task {task_id[:200]!r}.")
+        raise _no_task(task_id)
     try:
-        return UUID(text)
+        return str(UUID(text))
     except ValueError as error:
-        raise NotFound(f"There is no human task {task_id[:200]!r}.") from error
+        raise _no_task(task_id) from error
+
+
+def _no_task(task_id: str) -> NotFound:
+    return NotFound(f"There is no human task {task_id[:200]!r}.")

@@ -23,7 +23,7 @@ from application.ports import (
     VersionConflict,
 )
 from domain.draft import Draft
-from domain.errors import ConcurrentUpdate, FlowledgerError, NotFound, NotReady
+from domain.errors import ConcurrentUpdate, ExecutionNotFound, FlowledgerError, NotReady
 from domain.events import Recorded, Requested
 from domain.execution import ExecutionState, evolve, fold
 from domain.workflow import NAMESPACE
@@ -155,7 +155,7 @@ class Ledger:
         """The execution a caller means; NotFound when it is unknown or another workspace's."""
         entry = await self.load(execution_uuid(workspace_id, reference))
         if entry is None or entry.state.workspace_id != workspace_id:
-            raise NotFound(f"There is no execution {reference[:200]!r}.")
+            raise ExecutionNotFound(reference)
         return entry
 
     async def as_of_version(self, execution_id: UUID, version: int) -> Entry | None:
@@ -196,13 +196,14 @@ class Ledger:
     async def command(
         self,
         caller: Caller,
-        execution_id: UUID,
+        execution_ref: str,
         decide: Callable[[Draft], None],
         queue: Callable[[Draft], QueueWrite],
     ) -> tuple[Answer, Draft | None, Appended | None]:
         """Carry out a caller's command on an existing execution: at most once, with the same
-        answer to a repeat.
+        answer to a repeat. Raises ExecutionNotFound.
         """
+        execution_id = execution_uuid(caller.workspace_id, execution_ref)
         command_id = caller.identity(self.new_id())
         lost: list[Draft] = []
         for earlier_tries in range(COMMAND_TRIES):
@@ -210,7 +211,7 @@ class Ledger:
                 await self.clock.sleep(earlier_tries * PAUSE_SECONDS)
             entry = await self.load(execution_id)
             if entry is None or entry.state.workspace_id != caller.workspace_id:
-                raise NotFound(f"There is no execution {str(execution_id)!r}.")
+                raise ExecutionNotFound(execution_ref)
             late = await self._came_late(lost)
             if late is not None:
                 return late, None, None
@@ -248,7 +249,7 @@ class Ledger:
         """The representation as of the version that a repeated command produced."""
         entry = await self.as_of_version(execution_id, version)
         if entry is None:
-            raise NotFound(f"There is no execution {str(execution_id)!r}.")
+            raise ExecutionNotFound(str(execution_id))
         return Answer(entry.state, entry.position, replayed=True)
 
     async def stored(self, draft: Draft) -> Recorded | None:

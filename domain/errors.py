@@ -25,6 +25,17 @@ class NotFound(FlowledgerError):
     code: ClassVar[str] = "not_found"
 
 
+class QuestionNotFound(NotFound):
+    """The execution never asked such a question."""
+
+
+class ExecutionNotFound(NotFound):
+    """No such execution; `reference` is the text that a caller named it by."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"There is no execution {reference[:200]!r}.")
+
+
 class StateConflict(FlowledgerError):
     """The verb is illegal in the present state."""
 

@@ -17,7 +17,7 @@ from domain.json_values import JsonObject
 from domain.lane_paths import iteration_around, top_of
 from domain.lanes import is_finished
 from domain.reopening import main_line_step, require_reached
-from domain.verbs import may_fork, refusal
+from domain.verbs import allowed_actions, may_fork, refusal
 
 
 def fork(
@@ -85,6 +85,7 @@ def _require_not_undone(origin: ExecutionState, tops: tuple[str, ...]) -> None:
                 f"Step {owner!r} of that execution was undone, so there is nothing to keep of it; "
                 f"fork from {top_of(owner)!r} or from a step before it.",
                 current_status=origin.status,
+                allowed_actions=allowed_actions(origin),
             )
 
 

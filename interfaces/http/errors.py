@@ -14,12 +14,14 @@ from starlette.responses import Response
 from application.ports import Overloaded, StoreUnavailable
 from application.reads import BadCursor
 from domain.errors import (
+    ExecutionNotFound,
     FlowledgerError,
     Invalid,
     InvalidDefinition,
     KeyReused,
     NotReady,
     PreconditionFailed,
+    QuestionNotFound,
     StateConflict,
     StepNotFound,
     StepNotReached,
@@ -85,8 +87,7 @@ async def _product(request: Request, error: Exception) -> Response:
     meaning = meaning_of(error)
     mistakes = meaning.mistakes
     if meaning.code == "not_found" and not mistakes and request.path_params:
-        name = next(reversed(request.path_params))
-        mistakes = [Mistake(f"/path/{name}", "not_found", meaning.detail, "path")]
+        mistakes = [_missing(request, error, meaning.detail)]
     code = meaning.code
     if code == "illegal_transition" and _is_run(request):
         code = "run_illegal"
@@ -98,6 +99,15 @@ async def _product(request: Request, error: Exception) -> Response:
         headers=meaning.headers,
         facts=meaning.facts,
     )
+
+
+def _missing(request: Request, error: Exception, detail: str) -> Mistake:
+    """Where the caller named what there is not: as a rule the last part of the path."""
+    if isinstance(error, QuestionNotFound):
+        return Mistake("/question_id", "not_found", detail)
+    names = list(request.path_params)
+    name = names[0] if isinstance(error, ExecutionNotFound) else names[-1]
+    return Mistake(f"/path/{name}", "not_found", detail, "path")
 
 
 def _is_run(request: Request) -> bool:
@@ -200,6 +210,8 @@ def _found(error: ErrorDetails, prefix: str) -> Mistake:
         path = [where, *path]
     if path and path[-1] == "[key]":  # pydantic's mark for a member's name; no place of its own
         path = path[:-1]
+    if code == "missing" and not path:
+        message = "The body is missing; send a JSON object."
     if code == "extra_forbidden":
         code, message = "unknown_field", "This field is not known here."
     return Mistake(prefix + pointer_join("", *path), code, message)

@@ -90,7 +90,7 @@ def test_a_command_that_may_still_come_is_not_refused(fair: Weather) -> None:
         decisions.cancel(draft, None)
 
     with pytest.raises(NotReady, match="may have been carried out"):
-        asyncio.run(ledger.command(CALLER, EXECUTION_ID, decide, lambda _: None))
+        asyncio.run(ledger.command(CALLER, str(EXECUTION_ID), decide, lambda _: None))
     assert len(decided) == 2
 
 

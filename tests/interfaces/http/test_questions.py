@@ -59,6 +59,14 @@ async def test_an_answer_nobody_waits_for_is_refused(client: Client) -> None:
     problem_of(await client.post(f"{where}/answers", {"answer": ""}), 422, "invalid_request")
 
 
+async def test_a_question_that_was_never_asked_is_not_the_execution(client: Client) -> None:
+    where, _ = await asked(client)
+    body = {"answer": "retry", "question_id": "nope"}
+    answer = problem_of(await client.post(f"{where}/answers", body), 404, "not_found")
+    (mistake,) = answer["errors"]
+    assert (mistake["pointer"], mistake["in"]) == ("/question_id", "body")
+
+
 async def test_the_recovery_of_an_execution_is_read_strictly(client: Client) -> None:
     await client.publish(UNSURE)
     refused = await client.post(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
+from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services
 from interfaces.http.app import create_app
@@ -83,6 +84,40 @@ async def test_a_body_may_be_left_out_only_where_it_is_optional(client: Client) 
     (mistake,) = problem_of(await client.post(EXECUTE), 422, "invalid_request")["errors"]
     assert (mistake["pointer"], mistake["in"]) == ("", "body")
     assert (await client.post(f"/executions/{view['id']}/cancel")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/executions/nope/cancel", None),
+        ("/executions/nope/pause", None),
+        ("/executions/nope/retry", None),
+        ("/executions/nope/signals/go", {"payload": 1}),
+        ("/executions/nope/answers", {"answer": "retry"}),
+        ("/executions/nope/steps/skip", {"path": "a", "reason": "r"}),
+    ],
+)
+async def test_what_there_is_not_is_called_as_the_caller_called_it(
+    client: Client, path: str, body: JsonObject | None
+) -> None:
+    answer = problem_of(await client.post(path, body), 404, "not_found")
+    assert "'nope'" in answer["detail"]
+    (mistake,) = answer["errors"]
+    assert (mistake["pointer"], mistake["in"]) == ("/path/execution_id", "path")
+
+
+async def test_a_missing_body_is_called_so(client: Client) -> None:
+    for path in ("/workflows", "/executions"):
+        answer = problem_of(await client.post(path), 422, "invalid_request")
+        assert answer["detail"] == "The body is missing; send a JSON object."
+
+
+async def test_an_if_match_that_names_no_version_is_not_called_one(client: Client) -> None:
+    await client.publish(QUICK)
+    path = f"/workflows/{QUICK['name']}"
+    answer = await client.http.put(API + path, json={}, headers={"If-Match": '"zz"'})
+    detail = problem_of(answer, 412, "precondition_failed")["detail"]
+    assert detail.startswith('The present version is "1", which If-Match does not name;')
 
 
 async def test_a_wrong_method_names_the_right_ones(client: Client) -> None:
