@@ -380,19 +380,21 @@ class Worker:
             heappush(self._dues, due)
 
     def forget(self, run: Run) -> None:
-        """The run is over for this worker; its slot is free."""
+        """The run is over for this worker; its slot is free, if it had one."""
         run.over = True
         if run.attended:
             self._driver.forget_children(run)
         if self._runs.get(run.execution_id) is run:
             del self._runs[run.execution_id]
+            with suppress(ValueError):  # one that was ahead held no slot, so it frees none
+                self._ahead.remove(run)
             self._begin_next()
             if len(self._runs) < self._options.slots and len(self._runs) + 1 >= self._options.slots:
                 self._claim_now.set()
 
     def _begin_next(self) -> None:
-        """A slot is free: begin what was claimed ahead, unless its lease went meanwhile."""
+        """Begin what was claimed ahead while a slot is free."""
         while self._ahead and len(self._runs) - len(self._ahead) < self._options.slots:
             run = self._ahead.popleft()
-            if self._runs.get(run.execution_id) is run and not self._stopping:
+            if not self._stopping:
                 self.spawn(run, self._driver.load_and_drive(run))

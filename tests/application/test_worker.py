@@ -5,10 +5,11 @@ from uuid import uuid4
 
 import pytest
 
+from application.requests import ExecuteOptions
 from application.run import Run
 from domain import events as ev
 from domain.json_values import JsonObject
-from tests.engine import Deeds, Process, chain, definition, process, step, until
+from tests.engine import CALLER, Deeds, Process, chain, definition, process, step, until
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +223,27 @@ async def test_what_is_claimed_ahead_waits_for_a_slot(ledger_url: str) -> None:
         for execution in executions:
             assert (await engine.ended(execution)).status == "COMPLETED"
         assert len(engine.deeds.done) == 12
+
+
+async def test_a_cancel_of_what_was_claimed_ahead_frees_no_slot(ledger_url: str) -> None:
+    async with process(ledger_url, working=False) as idle:
+        options = [ExecuteOptions(priority=number) for number in range(6)]
+        flow = definition(a=step("hold"))
+        executions = [await idle.run(flow, each) for each in options]
+    async with process(ledger_url, slots=4, renew_seconds=0.05) as engine:
+        await engine.deeds.count(4)
+        await until(lambda: engine.worker.holds() == 6)
+        await engine.control.cancel(CALLER, executions[-1].id, None)
+        await until(lambda: engine.worker.holds() == 5)
+        renewals = engine.worker.figures.renewals
+        await until(lambda: engine.worker.figures.renewals > renewals + 2)
+        assert len(engine.deeds.done) == 4
+
+        engine.deeds.open("")
+
+        for execution in executions[:-1]:
+            assert (await engine.ended(execution)).status == "COMPLETED"
+        assert len(engine.deeds.done) == 5
 
 
 async def test_an_end_recorded_here_is_no_reason_to_ask_the_queue(engine: Process) -> None:
