@@ -413,10 +413,14 @@ def _failed(state: ExecutionState, data: ev.Failed, meta: ev.Meta) -> Changes:
 
 def _retried(state: ExecutionState, data: ev.Retried, meta: ev.Meta) -> Changes:
     steps = state.steps
+    # Some may have left: what a loop inside another one kept did not leave with the outer one in
+    # earlier releases, so that their retries name it.
     for path in data.reset:
-        steps = steps.delete(path)
+        if path in steps:
+            steps = steps.delete(path)
     for path in data.reopened:
-        steps = steps.set(path, structs.replace(steps[path], state=PENDING, try_no=0))
+        if path in steps:
+            steps = steps.set(path, structs.replace(steps[path], state=PENDING, try_no=0))
     return _counted(steps) | {
         "state": PENDING,
         "attempt": data.attempt,

@@ -7,6 +7,7 @@ need not run again.
 
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import chain
 
 from immutables import Map
 from msgspec import structs
@@ -134,13 +135,22 @@ def _size_of(steps: Steps, last: str | None, paths: tuple[str, ...]) -> int:
 
 
 def _without(steps: Steps, paths: Iterable[str]) -> tuple[Steps, int]:
+    """The steps without those, nor what loops among them kept for a retry; and the bytes that go.
+
+    An iteration knows its own steps only: those of a loop in it are known to that one.
+    """
     dropped = 0
     for path in paths:
         step = steps.get(path)
-        if step is not None:
-            dropped += step.size
-            steps = steps.delete(path)
+        if step is None:
+            continue
+        steps, kept = _without(steps.delete(path), _left_in(step))
+        dropped += step.size + kept
     return steps, dropped
+
+
+def _left_in(step: StepState) -> Iterable[str]:
+    return () if step.fan is None else chain.from_iterable(step.fan.left.values())
 
 
 def noted(lanes: Lanes, path: str) -> Lanes:
@@ -218,14 +228,11 @@ def _iterations(total: int, ends: Map[str, LaneEnd]) -> JsonObject:
 
 def trimmed(steps: Steps, path: str) -> tuple[Steps, int]:
     """The steps without what a loop that completes kept for a retry, and the bytes that go."""
-    step, dropped = steps[path], 0
-    fan = step.fan
-    if fan is None:
+    step = steps[path]
+    if step.fan is None:
         return steps, 0
-    for paths in fan.left.values():
-        steps, size = _without(steps, paths)
-        dropped += size
-    fan = structs.replace(fan, ends=Map(), left=Map())
+    steps, dropped = _without(steps, _left_in(step))
+    fan = structs.replace(step.fan, ends=Map(), left=Map())
     return steps.set(path, structs.replace(step, fan=fan)), dropped
 
 

@@ -244,3 +244,23 @@ def test_joining_cancels_loops_inside_the_other_branches() -> None:
     assert not run.state.lanes
     assert run.statuses()["split/slow/each[1]/q"] == "CANCELLED"
     assert run.state.live == {"end"}
+
+
+def test_a_loop_in_a_cancelled_branch_leaves_with_the_iteration_around_the_fork() -> None:
+    steps = {
+        "each": loop([1, 2], ["split"]),
+        "split": fork({"fast": ["f"], "slow": ["rows"]}, None, "any"),
+        "f": step(),
+        "rows": loop([1], ["cells"]),
+        "cells": loop([1, 2], ["p", "q"]),
+        "p": step(),
+        "q": step(),
+    }
+    run = Run(workflow(steps))
+    run.go()
+    for index in range(2):
+        run.succeed(f"each[{index}]/split/slow/rows[0]/cells[0]/p", "x" * 100)
+        run.succeed(f"each[{index}]/split/fast/f", "fast")
+    assert run.state.status == "COMPLETED"
+    assert set(run.state.steps) == {"each"}
+    assert run.state.output_bytes == run.state.steps["each"].size == 2 * len('"fast"')

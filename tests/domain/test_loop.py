@@ -1,9 +1,13 @@
 """A loop runs its body for each item; an iteration that completed leaves its output only."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from domain.definition import step_id_of
+from domain.execution import fold
 from domain.planner import plan, running_actions
 from tests.builders import Run, branch, loop, parallel, step, wait, workflow
 from tests.specs import given
@@ -368,6 +372,54 @@ def test_what_is_inside_an_iteration_leaves_with_it() -> None:
     assert run.state.output_bytes == len('"xxxx"')
     assert isinstance(run.state.output, dict)
     assert run.state.status == "COMPLETED"
+
+
+def end_all(run: Run, fails: Collection[str]) -> None:
+    """Let everything end, the steps with ids in `fails` badly."""
+    run.go()
+    while running := running_actions(run.definition, run.state):
+        if step_id_of(running[0]) in fails:
+            run.fail(running[0], "permanent")
+        else:
+            run.succeed(running[0], "x" * 100)
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_what_a_loop_that_failed_kept_leaves_with_the_loops_around_it(critical: bool) -> None:
+    steps = {
+        "rows": loop([1, 2], ["cells"], errors="continue"),
+        "cells": loop([1, 2], ["lines"], errors="collect", critical=critical),
+        "lines": loop([1, 2], ["p", "q"], errors="collect"),
+        "p": step(),
+        "q": step(),
+    }
+    run = Run(workflow(steps))
+    end_all(run, ["q"])
+    assert run.state.status == "COMPLETED"
+    assert set(run.state.steps) == {"rows"}
+    assert run.state.output_bytes == 0
+
+
+def test_a_retry_may_name_steps_that_have_left() -> None:
+    """In logs of earlier releases, which kept the steps of a loop that failed inside another."""
+    steps = {
+        "rows": loop([1, 2], ["cells", "r"]),
+        "cells": loop([1, 2], ["lines"], errors="collect", critical=False),
+        "lines": loop([1], ["q"]),
+        "q": step(),
+        "r": step(conditions=["${loop.is_last}"]),
+    }
+    run = Run(workflow(steps))
+    end_all(run, ["q", "r"])
+    assert run.state.status == "FAILED"
+    run.retry()
+    retried: Any = run.events[-1].data
+    as_told = structs.replace(
+        retried,
+        reset=("rows[0]/cells[0]/lines[0]/q", *retried.reset),
+        reopened=("rows[0]/cells[0]/lines", *retried.reopened),
+    )
+    assert fold([*run.events[:-1], structs.replace(run.events[-1], data=as_told)]) == run.state
 
 
 def test_a_large_output_of_a_loop_is_not_repeated_around_it() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from domain.definition import SUB_WORKFLOW
 from domain.errors import StateConflict
 from domain.events import Recorded
+from domain.lane_paths import iteration_around, lane_owner
 from domain.planner import next_due, running_actions
 from domain.signals import awaited_signal
 from tests.builders import Run
@@ -72,6 +73,14 @@ def end_a_child(run: Run, *, worked: bool) -> None:
         run.end_child(child, error_class="transient", code="boom", message="it broke")
 
 
+def assert_loops_kept_nothing(run: Run) -> None:
+    """No step is left of a loop that is gone, and none of its bytes."""
+    steps = run.state.steps
+    lanes = {iteration_around(path) for path in steps} - {""}
+    assert [lane for lane in lanes if lane_owner(lane) not in steps] == []
+    assert run.state.output_bytes == sum(step.size for step in steps.values())
+
+
 @given(
     raw=definitions(),
     given_input=inputs,
@@ -92,6 +101,7 @@ def test_an_execution_ends(
         assert step_by_step(run, outcomes), "it waits for nothing that could come"
         moves += 1
         assert moves <= bound
+    assert_loops_kept_nothing(run)
     log = [Recorded(place, event) for place, event in enumerate(run.events, start=1)]
     assert check_all(log) == []
     assert run_again(run.events) == []
@@ -136,6 +146,7 @@ def test_a_retry_never_runs_again_what_is_finished(
         run.go()
         while not run.state.terminal:
             assert step_by_step(run, outcomes)
+        assert_loops_kept_nothing(run)
         if run.state.status == "COMPLETED":
             break
         run.retry()
