@@ -292,10 +292,15 @@ def _step_skipped(state: ExecutionState, data: ev.StepSkipped, meta: ev.Meta) ->
         error=None,
         why=data.why if data.detail is None else f"{data.why}: {data.detail}",
     )
+    steps, dropped = state.steps, 0
+    if before is not None:  # a loop that an earlier attempt or try began
+        steps, dropped = lanes.trimmed(steps, data.path)
+        dropped += before.size
     changes: Changes = {
-        "steps": state.steps.set(data.path, step),
+        "steps": steps.set(data.path, step),
         "steps_skipped": state.steps_skipped + counts(data.path),
         "lanes": lanes.noted(state.lanes, data.path),
+        "output_bytes": state.output_bytes - dropped,
     }
     if is_aside(data.path):
         return changes

@@ -106,9 +106,10 @@ def _end_of(
             data.code or "", data.error_class or "", data.message or "", data.last or lane
         )
         return LaneEnd(data.state, None, error, flawed=True)
-    output = None if data.last is None else steps[data.last].output
+    # In logs of earlier releases it may be one that a loop had left behind when it was skipped.
+    last = None if data.last is None else steps.get(data.last)
     flawed = any(_is_flawed(steps[path]) for path in paths if path in steps and not is_aside(path))
-    return LaneEnd(COMPLETED, output, None, flawed)
+    return LaneEnd(COMPLETED, None if last is None else last.output, None, flawed)
 
 
 def _is_flawed(step: StepState) -> bool:

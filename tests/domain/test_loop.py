@@ -308,6 +308,36 @@ def test_finished_work_belongs_to_the_items_of_the_first_run() -> None:
     assert run.state.steps["each[1]/p"].input == {"x": "b"}
 
 
+def revised(**steps: Any) -> Run:
+    """An attempt that failed in `each`, and a retry in which list says `stay` and not `go`."""
+    held = {"list": step(next(iter(steps)), critical=False), **steps, "end": step()}
+    run = Run(workflow({**held, "p": step(), "q": step()}))
+    run.go()
+    run.settle(run.outcome("list", output="go", error_class="permanent", code="half"))
+    for _ in range(3):
+        run.succeed(running_actions(run.definition, run.state)[0], "x" * 100)
+    run.fail(running_actions(run.definition, run.state)[0])
+    run.retry()
+    run.go()
+    run.succeed("list", "stay")
+    return run
+
+
+def test_a_loop_that_a_retry_skips_leaves_nothing() -> None:
+    gate = "${list.output} == 'go'"
+    run = revised(each=loop([1, 2], ["p", "q"], "end", conditions=[gate]))
+    assert run.statuses() == {"list": "COMPLETED", "each": "SKIPPED", "end": "RUNNING"}
+    assert run.state.output_bytes == len('"stay"')
+
+
+def test_a_loop_in_a_branch_that_a_retry_does_not_take_leaves_nothing() -> None:
+    gate = "${list.output} == 'go'"
+    run = revised(c=branch(gate, "each", None, "end"), each=loop([1, 2], ["p", "q"]))
+    assert run.statuses()["c/each"] == "SKIPPED"
+    assert set(run.state.steps) == {"list", "c", "c/each", "end"}
+    assert run.state.output_bytes == sum(each.size for each in run.state.steps.values())
+
+
 # --- nesting ---
 
 
