@@ -43,7 +43,8 @@ TIDY_SECONDS: Final = 60.0
 class TaskLease(Struct, frozen=True, kw_only=True):
     """A task in the hands of a worker; `delivery` counts hand-overs from 1.
 
-    `settled` says that the task has ended in the log.
+    One that was given back unseen was none of them. `settled` says that the task has ended in the
+    log.
     """
 
     workspace_id: str
@@ -84,6 +85,12 @@ class TaskQueue(Protocol):
 
     async def extend(self, lease: TaskLease, lease_seconds: float) -> datetime | None:
         """Until when the lease holds now; None when it is another's, or settled."""
+
+    async def give_back(self, leases: Collection[TaskLease]) -> None:
+        """Nobody was handed these tasks: the leases end now, and were no deliveries.
+
+        One that has become another's since, or is settled, stays as it is.
+        """
 
     async def settle(self, lease: TaskLease) -> None:
         """The task has ended: nobody is given it any more, whatever the tables say."""
@@ -180,7 +187,7 @@ class Tasks:
         """Tasks for the worker, as soon as there are any; none when the wait is over.
 
         `gone` tells whether the asker has left, who then gets nothing. Raises Invalid for agents
-        that are unknown or get their work another way.
+        that are unknown or get their work another way, NotReady when the store does not answer.
         """
         agents = tuple(dict.fromkeys(ask.agents))
         until = self._clock.now() + timedelta(seconds=ask.wait_seconds)
@@ -267,8 +274,26 @@ class Tasks:
             limit=ask.max_tasks,
             lease_seconds=ask.lease_seconds,
         )
-        offered = await asyncio.gather(*(self._hand_out(lease) for lease in leases))
-        return [each for each in offered if each is not None]
+        handed = await asyncio.gather(*map(self._hand_out, leases), return_exceptions=True)
+        offered = [each for each in handed if isinstance(each, OfferedTask)]
+        errors = [each for each in handed if isinstance(each, BaseException)]
+        # What nobody foresaw is told first. The lease of its task is left to lapse, so that the
+        # tasks behind it are got at meanwhile.
+        errors.sort(key=lambda each: isinstance(each, NotReady))
+        fails = bool(errors) and not (offered and isinstance(errors[0], NotReady))
+        free = (NotReady, OfferedTask) if fails else NotReady
+        await self._give_back(
+            [lease for lease, each in zip(leases, handed, strict=True) if isinstance(each, free)]
+        )
+        if fails:
+            raise errors[0]
+        return offered
+
+    async def _give_back(self, leases: Collection[TaskLease]) -> None:
+        if leases:
+            # While the store is away they lapse in their time, and count as deliveries.
+            with suppress(StoreUnavailable, Overloaded):
+                await self._queue.give_back(leases)
 
     async def _hand_out(self, lease: TaskLease) -> OfferedTask | None:
         """What the worker gets; None when there is nothing to do any more."""

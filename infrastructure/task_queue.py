@@ -6,6 +6,7 @@ store's clock.
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from application.ports import Clock
@@ -72,6 +73,10 @@ _EXTEND: Final = (
     f"UPDATE task_leases SET lease_until = ? WHERE {_THIS} AND epoch = ? AND NOT settled"  # noqa: S608 - names of the code
     " RETURNING lease_until"
 )
+_GIVE_BACK: Final = (
+    f"UPDATE task_leases SET lease_until = ?, deliveries = deliveries - 1 WHERE ({_KEY}, epoch)"  # noqa: S608 - names of the code
+    " IN (VALUES {}) AND NOT settled"
+)
 _SETTLE: Final = f"UPDATE task_leases SET settled = true, lease_until = ? WHERE {_THIS}"  # noqa: S608 - names of the code
 _FORGET: Final = (
     f"DELETE FROM task_leases WHERE ({_KEY}) IN (SELECT l.run_id, l.attempt, l.path, l.try_no"  # noqa: S608 - names of the code
@@ -114,6 +119,14 @@ class StoredTaskQueue(TaskQueue):
         until = self._now() + int(lease_seconds * MICROSECONDS)
         rows = await self._tables.run(_EXTEND, (until, *_key(lease), lease.epoch))
         return from_microseconds(until) if rows else None
+
+    async def give_back(self, leases: Collection[TaskLease]) -> None:
+        """See TaskQueue."""
+        if not leases:
+            return
+        rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(leases))
+        values = chain.from_iterable((*_key(lease), lease.epoch) for lease in leases)
+        await self._tables.run(_GIVE_BACK.format(rows), (self._now(), *values))
 
     async def settle(self, lease: TaskLease) -> None:
         """See TaskQueue."""

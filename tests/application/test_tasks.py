@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from application.ports import EventLog, StoreUnavailable
 from application.requests import ExecuteOptions
 from application.tasks import Ask, OfferedTask, Tasks, TaskSettled
 from application.views import ExecutionView
 from domain import events as ev
 from domain.dispatching import TaskResult
-from domain.errors import Invalid, LeaseLost, NotFound, TaskEnded
+from domain.errors import Invalid, LeaseLost, NotFound, NotReady, TaskEnded
 from domain.json_values import Json
 from domain.outcomes import DELIVERIES_MAX
 from infrastructure.projections.reads import ProjectionReads
@@ -21,7 +23,16 @@ from infrastructure.projections.runner import PAUSE_SECONDS, ProjectionRunner
 from infrastructure.small_tables import open_small_tables
 from infrastructure.task_queue import open_task_queue
 from tests.contracts.projected import projection_store
-from tests.engine import CALLER, PATIENCE_SECONDS, Process, asked, definition, process, step
+from tests.engine import (
+    CALLER,
+    PATIENCE_SECONDS,
+    Process,
+    asked,
+    definition,
+    process,
+    step,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +95,22 @@ async def pulling(
             await asyncio.to_thread(runner.stop)
             await queue.aclose()
             tables[1].close()
+
+
+class Failing:
+    """The real log; reads of the streams in `fails` end with an error."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.fails: dict[UUID, Exception] = {}
+
+    async def read_stream(self, stream_id: UUID, **window: int) -> Sequence[ev.Recorded]:
+        if stream_id in self.fails:
+            raise self.fails[stream_id]
+        return await self._log.read_stream(stream_id, **window)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
 
 
 def result_of(task: OfferedTask) -> TaskResult:
@@ -188,6 +215,57 @@ class TestTaking:
             found = [(each.pointer, each.code) for each in refused.value.mistakes]
             assert found == [("/agents/1", "unknown_agent"), ("/agents/2", "wrong_transport")]
             assert "PUT /api/v1/agents/caller" in refused.value.mistakes[1].message
+
+
+class TestTasksThatCannotBeHandedOut:
+    async def test_the_others_are_handed_out_and_these_to_the_next_who_asks(
+        self, ledger_url: str
+    ) -> None:
+        async with pulling(ledger_url) as pull:
+            log = pull.engine.ledger.log = Failing(pull.engine.store.log)
+            first, second = await two_that_lapsed(pull)
+            log.fails[UUID(first.execution_id)] = StoreUnavailable("it does not answer")
+            task = await pull.take(count=2)
+            assert (task.task_id, task.delivery) == (second.task_id, 2)
+            log.fails.clear()
+            task = await pull.take(count=2)
+            assert (task.task_id, task.delivery) == (first.task_id, 2)
+
+    async def test_the_step_is_not_given_up_for_workers_that_were_given_nothing(
+        self, ledger_url: str
+    ) -> None:
+        async with pulling(ledger_url) as pull:
+            log = pull.engine.ledger.log = Failing(pull.engine.store.log)
+            view = await pull.run()
+            await until(lambda: pull.engine.worker.holds() == 0)
+            log.fails[UUID(view.id)] = StoreUnavailable("it does not answer")
+            for _ in range(DELIVERIES_MAX + 1):
+                with pytest.raises(NotReady, match="does not answer"):
+                    await pull.poll()
+            log.fails.clear()
+            assert (await pull.take()).delivery == 1
+
+    async def test_one_that_nobody_foresaw_keeps_its_lease_and_lets_the_others_pass(
+        self, ledger_url: str
+    ) -> None:
+        async with pulling(ledger_url) as pull:
+            log = pull.engine.ledger.log = Failing(pull.engine.store.log)
+            first, second = await two_that_lapsed(pull)
+            log.fails[UUID(first.execution_id)] = ValueError("an event of a later release")
+            with pytest.raises(ValueError, match="later release"):
+                await pull.poll(max_tasks=2)
+            task = await pull.take(count=2)
+            assert (task.task_id, task.delivery) == (second.task_id, 2)
+
+
+async def two_that_lapsed(pull: Pulling) -> list[OfferedTask]:
+    """Tasks that are offered both at once: workers went silent over them."""
+    for _ in range(2):
+        await pull.run()
+    tasks = [await pull.take() for _ in range(2)]
+    await until(lambda: pull.engine.worker.holds() == 0)
+    await pull.let_leases_lapse()
+    return tasks
 
 
 class TestHolding:

@@ -126,6 +126,36 @@ async def test_a_lapsed_lease_is_given_on_with_another_epoch(installation: Insta
     assert await queue.leases("other", first.task_id) == []
 
 
+async def test_a_lease_that_is_given_back_is_free_at_once_and_was_no_delivery(
+    installation: Installation,
+) -> None:
+    queue = installation.queue
+    mine = await claim(queue, 3)
+    await queue.give_back(mine[1:])
+    again = {lease.run_id: lease for lease in await claim(queue, worker="other")}
+    assert mine[0].run_id not in again
+    assert {lease.run_id for lease in mine[1:]} < set(again)
+    assert {lease.delivery for lease in again.values()} == {1}
+    await installation.let_time_pass(31)
+    later = await claim(queue)
+    await queue.give_back(later)
+    assert [lease.delivery for lease in await claim(queue)] == [2] * 4
+
+
+async def test_only_ones_own_lease_is_given_back(installation: Installation) -> None:
+    """Not another worker's, who has the task since, and not what has ended."""
+    queue = installation.queue
+    first, second = await claim(queue, 2)
+    await queue.settle(second)
+    await installation.let_time_pass(31)
+    taken = {lease.run_id: lease for lease in await claim(queue, worker="other")}[first.run_id]
+    await queue.give_back([first, second])
+    await queue.give_back([])
+    assert await claim(queue) == []
+    (found,) = (x for x in await queue.leases("default", first.task_id) if x.run_id == first.run_id)
+    assert found == taken
+
+
 async def test_what_is_settled_is_neither_given_out_nor_kept_for_ever(
     installation: Installation,
 ) -> None:

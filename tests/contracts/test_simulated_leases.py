@@ -60,7 +60,8 @@ def a_call(chance: Random, given: int) -> Call:
     workspace = chance.choice(("default", "default", "other"))
     agents = chance.choice((["far"], ["far", "away"], ["nobody"]))
     limit, seconds = chance.randint(1, 3), chance.choice((10, 30, 90))
-    kind = chance.choice(("claim", "claim", "extend", "settle", "leases", "offered", "forget"))
+    kinds = ("claim", "claim", "give_back", "extend", "settle", "leases", "offered", "forget")
+    kind = chance.choice(kinds)
 
     async def call(queue: TaskQueue, known: Known) -> object:
         if kind == "claim":
@@ -76,6 +77,8 @@ def a_call(chance: Random, given: int) -> Call:
         lease = known.given[which]
         if kind == "extend":
             return await queue.extend(lease, seconds)
+        if kind == "give_back":
+            return await queue.give_back(known.given[which : which + limit])
         if kind == "settle":
             return await queue.settle(lease)
         return known.numbered(await queue.leases(workspace, lease.task_id))

@@ -110,6 +110,15 @@ class TaskLeases:
         self.newest[key_of(lease)] = structs.replace(held, lease_until=from_microseconds(until))
         return True
 
+    def give_back(self, leases: Collection[TaskLease], now: int) -> None:
+        """Let those that are still these end now, as if they had been no deliveries."""
+        for lease in leases:
+            held = self.newest.get(key_of(lease))
+            if held is not None and not held.settled and held.epoch == lease.epoch:
+                self.newest[key_of(lease)] = structs.replace(
+                    held, lease_until=from_microseconds(now), delivery=held.delivery - 1
+                )
+
     def settle(self, lease: TaskLease, now: int) -> None:
         """Nobody is given the task any more, whoever has it."""
         held = self.newest.get(key_of(lease))
@@ -176,6 +185,10 @@ class LeaseQueue:
         until = self._now() + int(lease_seconds * MICROSECONDS)
         held = await self._line.call(lambda: self._leases.extend(lease, until))
         return from_microseconds(until) if held else None
+
+    async def give_back(self, leases: Collection[TaskLease]) -> None:
+        now = self._now()
+        await self._line.call(lambda: self._leases.give_back(leases, now))
 
     async def settle(self, lease: TaskLease) -> None:
         now = self._now()
