@@ -78,11 +78,11 @@ def check_definition(definition: Json) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_engine(database: str | None) -> "AsyncIterator[Services]":
-    """The services on the embedded file, working until the block ends."""
+async def open_engine(database: str | None, *, works: bool) -> "AsyncIterator[Services]":
+    """The services on the embedded file until the block ends; they run executions if it `works`."""
     from interfaces.cli_logs import set_up_logs
 
-    settings = read_settings(database)
+    settings = read_settings(database, worker_slots=None if works else 0)
     # The command speaks for itself; what goes wrong in a step stands in the history.
     set_up_logs("critical", settings.log_format)
     services = await start(settings)

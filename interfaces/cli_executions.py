@@ -7,7 +7,7 @@ import typer
 
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_input import read_input, read_labels, read_value
-from interfaces.cli_options import with_session
+from interfaces.cli_options import with_session, with_target
 from interfaces.cli_output import (
     short_duration,
     short_time,
@@ -25,7 +25,7 @@ from interfaces.cli_recovery import (
     UserFulfillment,
     recovery_settings,
 )
-from interfaces.cli_session import TERMINAL, Body, Session, segment
+from interfaces.cli_session import TERMINAL, Body, Session, Target, open_session, segment
 from interfaces.cli_story import sentence
 from interfaces.cli_watch import new_events, require_success, watch_to_end, write_execution
 
@@ -90,15 +90,16 @@ async def execute(
     await present(session, answer.body, watch=watch)
 
 
-@with_session
-async def watch(session: Session, execution: ExecutionRef) -> None:
+@with_target
+async def watch(target: Target, execution: ExecutionRef) -> None:
     """Wait until an execution has ended.
 
-    The exit code is 0 only for COMPLETED.
+    The exit code is 0 only for COMPLETED. Without --url it runs what is due on the file meanwhile.
     """
-    view = await watch_to_end(session, execution)
-    _write(session, view)
-    require_success(view)
+    async with open_session(target, works=True) as session:
+        view = await watch_to_end(session, execution)
+        _write(session, view)
+        require_success(view)
 
 
 @with_session
@@ -134,7 +135,7 @@ async def cancel(
     """Stop an execution."""
     body = {"reason": reason} if reason else {}
     view = await command(session, execution, "cancel", body, key)
-    _write(session, view)
+    await present(session, view, watch=False)
 
 
 @with_session
@@ -217,7 +218,7 @@ async def signal(
     """Send a signal to a step that waits for it, now or later."""
     body: Body = {"payload": None if payload is None else read_value(payload, "--payload")}
     view = await command(session, execution, f"signals/{segment(name)}", body, key)
-    _write(session, view)
+    await present(session, view, watch=False)
 
 
 @with_session

@@ -44,11 +44,14 @@ _SHARED = (
 def with_session(
     command: Callable[Concatenate[Session, P], Awaitable[None]],
 ) -> Callable[..., None]:
-    """Make `async command(session, ...)` a command with the shared options added to its own."""
+    """Make `async command(session, ...)` a command with the shared options added to its own.
+
+    With --watch, if it has that, it runs executions of the embedded file meanwhile.
+    """
 
     @wraps(command)
     async def in_session(target: Target, /, *_: P.args, **given: P.kwargs) -> None:
-        async with open_session(target) as session:
+        async with open_session(target, works=given.get("watch") is True) as session:
             await command(session, **given)  # type: ignore[call-arg]  # typer built `given`
 
     return with_target(in_session)

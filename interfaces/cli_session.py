@@ -1,7 +1,9 @@
 """One way to talk to Flowledger: its REST interface, on a server or in this process.
 
 With an address the requests go to that server. Without one the whole application is started here
-on the embedded file, worker included, and the same requests go to it without a network.
+on the embedded file, and the same requests go to it without a network. It runs executions only for
+a command that waits for one: what others asked for may need actions and secrets that this command
+was not given.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -163,13 +165,15 @@ def segment(reference: str) -> str:
 
 
 @asynccontextmanager
-async def open_session(target: Target) -> AsyncIterator[Session]:
-    """A session; the embedded application is stopped cleanly at the end."""
+async def open_session(target: Target, *, works: bool = False) -> AsyncIterator[Session]:
+    """A session; the embedded application, which runs executions if it `works`, is stopped cleanly
+    at the end.
+    """
     import httpx2
 
     async with AsyncExitStack() as stack:
         if target.url is None:
-            transport = await stack.enter_async_context(_embedded(target.database))
+            transport = await stack.enter_async_context(_embedded(target.database, works=works))
             address = _EMBEDDED_ADDRESS
         else:
             transport, address = None, _checked_address(target.url)
@@ -193,11 +197,13 @@ def _checked_address(url: str) -> str:
 
 
 @asynccontextmanager
-async def _embedded(database: str | None) -> "AsyncIterator[httpx2.AsyncBaseTransport]":
+async def _embedded(
+    database: str | None, *, works: bool
+) -> "AsyncIterator[httpx2.AsyncBaseTransport]":
     import httpx2
 
     from interfaces.cli_engine import open_engine
     from interfaces.http.app import create_app
 
-    async with open_engine(database) as services:
+    async with open_engine(database, works=works) as services:
         yield httpx2.ASGITransport(app=create_app(services))

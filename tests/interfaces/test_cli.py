@@ -202,6 +202,31 @@ def test_an_execution_on_the_file_waits_for_somebody_to_work(command: Command) -
     assert "flowledger watch" in ended.err
 
 
+def test_only_who_waits_for_an_execution_runs_any(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shout.py").write_text("def shout(config, context):\n    return {}\n")
+    (tmp_path / "loud.yaml").write_text("name: loud\nstart_step: s\nsteps: {s: {action: shout}}\n")
+    monkeypatch.setenv("FLOWLEDGER_ACTIONS", "shout.py")
+    published(command, "loud")
+    first = command("execute", "loud", "--json").json["id"]
+    monkeypatch.delenv("FLOWLEDGER_ACTIONS")
+    second = command("execute", "loud").out
+    assert "PENDING" in second
+    for bystander in (
+        *(("list",), ("history", first), ("diagram", first), ("explain", first)),
+        *(("questions",), ("workflow", "list"), ("agents", "list"), ("dead-letters", "list")),
+        *(("projections", "status"), ("pause", first), ("resume", first)),
+        *(("signal", first, "go"), ("workflow", "publish", "greeting.yaml"), ("doctor",)),
+    ):
+        assert command(*bystander).code == ExitCode.DONE, bystander
+    waiting = command("list", "--json").json["items"]
+    assert [each["status"] for each in waiting] == ["PENDING", "PENDING"]
+    monkeypatch.setenv("FLOWLEDGER_ACTIONS", "shout.py")
+    assert command("watch", first).code == ExitCode.DONE
+    assert command("retry", first).code == ExitCode.CONFLICT
+
+
 def test_a_failed_execution_ends_with_one_and_can_be_retried(command: Command) -> None:
     published(command, "failing")
     failed = command("execute", "failing", "--watch", "--json")
@@ -344,8 +369,11 @@ def test_verify_names_a_difference_and_rebuild_mends_it(command: Command, tmp_pa
 
 
 def begun(command: Command, execution: str) -> None:
-    """Return once its step is live: each command lets the engine work for a moment."""
+    """Return once its step is live: who waits for an execution runs the others that are due."""
+    published(command, "greeting")
     for _ in range(100):
+        other = command("execute", "greeting", "--input", '{"name": "A"}', "--watch")
+        assert other.code == ExitCode.DONE
         verbs = command("explain", execution, "--json").json["verbs"]
         if any(each["verb"] == "skip" and each["allowed"] for each in verbs):
             return
