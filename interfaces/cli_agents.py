@@ -10,7 +10,7 @@ from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_input import read_credential
 from interfaces.cli_options import AsJson, Database, with_session
 from interfaces.cli_output import short_time, write_error, write_json, write_line, write_table
-from interfaces.cli_session import Body, Session, segment
+from interfaces.cli_session import Body, Session, keyed, segment
 
 agents_app = typer.Typer(no_args_is_help=True, help="Register, read and remove agents.")
 
@@ -67,8 +67,7 @@ async def add(
         "timeout_ms": timeout_ms,
         **_auth(bearer, api_key, header),
     }
-    headers = {"Idempotency-Key": key} if key else {}
-    registered = (await session.post("/agents", described, headers=headers)).body
+    registered = (await session.post("/agents", described, headers=keyed(key))).body
     if session.as_json:
         write_json(registered)
         return

@@ -25,7 +25,7 @@ from interfaces.cli_recovery import (
     UserFulfillment,
     recovery_settings,
 )
-from interfaces.cli_session import TERMINAL, Body, Session, Target, open_session, segment
+from interfaces.cli_session import TERMINAL, Body, Session, Target, keyed, open_session, segment
 from interfaces.cli_story import sentence
 from interfaces.cli_watch import new_events, require_success, watch_to_end, write_execution
 
@@ -84,9 +84,8 @@ async def execute(
         ),
     }
     body |= {name: value for name, value in given.items() if value is not None}
-    headers = {"Idempotency-Key": key} if key else {}
     path = f"/workflows/{segment(workflow)}/execute"
-    answer = await session.post(path, body, {"version": version}, headers)
+    answer = await session.post(path, body, {"version": version}, keyed(key))
     await present(session, answer.body, watch=watch)
 
 
@@ -242,8 +241,8 @@ async def explain(session: Session, execution: ExecutionRef) -> None:
 
 async def command(session: Session, execution: str, verb: str, body: Body, key: str | None) -> Body:
     """Send a command; returns the execution as it is then."""
-    headers = {"Idempotency-Key": key} if key else {}
-    answer = await session.post(f"/executions/{segment(execution)}/{verb}", body, headers=headers)
+    path = f"/executions/{segment(execution)}/{verb}"
+    answer = await session.post(path, body, headers=keyed(key))
     view: Body = answer.body
     return view
 

@@ -14,7 +14,7 @@ from interfaces.cli_output import (
     write_line,
     write_table,
 )
-from interfaces.cli_session import Body, Session, segment
+from interfaces.cli_session import Body, Session, keyed, segment
 
 _COLUMNS = ("ASKED", "UNTIL", "STATUS", "WORKFLOW", "STEP", "EXECUTION", "QUESTION")
 
@@ -71,9 +71,8 @@ async def answer(
     """
     given = {"answer": answer, "question_id": question, "reason": reason}
     body: Body = {name: value for name, value in given.items() if value is not None}
-    headers = {"Idempotency-Key": key} if key else {}
     path = f"/executions/{segment(execution)}/answers"
-    view = (await session.post(path, body, headers=headers)).body
+    view = (await session.post(path, body, headers=keyed(key))).body
     await present(session, view, watch=watch)
 
 

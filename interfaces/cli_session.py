@@ -6,6 +6,7 @@ a command that waits for one: what others asked for may need actions and secrets
 was not given.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ API = "/api/v1"
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _EMBEDDED_ADDRESS = "http://flowledger.embedded"
 _SECONDS_MAX = 60
+# As the server has them, whose module takes long to import.
+_ACTOR_CHARACTERS_MAX = 128
+_KEY_CHARACTERS_MAX = 255
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _EXIT_CODES = {
     404: ExitCode.NOT_FOUND,
     409: ExitCode.CONFLICT,
@@ -61,7 +66,7 @@ class Session:
         self._client = client
         self.as_json = target.as_json
         self.is_embedded = target.url is None
-        self._headers = {"X-Actor": target.actor} if target.actor else {}
+        self._headers = {} if target.actor is None else {"X-Actor": _checked_actor(target.actor)}
 
     async def get(
         self,
@@ -101,7 +106,10 @@ class Session:
                 API + path,
                 params=params,
                 json=body,
-                headers=self._headers | dict(headers or {}),
+                headers=[
+                    (name.encode("ascii"), value.encode())  # the server reads UTF-8
+                    for name, value in (self._headers | dict(headers or {})).items()
+                ],
             )
         except httpx2.TransportError as error:
             raise unreachable(str(self._client.base_url), error) from None
@@ -162,6 +170,30 @@ def unreachable(address: str, error: Exception) -> CommandFailed:
 def segment(reference: str) -> str:
     """A user's text as one segment of a path."""
     return quote(reference, safe="")
+
+
+def keyed(key: str | None) -> dict[str, str]:
+    """The headers of a command that is safe to repeat, if it was given a `--key`."""
+    if key is None:
+        return {}
+    if len(key) > _KEY_CHARACTERS_MAX or _VISIBLE_ASCII.fullmatch(key) is None:
+        raise CommandFailed(
+            ExitCode.INVALID,
+            f"--key {key[:_KEY_CHARACTERS_MAX]!r} cannot be sent as an Idempotency-Key.",
+            f"Give 1 to {_KEY_CHARACTERS_MAX} visible ASCII characters, and no space.",
+        )
+    return {"Idempotency-Key": key}
+
+
+def _checked_actor(actor: str) -> str:
+    name = actor.strip()
+    if not 1 <= len(name) <= _ACTOR_CHARACTERS_MAX or not name.isprintable():
+        raise CommandFailed(
+            ExitCode.INVALID,
+            f"--actor {actor[:_ACTOR_CHARACTERS_MAX]!r} is no name that can be recorded.",
+            f"Give 1 to {_ACTOR_CHARACTERS_MAX} visible characters in UTF-8.",
+        )
+    return name
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_input import DefinitionFile, read_definition
 from interfaces.cli_options import with_session, with_target
 from interfaces.cli_output import short_time, write_error, write_json, write_line, write_table
-from interfaces.cli_session import Body, Session, Target, open_session, segment
+from interfaces.cli_session import Body, Session, Target, keyed, open_session, segment
 
 workflow_app = typer.Typer(no_args_is_help=True, help="Check, publish and read definitions.")
 
@@ -54,8 +54,7 @@ async def publish(
         raise _invalid(definition, verdict["errors"])
     if not isinstance(definition.value, dict):
         raise CommandFailed(ExitCode.INVALID, f"{definition.name} holds no definition.")
-    headers = {"Idempotency-Key": key} if key else {}
-    published = (await session.post("/workflows", definition.value, headers=headers)).body
+    published = (await session.post("/workflows", definition.value, headers=keyed(key))).body
     if session.as_json:
         write_json(published)
         return

@@ -317,6 +317,29 @@ def test_migrate_twice(command: Command) -> None:
     assert command("migrate").out.startswith("Nothing to do")
 
 
+def test_who_asks_is_told_in_any_script(command: Command) -> None:
+    published(command, "waiting")
+    view = command("execute", "waiting", "--actor", "Zoë 王", "--json").json
+    assert view["triggered_by"] == "Zoë 王"
+    assert "Zoë 王" in command("history", view["id"]).out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--actor", "two\nlines"), ("--actor", "\udcff"), ("--actor", " "), ("--actor", "a" * 129)]
+    + [("--key", value) for value in ("größe", "two words", "\udcff", "", "k" * 256)],
+)
+@pytest.mark.parametrize("url", [(), ("--url", "http://127.0.0.1:1")], ids=["file", "server"])
+def test_a_name_or_a_key_that_cannot_be_sent_is_told(
+    command: Command, option: str, value: str, url: tuple[str, ...]
+) -> None:
+    ended = command("execute", "greeting", option, value, *url)
+    assert (ended.code, ended.out) == (ExitCode.INVALID, "")
+    sentence, next_step = ended.err.splitlines()
+    assert sentence.startswith(f"Error: {option} ")
+    assert "visible" in next_step
+
+
 def test_usage_errors_end_with_two(command: Command) -> None:
     for arguments in (
         ("execute",),
