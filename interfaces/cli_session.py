@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from interfaces.cli_failures import CommandFailed, ExitCode
+from interfaces.cli_next_steps import next_step
 from interfaces.garbage_collection import resume_collections
 
 if TYPE_CHECKING:  # the library takes 90 ms to import, which --help should not pay
@@ -134,29 +135,24 @@ def refused(answer: Answer) -> CommandFailed:
     if answer.status >= 500 and code is ExitCode.INVALID:
         code = ExitCode.UNEXPECTED
     problem = answer.body if isinstance(answer.body, dict) else {}
-    lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {answer.status}")]
-    for mistake in problem.get("errors") or ():
-        where = mistake.get("pointer") or mistake.get("field") or "(whole)"
-        lines.append(f"  {where}: {mistake.get('message')}")
-    return CommandFailed(code, "\n".join(lines), _next_step(code, problem))
+    sentence = problem.get("detail") or problem.get("title") or f"HTTP {answer.status}"
+    lines = _told(problem | {"detail": sentence})
+    return CommandFailed(code, "\n".join(lines), next_step(code, problem))
 
 
-def _next_step(code: ExitCode, problem: Body) -> str:
-    match code:
-        case ExitCode.NOT_FOUND:
-            return "`flowledger list` and `flowledger workflow list` show what there is."
-        case ExitCode.CONFLICT if problem.get("current_status"):
-            allowed = ", ".join(problem.get("allowed_actions") or ()) or "nothing"
-            return f"It is {problem['current_status']}; possible now: {allowed}."
-        case ExitCode.CONFLICT:
-            return "Look at it again (`flowledger watch`), then decide."
-        case ExitCode.NOT_READY:
-            return "Try again in a moment; `flowledger doctor` says what is wrong if it stays so."
-        case ExitCode.UNEXPECTED:
-            number = problem.get("request_id")
-            return f"This is a defect; the server's log has more under request {number}."
-        case _:
-            return ""
+def _told(problem: Body) -> list[str]:
+    """The sentence, and below it the mistakes that it does not tell itself."""
+    sentence = str(problem["detail"])
+    mistakes = problem.get("errors") or ()
+    if mistakes and str(mistakes[0].get("message")) in sentence:
+        if len(mistakes) == 1:
+            return [sentence]
+        sentence = f"The request has {len(mistakes)} mistakes:"
+    return [sentence, *(f"  {_where(each)}: {each.get('message')}" for each in mistakes)]
+
+
+def _where(mistake: Body) -> str:
+    return str(mistake.get("pointer") or mistake.get("field") or "(whole)")
 
 
 def unreachable(address: str, error: Exception) -> CommandFailed:

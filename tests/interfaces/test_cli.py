@@ -285,6 +285,31 @@ def test_unknown_executions_are_told(command: Command, verb: str) -> None:
     assert "flowledger list" in ended.err
 
 
+def test_what_is_not_there_is_told_with_the_command_that_shows_what_is(command: Command) -> None:
+    published(command, "waiting")
+    execution = command("execute", "waiting", "--json").json["id"]
+    steps = f"`flowledger diagram {execution}` shows its steps"
+    letters = "`flowledger dead-letters list --all` shows which there are."
+    for arguments, code, next_step in (
+        (("agents", "show", "none"), ExitCode.NOT_FOUND, "`flowledger agents list`"),
+        (("dead-letters", "show", "none"), ExitCode.NOT_FOUND, letters),
+        (("workflow", "show", "none"), ExitCode.NOT_FOUND, "`flowledger workflow list`"),
+        (("execute", "none"), ExitCode.NOT_FOUND, "`flowledger workflow list`"),
+        (("skip", execution, "none", "--reason", "r"), ExitCode.NOT_FOUND, steps),
+        (("skip", "none", "w", "--reason", "r"), ExitCode.NOT_FOUND, "`flowledger list`"),
+        (("answer", execution, "retry", "--question", "q"), ExitCode.NOT_FOUND, "`flowledger que"),
+        (("answer", "none", "retry"), ExitCode.NOT_FOUND, "`flowledger list`"),
+        (("fork", execution, "--from-step", "none"), ExitCode.CONFLICT, steps),
+        (("list", "--status", "none"), ExitCode.INVALID, "Correct it, then try again; --help"),
+        (("execute", "waiting", "--priority", "77"), ExitCode.INVALID, "Correct it, then try"),
+    ):
+        ended = command(*arguments)
+        assert ended.code == code, arguments
+        sentence, told = ended.err.splitlines()
+        assert sentence.startswith("Error: ")
+        assert told.startswith(next_step), arguments
+
+
 @pytest.mark.parametrize("name", ["none", "../up", "a/b", "a?b", "%2e%2e", "wf-none-1"])
 def test_unknown_workflows_are_told(command: Command, name: str) -> None:
     assert command("workflow", "show", name).code in (ExitCode.NOT_FOUND, ExitCode.INVALID)

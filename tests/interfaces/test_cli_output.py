@@ -70,5 +70,31 @@ def test_statuses_have_exit_codes(status: int, code: ExitCode) -> None:
     assert refused(Answer(status, {}, "<html>")).message == f"HTTP {status}"
 
 
+def test_a_mistake_is_told_once() -> None:
+    one = {"detail": "/a: wrong", "errors": [{"pointer": "/a", "message": "wrong"}]}
+    assert refused(Answer(422, {}, one)).message == "/a: wrong"
+    more = [*one["errors"], {"pointer": "", "message": "too long"}]
+    two = refused(Answer(422, {}, {"detail": "/a: wrong (2 mistakes)", "errors": more}))
+    assert two.message == "The request has 2 mistakes:\n  /a: wrong\n  (whole): too long"
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "said"),
+    [
+        (404, {}, "`flowledger list` and `flowledger workflow list`"),
+        (404, {"path": "/api/v1/agents/a"}, "`flowledger agents list`"),
+        (409, {"path": "/api/v1/agents/a", "code": "concurrent_update"}, "agents show a`"),
+        (409, {"path": "/api/v1/agents", "code": "agent_exists"}, "choose another name"),
+        (409, {"path": "/api/v1/executions/r/cancel"}, "`flowledger explain r`"),
+        (409, {"path": "/api/v1/workflows"}, "Look at it again, then decide."),
+        (422, {"path": "/api/v1/executions", "code": "invalid_request"}, "--help"),
+        (422, {"code": "idempotency_key_reused"}, "another --key"),
+        (422, {"code": "invalid_input", "path": "/api/v1/workflows/w/execute"}, "workflow show w`"),
+    ],
+)
+def test_a_refusal_says_what_to_do_next(status: int, problem: dict[str, str], said: str) -> None:
+    assert said in refused(Answer(status, {}, problem)).next_step
+
+
 def test_references_stay_one_segment() -> None:
     assert segment("../a?b#c/d e") == "..%2Fa%3Fb%23c%2Fd%20e"
