@@ -115,7 +115,7 @@ def reseal(database: Database = None, as_json: AsJson = False) -> None:
     from interfaces.bootstrap import reseal_credentials
 
     settings = read_settings(database)
-    with start_failures():
+    with start_failures(settings):
         try:
             total, changed = asyncio.run(reseal_credentials(settings))
         except NoEncryptionKey as error:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 from application.callers import DEFAULT_WORKSPACE
 from application.ports import StoreUnavailable
 from application.stuck import why_not_moving
-from interfaces.cli_engine import read_settings, schema_versions, start
+from interfaces.cli_engine import (
+    CHECK_DATABASE,
+    read_settings,
+    schema_versions,
+    shown_url,
+    start,
+)
 from interfaces.cli_failures import CommandFailed
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ async def examine(database: str | None) -> AsyncIterator[Finding]:
     except CommandFailed as failed:
         yield Finding("settings", False, failed.message, failed.next_step)
         return
-    yield Finding("settings", True, f"the ledger is {_without_password(settings.database_url)}")
+    yield Finding("settings", True, f"the ledger is {shown_url(settings.database_url)}")
     missing = _missing_file(settings.database_url)
     if missing is not None:
         yield missing
@@ -79,7 +85,7 @@ async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
     try:
         present, newest = schema_versions(settings)
     except CommandFailed as failed:
-        yield Finding("database", False, failed.message, failed.next_step)
+        yield Finding("database", False, failed.message, _advice(failed))
         return
     yield Finding("database", True, "answers")
     if present != newest:
@@ -92,7 +98,7 @@ async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
             # Without slots: a look must not run anybody's work.
             services = await start(settings.model_copy(update={"worker_slots": 0}))
         except CommandFailed as failed:
-            yield Finding("start", False, failed.message, failed.next_step)
+            yield Finding("start", False, failed.message, _advice(failed))
             return
         stack.push_async_callback(services.close)
         yield Finding("durability", True, "what is acknowledged survives a crash")
@@ -109,6 +115,16 @@ async def _examine_store(settings: "Settings") -> AsyncIterator[Finding]:
                 + ("" if ok else f": {projection.last_error}"),
                 "" if ok else f"Run `flowledger projections rebuild {projection.name}`.",
             )
+
+
+def _advice(failed: CommandFailed) -> str:
+    """What a failed start advises, but nobody is sent here again."""
+    if failed.next_step.startswith(CHECK_DATABASE):
+        return (
+            f"{CHECK_DATABASE}: it names an SQLite file of Flowledger in a folder that can be "
+            "written, or a PostgreSQL server that answers."
+        )
+    return failed.next_step
 
 
 async def _write(services: "Services") -> Finding:
@@ -155,9 +171,3 @@ async def _agents(services: "Services") -> Finding:
 def _first_of(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
     return ", ".join(names[:_NAMED_MAX]) + more
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # half a second of imports that --help does not need
 TABLES_SECONDS_MAX: Final = 2.0
 """How long a command waits at its end for the tables that it fills."""
 
+CHECK_DATABASE: Final = "Check --database or FLOWLEDGER_DATABASE_URL"
+
 _STORE_PACKAGES: Final = frozenset({"application", "psycopg", "sqlalchemy", "sqlite3"})
 """Where the errors of a store that does not answer come from."""
 
@@ -50,11 +52,20 @@ def database_url(text: str) -> str:
     return text if "://" in text else f"sqlite:///{text}"
 
 
+def shown_url(url: str) -> str:
+    """The address of a database as people may see it: without a password, and without the query,
+    which may hold one.
+    """
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+
+
 def schema_versions(settings: "Settings") -> tuple[str | None, str]:
     """The schema of the database (None: it has none yet) and that of this release."""
     from interfaces.bootstrap import migrate
 
-    with start_failures():
+    with start_failures(settings):
         return migrate.current(settings.database_url), migrate.head()
 
 
@@ -62,7 +73,7 @@ def migrate_store(settings: "Settings") -> None:
     """Bring the database to the schema of this release; creates an SQLite file."""
     from interfaces.bootstrap import migrate
 
-    with start_failures():
+    with start_failures(settings):
         migrate.upgrade(settings.database_url)
 
 
@@ -72,7 +83,7 @@ def check_definition(definition: Json) -> dict[str, Any]:
     from interfaces.http.present import verdict_body
 
     settings = read_settings(None)
-    with start_failures():
+    with start_failures(settings):
         check = definition_check(settings)
     return verdict_body(check(definition))
 
@@ -108,33 +119,33 @@ async def start(settings: "Settings") -> "Services":
     """`open_services`; raises `CommandFailed` when the start is refused."""
     from interfaces.bootstrap import open_services
 
-    with start_failures():
+    with start_failures(settings):
         return await open_services(settings)
 
 
 @contextmanager
-def start_failures() -> Iterator[None]:
+def start_failures(settings: "Settings") -> Iterator[None]:
     """Turn the refusals of the store and of settings into `CommandFailed`; defects pass."""
     try:
         yield
     except CommandFailed:
         raise
     except Exception as error:
-        failure = _as_failure(error)
+        failure = _as_failure(error, settings.database_url)
         if failure is None:
             raise
         raise failure from error
 
 
-def _as_failure(error: Exception) -> CommandFailed | None:
+def _as_failure(error: Exception, database: str) -> CommandFailed | None:
     """Told by where the error's class lives, as this layer imports neither SQL nor effects."""
     package = type(error).__module__.partition(".")[0]
     first_line = (str(error) or type(error).__name__).strip().partition("\n")[0]
     if package in _STORE_PACKAGES or isinstance(error, OSError):
         return CommandFailed(
             ExitCode.NOT_READY,
-            f"The database cannot be used: {first_line}.",
-            "Check --database or FLOWLEDGER_DATABASE_URL; `flowledger doctor` looks closer.",
+            f"The database {shown_url(database)} cannot be used: {first_line}.",
+            f"{CHECK_DATABASE}; `flowledger doctor` looks closer.",
         )
     if (code := _REFUSALS.get(type(error).__name__)) is not None:
         return CommandFailed(code, str(error))

@@ -45,7 +45,7 @@ def verify(
 
     settings = read_settings(database)
     tune_process()
-    with start_failures(), progress_bar("verify", silent=as_json) as report:
+    with start_failures(settings), progress_bar("verify", silent=as_json) as report:
         verdicts = asyncio.run(verify_projections(settings, name, report))
     wrong = [verdict for verdict in verdicts if verdict.difference is not None]
     if as_json:
@@ -90,7 +90,7 @@ def rebuild(
 
     settings = read_settings(database)
     tune_process()
-    with start_failures(), progress_bar(f"rebuild {name}", silent=as_json) as report:
+    with start_failures(settings), progress_bar(f"rebuild {name}", silent=as_json) as report:
         position = asyncio.run(rebuild_projection(settings, name, report))
     if as_json:
         write_json({"projection": name, "position": position})

@@ -47,7 +47,7 @@ def serve_until_stopped(settings: Settings, open_process: Opener, announce: Anno
 async def _serve(
     settings: Settings, open_process: Opener, listener: socket.socket, announce: Announce
 ) -> None:
-    with start_failures():
+    with start_failures(settings):
         services = await open_process(settings)
     try:
         server = Server(create_app(services), lambda: announce(address_of(listener)))
@@ -93,7 +93,7 @@ async def _work(
     listener: socket.socket | None,
     announce: Callable[[str | None], None],
 ) -> None:
-    with start_failures():
+    with start_failures(settings):
         process = await open_process(settings)
     server: Server | None = None
     serving: asyncio.Task[None] | None = None

@@ -333,7 +333,21 @@ def test_doctor_makes_no_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, but long enough to look like one" * 40)
     bad = command("doctor", "--database", "text.db")
     assert bad.code == ExitCode.UNSUCCESSFUL
-    assert "FAULT  database" in bad.out
+    assert "FAULT  database: The database sqlite:///text.db cannot be used: " in bad.out
+    assert "Check --database or FLOWLEDGER_DATABASE_URL: " in bad.out
+    assert "flowledger doctor" not in bad.out
+
+
+def test_a_database_that_cannot_be_used_is_named(command: Command) -> None:
+    ended = command("list", "--database", "sqlite:///nodir/x.db")
+    assert ended.code == ExitCode.NOT_READY
+    assert "The database sqlite:///nodir/x.db cannot be used: " in ended.err
+    assert "`flowledger doctor` looks closer" in ended.err
+    url = "postgresql://me:hidden@127.0.0.1:1/x?connect_timeout=1&password=hidden"
+    ended = command("list", "--database", url)
+    assert ended.code == ExitCode.NOT_READY
+    assert "The database postgresql://me@127.0.0.1:1/x cannot be used: " in ended.err
+    assert "hidden" not in ended.err
 
 
 def test_migrate_twice(command: Command) -> None:
