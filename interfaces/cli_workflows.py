@@ -1,11 +1,13 @@
 """Commands about definitions: workflow validate, publish, list, show."""
 
 import json
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from shlex import quote
+from typing import Annotated, Final
 
 import typer
 
+from domain.json_values import Json
 from interfaces.cli_engine import check_definition
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_input import DefinitionFile, read_definition
@@ -14,6 +16,15 @@ from interfaces.cli_output import short_time, write_error, write_json, write_lin
 from interfaces.cli_session import Body, Session, Target, keyed, open_session, segment
 
 workflow_app = typer.Typer(no_args_is_help=True, help="Check, publish and read definitions.")
+
+_SAMPLES: Final[Mapping[str, Json]] = {
+    "string": "...",
+    "integer": 0,
+    "number": 0,
+    "boolean": False,
+    "array": [],
+    "object": {},
+}
 
 DefinitionPath = Annotated[
     str, typer.Argument(metavar="FILE", help="A .yaml, .yml or .json file, or - for stdin.")
@@ -60,7 +71,7 @@ async def publish(
         return
     name = published["name"]
     write_line(f"Published {name} version {published['version']} ({published['workflow_id']}).")
-    write_error(f"Run it: flowledger execute {name} --watch")
+    write_error(f"Run it: flowledger execute {name}{_sample_input(definition.value)} --watch")
 
 
 @workflow_app.command("list")
@@ -101,6 +112,33 @@ async def show(
     write_line(f"{found['name']} version {found['version']}, {found['status']}")
     write_line(f"published {short_time(found['created_at'])} by {found['created_by']}")
     write_line(json.dumps(found["workflow_data"], indent=2, ensure_ascii=False))
+
+
+def _sample_input(definition: Body) -> str:
+    """The option that gives every input which the definition requires, with values to replace."""
+    schema = definition.get("input_schema")
+    required = schema.get("required") if isinstance(schema, dict) else None
+    if not isinstance(schema, dict) or not required:
+        return ""
+    properties = schema.get("properties") or {}
+    sample = {name: _sample_value(properties.get(name)) for name in required}
+    return f" --input {quote(json.dumps(sample, ensure_ascii=False))}"
+
+
+def _sample_value(schema: Json) -> Json:
+    """A value that a simple schema accepts."""
+    if not isinstance(schema, dict):
+        return "..."
+    if "const" in schema:
+        return schema["const"]
+    if "default" in schema:
+        return schema["default"]
+    for given in (schema.get("examples"), schema.get("enum")):
+        if isinstance(given, list) and given:
+            return given[0]
+    kind = schema.get("type")
+    name = kind[0] if isinstance(kind, list) and kind else kind
+    return _SAMPLES.get(name) if isinstance(name, str) else "..."
 
 
 async def _validate(session: Session | None, definition: DefinitionFile) -> Body:

@@ -1,6 +1,7 @@
 """Commands on the embedded file, in this process: what they print and how they end."""
 
 import json
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -154,6 +155,28 @@ def test_publishing_makes_versions(command: Command) -> None:
     listed = command("workflow", "list")
     assert "greeting" in listed.out
     assert listed.out.endswith("1 of 1\n")
+
+
+def test_what_is_published_is_run_as_told(command: Command, tmp_path: Path) -> None:
+    assert command("workflow", "publish", "greeting.yaml").err == (
+        "Run it: flowledger execute greeting --watch\n"
+    )
+    kinds = ("string", "integer", "number", "boolean", "array", "object", "null")
+    properties: dict[str, object] = {kind: {"type": kind} for kind in kinds}
+    properties |= {
+        "choice": {"enum": ["it's", 2]},
+        "fixed": {"const": "x"},
+        "usual": {"type": "integer", "minimum": 3, "default": 4},
+        "either": {"type": ["string", "null"]},
+    }
+    schema = {"type": "object", "properties": properties, "required": [*properties, "any"]}
+    steps = {"s": {"action": "set_variables", "config": {"variables": {}}}}
+    definition = {"name": "asks", "start_step": "s", "steps": steps, "input_schema": schema}
+    (tmp_path / "asks.json").write_text(json.dumps(definition))
+    told = command("workflow", "publish", "asks.json").err
+    assert told.startswith("Run it: flowledger execute asks --input ")
+    arguments = shlex.split(told.removeprefix("Run it: flowledger"))
+    assert command(*arguments).code == ExitCode.DONE
 
 
 def test_execute_and_watch_to_the_end(command: Command) -> None:
