@@ -215,7 +215,7 @@ class Driver:
         if run.lost or not is_running(state, what):
             return outcome_of(what, run.epoch, Failed("interrupted", "Over before it began."))
         step = state.steps[what.path]
-        if state.simulate:
+        if state.simulate and self._actions.touches_outside(step.action):
             return outcome_of(what, run.epoch, simulated(step))
         task = asyncio.current_task()
         if task is not None:

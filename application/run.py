@@ -22,6 +22,7 @@ from domain.execution import ExecutionState, StepState
 from domain.json_values import Json, JsonObject
 from domain.lifecycle import PAUSED, RUNNING
 from domain.planner import next_due, running_actions
+from domain.simulation import simulated_output
 
 
 class Try(NamedTuple):
@@ -251,14 +252,7 @@ def outcome_of(what: Try, epoch: int, done: StepOutcome) -> Outcome:
 
 def simulated(step: StepState) -> StepOutcome:
     """W's test mode: what would have been done, with nothing done."""
-    return Succeeded(
-        {
-            "simulated": True,
-            "wouldExecute": step.action,
-            "config": step.input,
-            "conditionsMet": True,
-        }
-    )
+    return Succeeded(simulated_output(step.action, step.input))
 
 
 class Host(Protocol):

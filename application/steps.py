@@ -136,6 +136,12 @@ class StepHandler(Protocol):
         """What definitions call it, e.g. `call_api`."""
         ...
 
+    @property
+    def touches_outside(self) -> bool:
+        """Whether its work can be noticed outside of the execution. What cannot is also done in a
+        simulation."""
+        ...
+
     async def __call__(self, config: JsonObject, context: StepContext) -> Json:
         """Does the work and returns its output; raises `StepFailure` (or anything) when it fails.
 
@@ -173,6 +179,12 @@ class Actions(Protocol):
 
     def check(self, action: str, config: JsonObject, pointer: str) -> tuple[Mistake, ...]:
         """Every mistake in the configuration of a step; `unknown_action` names the known ones."""
+        ...
+
+    def touches_outside(self, action: str) -> bool:
+        """Whether the work of the action can be noticed outside of the execution: false only of an
+        action that is known to do nothing but compute its output.
+        """
         ...
 
     async def perform(self, action: str, config: JsonObject, context: StepContext) -> StepOutcome:

@@ -34,6 +34,7 @@ from domain.recovery_rules import RecoveryRules, strategies_of
 from domain.recovery_stages import Alternative
 from domain.references import UnresolvedReference
 from domain.scope import StepScope
+from domain.simulation import simulated_output
 
 
 def begin_step(
@@ -77,7 +78,7 @@ def begin_step(
     if isinstance(declared, HumanTaskStep):
         yield from _ask_person(state, started)
     elif isinstance(declared, WaitForEventStep) and state.simulate:
-        yield _done(started, _simulated(started))
+        yield _done(started, simulated_output(started.action, started.input))
 
 
 def try_again(
@@ -263,7 +264,7 @@ def _ask_person(state: ExecutionState, started: ev.StepStarted) -> Iterator[ev.P
     given = started.input if isinstance(started.input, dict) else {}
     title, task_id = str(given["title"]), f"ht-{state.id.hex}-{len(state.tasks) + 1}"
     if state.simulate:
-        yield _done(started, _simulated(started))
+        yield _done(started, simulated_output(started.action, started.input))
         return
     wait = given.get("wait") is True
     yield ev.HumanTaskCreated(
@@ -278,10 +279,6 @@ def _ask_person(state: ExecutionState, started: ev.StepStarted) -> Iterator[ev.P
     )
     if not wait:
         yield _done(started, {"taskId": task_id, "title": title, "status": "TODO"})
-
-
-def _simulated(started: ev.StepStarted) -> JsonObject:
-    return {"simulated": True, "wouldExecute": started.action, "config": started.input}
 
 
 def _done(started: ev.StepStarted, output: Json) -> ev.StepCompleted:

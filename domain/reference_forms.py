@@ -18,6 +18,7 @@ from domain.json_paths import (
     compile_json_path,
 )
 from domain.json_values import Json
+from domain.simulation import is_simulated
 
 FORMS: Final = (
     "${workflow.input.a}, ${step.output.a}, ${loop.item}, ${secret.NAME}, $.workflow_input.a, "
@@ -41,6 +42,10 @@ class Scope(Protocol):
     @property
     def workflow_input(self) -> Json:
         """The input of the execution."""
+
+    @property
+    def simulates(self) -> bool:
+        """Whether steps are not performed here, so that nobody knows what they would have given."""
 
     def output(self, step_id: str) -> Json | Missing:
         """Output of a step as seen from here; `MISSING` when it has none (yet)."""
@@ -82,7 +87,8 @@ class Reference:
     query: ManyValues | None = None
 
     def find(self, scope: Scope, work: QueryWork | None = None) -> Json | Missing:
-        """The value, `MISSING` when there is none; a secret is its own text.
+        """The value, `MISSING` when there is none; a secret is its own text. In a simulation, null
+        for what only the work of a step that was not performed could tell.
 
         `work` is shared by all references of one value. Raises `UnresolvedReference` only when a
         JSONPath looks at too many items.
@@ -91,7 +97,9 @@ class Reference:
         for part in self.path:
             if value is MISSING:
                 return MISSING
-            value = _child(value, part)
+            inside, value = value, _child(value, part)
+            if value is MISSING and scope.simulates and is_simulated(inside):
+                return None
         if self.query is None or value is MISSING:
             return value
         try:

@@ -16,12 +16,13 @@ class StepScope:
     `path` "" is the definition's own output.
     """
 
-    __slots__ = ("_path", "_state", "workflow_input")
+    __slots__ = ("_path", "_state", "simulates", "workflow_input")
 
     def __init__(self, state: ExecutionState, path: str) -> None:
         self._state = state
         self._path = path
         self.workflow_input: Json = state.input
+        self.simulates = state.simulate
 
     def output(self, step_id: str) -> Json | Missing:
         """A step's output; null for one that was skipped, or failed without one.

@@ -136,6 +136,7 @@ class _Noop:
     """Returns its configuration."""
 
     name = "noop"
+    touches_outside = True
 
     def __init__(self, deeds: Deeds) -> None:
         self.deeds = deeds

@@ -120,7 +120,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "again from the start would have cost, less what recovering cost. Null but in an "
         "attempt that succeeded; below 0 where recovering took longer.",
         "saved_ms_sum": "Sum of `saved_ms`.",
-        "simulate": "Nothing was performed.",
+        "simulate": "Nothing outside was touched.",
         "start_at": "Not before this time.",
         "started_at": "When it began.",
         "started_version": "Version of the event that began the attempt.",

@@ -124,6 +124,7 @@ class CallApi:
     """Calls an HTTP service. A status that is no success fails the step and keeps its output."""
 
     name = "call_api"
+    touches_outside = True
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound

@@ -55,6 +55,8 @@ class ActionsNotLoaded(ValueError):
 class CustomAction:
     """One function of the operator as a `StepHandler`."""
 
+    touches_outside = True  # only the function knows whether it does
+
     def __init__(self, name: str, function: Function, source: str, blocking: BlockingCalls) -> None:
         self.name = name
         self.source = source

@@ -77,6 +77,7 @@ class SendNotification:
     """Tells somebody; `mail_server` is None when the operator has set up none."""
 
     name = "send_notification"
+    touches_outside = True
 
     def __init__(
         self,

@@ -63,6 +63,10 @@ class ActionRegistry:
             return (Mistake(pointer, "unknown_action", f"the known actions are: {known}"),)
         return tuple(handler.check(config, pointer))
 
+    def touches_outside(self, action: str) -> bool:
+        handler = self._handlers.get(action)
+        return handler is None or handler.touches_outside
+
     async def perform(self, action: str, config: JsonObject, context: StepContext) -> StepOutcome:
         agent = agent_of(action)
         if agent is not None:

@@ -18,6 +18,7 @@ class Validate:
     """Output: `{valid, errors: [{kind, pointer, message}]}`; in strict mode an error fails it."""
 
     name = "validate"
+    touches_outside = False
 
     def __init__(self, schemas: JsonSchemas) -> None:
         self._schemas = schemas

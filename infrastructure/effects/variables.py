@@ -27,6 +27,8 @@ ONE: Mapping[str, Field] = {
 class SetVariables:
     """Gives its configuration on as output; `name` may be W's `set_variable` as well."""
 
+    touches_outside = False
+
     def __init__(self, name: str = "set_variables") -> None:
         self.name = name
 

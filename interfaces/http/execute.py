@@ -69,7 +69,7 @@ class Execute(BaseModel):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=LABELS_MAX)
     start_at: Time | None = Field(None, description="Not before this time.")
     delay_seconds: float | None = Field(None, ge=0, le=_DELAY_SECONDS_MAX, allow_inf_nan=False)
-    simulate: bool = Field(False, description="Perform no action; answer simulated outputs.")
+    simulate: bool = Field(False, description="Touch nothing outside; answer simulated outputs.")
     recovery: dict[str, Any] | None = Field(  # read strictly by the domain, with pointers
         None, description="RecoveryConfig for steps that declare none of their own."
     )

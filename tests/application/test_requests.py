@@ -171,6 +171,24 @@ async def test_simulate_performs_nothing(engine: Process) -> None:
     assert view.output["config"] == {"x": "fail"}
 
 
+async def test_a_simulation_performs_what_touches_nothing_outside(engine: Process) -> None:
+    flow = definition(
+        a=step("fail"),
+        look={
+            "type": "validate",
+            "validation_schema": {"type": "object", "required": ["n"]},
+            "data_source": "${workflow.input}",
+            "validation_mode": "warn",
+        },
+        b=step(config={"valid": "${look.output.valid}"}),
+    )
+    view = await engine.ended(await engine.run(flow, ExecuteOptions(simulate=True)))
+
+    assert engine.deeds.done == []
+    assert isinstance(view.output, dict)
+    assert (view.status, view.output["config"]) == ("COMPLETED", {"valid": False})
+
+
 async def test_an_inactive_workflow_is_not_executed(engine: Process) -> None:
     await engine.workflows.publish(CALLER, chain(1))
     await engine.workflows.set_status(CALLER, "chain", "inactive")

@@ -26,6 +26,7 @@ class Known:
 
     workflow_input: Json = None
     outputs: Mapping[str, Json] = field(default_factory=dict)
+    simulates: bool = False
 
     def output(self, step_id: str) -> Json | Missing:
         return self.outputs.get(step_id, MISSING)

@@ -7,11 +7,13 @@ import pytest
 from domain.json_values import PAYLOAD_BYTES_MAX, JsonObject
 from domain.outcomes import OUTPUT_BYTES_MAX
 from domain.planner import next_due, plan
+from domain.simulation import simulated_output
 from tests.builders import (
     START,
     Run,
     branch,
     linear,
+    loop,
     step,
     task,
     wait,
@@ -294,7 +296,47 @@ def test_a_simulation_neither_waits_nor_asks() -> None:
         "simulated": True,
         "wouldExecute": "create_task",
         "config": {"title": "Sign it", "wait": True},
+        "conditionsMet": True,
     }
+
+
+def test_a_simulation_has_null_for_what_only_the_work_would_have_told() -> None:
+    told = {
+        "whole": "${each.output.iterations[0].data.id}",
+        "text": "Order ${fetch.output.data[0].id}",
+    }
+    raw = workflow(
+        {
+            "fetch": step("each", action="call_api"),
+            "each": loop([1], ["call"], following="use"),
+            "call": step(action="call_api"),
+            "use": step(config=told),
+        }
+    )
+    run = Run(raw, simulate=True)
+    run.go()
+    for path in ("fetch", "each[0]/call"):
+        run.succeed(path, simulated_output("call_api", {}))
+    assert run.state.steps["use"].input == {"whole": None, "text": "Order null"}
+
+
+def test_a_simulation_fails_where_a_step_that_was_performed_has_no_such_output() -> None:
+    raw = workflow({"a": step("b"), "b": step(config={"x": "${a.output.missing}"})})
+    run = Run(raw, simulate=True)
+    run.go()
+    given(run).when(lambda r: r.succeed("a", {"here": 1})).then(
+        "step_completed a",
+        "step_started b #1",
+        "step_failed b bad_step_input",
+        "failed critical_step",
+    )
+
+
+def test_outside_of_a_simulation_an_answer_that_looks_like_one_is_an_answer() -> None:
+    run = Run(workflow({"a": step("b"), "b": step(config={"x": "${a.output.data}"})}))
+    run.go()
+    run.succeed("a", simulated_output("call_api", {}))
+    assert run.state.steps["b"].error is not None
 
 
 @pytest.mark.parametrize("mode", ["strict", "conditional"])

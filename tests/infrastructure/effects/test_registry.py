@@ -33,6 +33,7 @@ class Probe:
     """A handler made of one function."""
 
     name = "probe"
+    touches_outside = True
 
     def __init__(self, work: Callable[[JsonObject, StepContext], Awaitable[Json]]) -> None:
         self._work = work
@@ -256,6 +257,16 @@ async def test_set_variables_gives_them_on(config: JsonObject, output: Json) -> 
     actions = ActionRegistry([SetVariables()], Secrets({}))
     assert actions.check("set_variables", config, "") == ()
     assert await actions.perform("set_variables", config, step_context()) == Succeeded(output)
+
+
+def test_only_actions_that_compute_touch_nothing_outside() -> None:
+    async def work(config: JsonObject, context: StepContext) -> Json:
+        return None
+
+    actions = registry(work)
+    touching = ("probe", "agent:reader", "sub_workflow", "unknown")
+    assert not actions.touches_outside("set_variables")
+    assert all(actions.touches_outside(each) for each in touching)
 
 
 @pytest.mark.parametrize("config", [{}, {"variables": 1}, {"name": 1}, {"variables": None}])
