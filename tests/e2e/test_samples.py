@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,8 +85,24 @@ def test_how_to_use_the_command_line(folder: Path) -> None:
 
 def test_the_transcript_of_the_demo(folder: Path) -> None:
     (transcript,) = [each for each in samples("README.md") if each.name == "make demo"]
-    lines = transcript.text.replace(".venv/bin/", "").splitlines()[1:]
-    shown = [line for line in lines if line.strip() not in ("", "...")]
+    (command, *shown) = transcript.text.replace(".venv/bin/", "").splitlines()
     ended = flowledger("demo", cwd=folder)
-    printed = {_CHANGING.sub("#", line.strip()) for line in ended.out.splitlines()}
-    assert [line for line in shown if _CHANGING.sub("#", line.strip()) not in printed] == []
+    assert command == "$ make demo"
+    compare(_unchanging(shown), _unchanging(ended.out.splitlines()))
+
+
+def _unchanging(lines: Iterable[str]) -> list[str]:
+    return [_CHANGING.sub("#", line.strip()) for line in lines if line.strip()]
+
+
+def compare(shown: Sequence[str], printed: Sequence[str]) -> None:
+    """A transcript has every printed line in its place, but for those that its `...` stand for."""
+    place, gap = 0, False
+    for line in shown:
+        if line == "...":
+            gap = True
+            continue
+        here = printed[place:] if gap else printed[place : place + 1]
+        assert line in here, f"{line!r} is shown, and printed is {here[:1]}"
+        place, gap = place + here.index(line) + 1, False
+    assert gap or place == len(printed), f"{printed[place]!r} is left out without a word"
