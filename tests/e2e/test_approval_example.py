@@ -1,5 +1,7 @@
 """The example that waits for a signal and then runs another workflow."""
 
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,12 +13,16 @@ from domain.json_values import JsonObject
 from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services
 from interfaces.yaml_reader import read_yaml
-from tests.e2e.programs import EXAMPLES
+from tests.e2e.programs import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.anyio
 _CALLER = Caller(actor="alice")
 _PATIENCE_SECONDS = 30
-PARCEL: JsonObject = {"id": "P-1", "kg": 2, "to": {"city": "Gent", "zip": "9000"}}
+INPUT: JsonObject = {
+    "order": "A-17",
+    "parcels": [{"id": "P-1", "kg": 2, "to": {"city": "Gent", "zip": "9000"}}],
+}
+_INPUT = re.compile(r"execute approved-shipment\b[^']*'([^']+)'")
 
 
 @pytest.fixture
@@ -34,8 +40,17 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
         await opened.close()
 
 
+def test_the_inputs_that_are_shown_can_be_sent() -> None:
+    shown = [
+        json.loads(given.replace("\n#", "\n"))
+        for page in (ROOT / "docs/how-to/wait-for-others.md", EXAMPLES / "approval.yaml")
+        for given in _INPUT.findall(page.read_text("utf-8"))
+    ]
+    assert shown == [INPUT, INPUT]
+
+
 async def test_the_parcels_are_sent_once_their_order_is_approved(services: Services) -> None:
-    options = ExecuteOptions(input_data={"order": "A-17", "parcels": [PARCEL]})
+    options = ExecuteOptions(input_data=INPUT)
     begun = await services.requests.execute(_CALLER, "approved-shipment", options)
     execution_id = begun.view.id
     for order in ("A-16", "A-17"):
