@@ -38,7 +38,7 @@ _RETRY_FIELDS: Final = frozenset(
     ]
 )
 _ALTERNATIVE_FIELDS: Final = frozenset({"kind", "id", "when", "do", "input", "rule"})
-_ASK_FIELDS: Final = frozenset({"kind", "answer_timeout_ms", "on_timeout", "questions"})
+ASK_FIELDS: Final = frozenset({"kind", "answer_timeout_ms", "on_timeout", "questions"})
 
 
 def read_retry(step: Fields, raw: Json, *place: str | int) -> JsonObject:
@@ -173,10 +173,12 @@ def read_ask(step: Fields, raw: Json, *place: str | int) -> JsonObject:
     if raw is True:
         raw = {}
     if not isinstance(raw, dict):
-        step.refuse("bad_value", 'ask is {"answer_timeout_ms", "on_timeout"} or true.', *place)
+        step.refuse(
+            "bad_value", 'ask is true, or {"answer_timeout_ms", "on_timeout", "questions"}.', *place
+        )
         raw = {}
     fields = _inside(step, raw, *place)
-    fields.refuse_others(_ASK_FIELDS)
+    fields.refuse_others(ASK_FIELDS)
     timeout = raw.get("answer_timeout_ms")
     return {
         "kind": "ask",

@@ -19,6 +19,7 @@ from domain.conditions import OPERATORS
 from domain.events import PAYLOADS
 from domain.json_values import Json
 from domain.mistakes import IGNORED_FIELDS, Mistake
+from domain.stage_reader import ASK_FIELDS
 from domain.validation import validate
 from infrastructure.effects import call_api, notification
 from infrastructure.projections.catalogue import PROJECTIONS
@@ -154,9 +155,15 @@ def test_every_part_of_a_definition_is_documented() -> None:
     members = DEFINITION_SCHEMA["properties"]
     assert isinstance(members, dict)
     names = {*members, *IGNORED_FIELDS, *OPERATORS, *call_api.FIELDS, *notification.FIELDS}
-    names |= {*step_reader.COMMON_FIELDS, *step_reader.STEP_FIELDS_LATER}
+    names |= {*ASK_FIELDS, *step_reader.COMMON_FIELDS, *step_reader.STEP_FIELDS_LATER}
     names = names.union(*step_reader.KIND_FIELDS.values(), LOOP_FIELDS, FORK_FIELDS)
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_every_kind_of_step_is_named_where_the_type_is_documented() -> None:
+    (row,) = re.findall(r"^\| `type` \| `action` .*$", page_text("reference/definitions.md"), re.M)
+    named = re.findall(r"`(\w+)`", row.rpartition(" | ")[2])
+    assert sorted(named) == sorted(step_reader.KIND_FIELDS)
 
 
 # --- links and names ---
