@@ -72,7 +72,8 @@ MISTAKE_CODES: Final[Mapping[str, str]] = {
     "unknown_workflow": "A warning: no workflow of this name is published yet.",
     "unknown_type": "`type` is no [kind of step](definitions.md#every-step).",
     "unreachable": "No step leads to this one.",
-    "unsupported": "Another media type, charset or encoding than JSON in UTF-8.",
+    "unsupported": "Another media type, charset or encoding than the route takes: JSON in UTF-8, a "
+    "definition also as YAML.",
     "wrong_type": "The setting has another JSON type.",
 }
 STEP_CODES: Final[Mapping[str, str]] = {

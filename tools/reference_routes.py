@@ -12,8 +12,9 @@ _METHODS: Final = ("get", "post", "put", "delete")
 _INTRODUCTION: Final = """# Routes
 
 The REST interface; `/docs` of a running server has the same with forms to try, `/openapi.json` the
-whole description. Bodies and answers are JSON. Every refusal is `application/problem+json`;
-[errors](errors.md) lists the codes, [limits](limits.md) the bounds.
+whole description. Bodies and answers are JSON; where a body may be YAML too, the route says so.
+Every refusal is `application/problem+json`; [errors](errors.md) lists the codes,
+[limits](limits.md) the bounds.
 
 Every command (POST, PUT, DELETE) takes these headers:
 
@@ -76,6 +77,9 @@ def _section(method: str, path: str, operation: Part, document: Part) -> str:
     if parameters:
         parts.append(table(("parameter", "in", "type", "meaning"), parameters) + "\n")
     members = list(_members(operation, document))
+    taken = operation.get("requestBody", {}).get("description")
+    if taken:
+        parts.append(f"Content-Type: {taken}\n\n")
     if members:
         parts.append(table(("body", "type", "meaning"), members) + "\n")
     parts.append(_answers(operation))

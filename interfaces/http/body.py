@@ -4,7 +4,7 @@ The framework's own reader lets NaN, repeated members, lone surrogates and bodie
 (what they do to a store is written in docs/explanation/architecture.md, "Poison").
 """
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from email.message import Message
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -30,7 +30,9 @@ from interfaces.yaml_reader import BadYaml, read_yaml
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 DROPPED_BYTES_MAX: Final = 16_000_000
 """So much of a body that is too large is still read."""
-YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+JSON_TYPE: Final = "application/json"
+YAML_TYPES: Final = ("application/yaml", "application/x-yaml", "text/yaml")
+"""The registered one (RFC 9512), and older names of it."""
 
 
 class StrictRequest(Request):
@@ -87,27 +89,29 @@ def check_payload(value: Json, content: bytes, pointer: str) -> None:
 
 
 async def _read(request: Request, *, yaml: bool) -> StrictRequest:
-    content = await _content(request)
+    accepted = (JSON_TYPE, YAML_TYPES[0]) if yaml else (JSON_TYPE,)
+    content = await _content(request, accepted)
     if not content:
         return StrictRequest(request, b"", None)
-    media = _media_type(request)
+    media = _media_type(request, accepted)
     if yaml and media in YAML_TYPES:
         return StrictRequest(_as_json(request), content, _from_yaml(content))
-    if media != "application/json" and not media.endswith("+json"):
-        raise _unsupported("Content-Type", f"{media or 'no content type'} is not accepted")
+    if media != JSON_TYPE and not media.endswith("+json"):
+        message = f"{media or 'no content type'} is not accepted"
+        raise _unsupported("Content-Type", message, accepted)
     try:
         return StrictRequest(request, content, read_json(content))
     except NotStorable as error:
         raise _unstorable(error) from None
 
 
-async def _content(request: Request) -> bytes:
+async def _content(request: Request, accepted: Sequence[str]) -> bytes:
     """The body's bytes. One above the limit, declared or not, is read on for a while and dropped:
     most clients look for an answer only when they have sent everything.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise _unsupported("Content-Encoding", "compressed bodies are not accepted")
+        raise _unsupported("Content-Encoding", "compressed bodies are not accepted", accepted)
     declared = request.headers.get("content-length", "")
     bytes_declared = int(declared[:13]) if declared.isdigit() else 0
     too_large = bytes_declared > BODY_BYTES_MAX
@@ -129,15 +133,15 @@ async def _content(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def _media_type(request: Request) -> str:
+def _media_type(request: Request, accepted: Sequence[str]) -> str:
     declared = request.headers.get("content-type", "")
-    if declared == "application/json":
+    if declared == JSON_TYPE:
         return declared
     header = Message()
     header["content-type"] = declared or "-"
     charset = header.get_param("charset", "utf-8")
     if not isinstance(charset, str) or charset.lower() not in ("utf-8", "utf8"):
-        raise _unsupported("Content-Type", "the charset is not utf-8")
+        raise _unsupported("Content-Type", "the charset is not utf-8", accepted)
     return declared.partition(";")[0].strip().lower()
 
 
@@ -156,10 +160,11 @@ def _as_json(request: Request) -> Request:
     return Request({**request.scope, "headers": headers}, request.receive)
 
 
-def _unsupported(header: str, message: str) -> Refused:
+def _unsupported(header: str, message: str, accepted: Sequence[str]) -> Refused:
     mistake = Mistake(f"/header/{header}", "unsupported", message, "header")
-    detail = f"{message[0].upper()}{message[1:]}; send application/json in UTF-8, not compressed."
-    return Refused("unsupported_media_type", detail, [mistake], {"Accept": "application/json"})
+    wanted = f"send {' or '.join(accepted)} in UTF-8, not compressed."
+    detail = f"{message[0].upper()}{message[1:]}; {wanted}"
+    return Refused("unsupported_media_type", detail, [mistake], {"Accept": ", ".join(accepted)})
 
 
 def _too_large() -> Refused:

@@ -68,7 +68,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "too_large": Kind(413, "Too large", "Send less; docs/reference/limits lists the limits."),
     "unsupported_media_type": Kind(
-        415, "Unsupported media type", "Send application/json in UTF-8, not compressed."
+        415,
+        "Unsupported media type",
+        "Send application/json, or a definition as application/yaml, in UTF-8, not compressed.",
     ),
     "diagram_too_large": Kind(
         422, "Diagram too large", "Ask for format=json and draw a part of it."

@@ -61,6 +61,34 @@ async def test_yaml_is_taken_too(client: Client) -> None:
     problem_of(refused, 422, "malformed_yaml")
     elsewhere = await client.post("/workflows/y/execute", content="{}", headers=yaml)
     problem_of(elsewhere, 415, "unsupported_media_type")
+    assert elsewhere.headers["accept"] == "application/json"
+
+
+async def test_a_refused_media_type_is_told_those_that_the_route_takes(client: Client) -> None:
+    text = {"content-type": "text/plain"}
+    answer = await client.post("/workflows", content="name: y\n", headers=text)
+    told = problem_of(answer, 415, "unsupported_media_type")["detail"]
+    assert "send application/json or application/yaml in UTF-8" in told
+    assert answer.headers["accept"] == "application/json, application/yaml"
+
+
+@pytest.mark.parametrize("media", ["application/yaml", "application/x-yaml", "text/yaml"])
+async def test_every_documented_name_of_yaml_is_taken(client: Client, media: str) -> None:
+    described = (await client.http.get("/openapi.json")).json()["paths"]
+    takers = {
+        (path, method)
+        for path, methods in described.items()
+        for method, operation in methods.items()
+        if media in str(operation.get("requestBody"))
+    }
+    assert takers == {
+        ("/api/v1/workflows", "post"),
+        ("/api/v1/workflows/validate", "post"),
+        ("/api/v1/workflows/{workflow_id}", "put"),
+    }
+    headers = {"content-type": media}
+    answer = await client.post("/workflows/validate", content="name: y\n", headers=headers)
+    assert answer.json()["errors"] != []
 
 
 async def test_a_change_of_steps_is_a_new_version_and_the_old_one_stays(client: Client) -> None:
