@@ -157,7 +157,11 @@ async def revise_workflow(
     openapi_extra=REVISION,
 )
 async def retire_workflow(request: Request, workflow_id: WorkflowId) -> Response:
-    """Take a workflow out of use; what runs goes on, and its history stays."""
+    """Take a workflow out of use: `GET /workflows?status=deleted` lists it, and every other route
+    answers 404 to its name and ids until the name is published again, as its next version.
+
+    What runs goes on, and its executions keep their version and their history.
+    """
     caller = await caller_of(request)
     services = services_of(request)
     before, number = await services.workflows.find(WORKSPACE, workflow_id)

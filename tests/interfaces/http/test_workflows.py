@@ -122,6 +122,10 @@ async def test_a_retired_workflow_is_gone_until_it_is_published_again(client: Cl
     assert retired.json()["data"]["status"] == "deleted"
     problem_of(await client.get("/workflows/quick"), 404, "not_found")
     problem_of(await client.http.delete("/api/v1/workflows/quick"), 404, "not_found")
+    for place in ("quick", "wf-quick-1", f"{retired.json()['data']['id']}/versions"):
+        problem_of(await client.get(f"/workflows/{place}"), 404, "not_found")
+    activated = await client.http.put("/api/v1/workflows/quick", json={"status": "active"})
+    problem_of(activated, 404, "not_found")
     assert (await client.publish(QUICK))["version"] == 2
 
 
