@@ -94,7 +94,9 @@ def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
 _KEY: Final = _parameter(
     "Idempotency-Key",
     "The same key and body give the first answer again, with `Idempotency-Replayed: true`; "
-    "another body is refused with 422.",
+    "another body is refused with 422. A key counts for the caller, the route and what the command "
+    "is for: with another workflow, execution or agent, also by another `name` in the body, it is "
+    "another command.",
     minLength=1,
     maxLength=KEY_CHARACTERS_MAX,
     pattern=KEY_PATTERN,

@@ -29,6 +29,10 @@ async def test_a_repeated_publish_makes_no_new_version(client: Client) -> None:
         "/workflows", QUICK | {"description": "new"}, headers={"Idempotency-Key": "p"}
     )
     problem_of(other, 422, "idempotency_key_reused")
+    renamed = await client.post(
+        "/workflows", QUICK | {"name": "another"}, headers={"Idempotency-Key": "p"}
+    )
+    assert (renamed.status_code, renamed.json()["version"]) == (201, 1)
 
 
 async def test_all_mistakes_are_told_at_once_and_nothing_is_stored(client: Client) -> None:
