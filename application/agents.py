@@ -254,5 +254,5 @@ class Agents:
 
 def _present(state: AgentState | None, ref: str) -> AgentState:
     if state is None or state.status == DELETED:
-        raise NotFound(f"There is no agent {ref[:200]!r}. List them with GET /agents.")
+        raise NotFound(f"There is no agent {ref[:200]!r}. List them with GET /api/v1/agents.")
     return state

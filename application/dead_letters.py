@@ -224,7 +224,9 @@ class DeadLetterOffice:
     async def _found(self, letter_id: str) -> DeadLetter:
         letter = await self._store.find(letter_id)
         if letter is None:
-            raise NotFound(f"There is no dead letter {letter_id}; GET /dead-letters lists them.")
+            raise NotFound(
+                f"There is no dead letter {letter_id}; GET /api/v1/dead-letters lists them."
+            )
         return letter
 
 

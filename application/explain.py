@@ -229,9 +229,8 @@ def _task_sentence(state: ExecutionState, wait: WaitView) -> str:
     if task is None:
         return ""
     who = f", assigned to {clean(task.assigned_to)}" if task.assigned_to else ""
-    return (
-        f"Task {task.id} ({clean(task.title)}{who}) ends with POST /human-tasks/{task.id}/complete."
-    )
+    way = f"POST /api/v1/human-tasks/{task.id}/complete"
+    return f"Task {task.id} ({clean(task.title)}{who}) ends with {way}."
 
 
 def _question_sentence(state: ExecutionState, wait: WaitView) -> str:

@@ -193,7 +193,9 @@ class Workflows:
         else:
             state = await self.load(wanted, trusted=trusted)
         if state is None or state.workspace_id != workspace_id or state.status == "deleted":
-            raise NotFound(f"There is no workflow {ref[:200]!r}. List them with GET /workflows.")
+            raise NotFound(
+                f"There is no workflow {ref[:200]!r}. List them with GET /api/v1/workflows."
+            )
         number = len(state.versions) if number is None else number
         state.numbered(number)
         return state, number

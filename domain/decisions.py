@@ -303,7 +303,7 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
     task = state.tasks.get(task_id)
     if task is None:
         raise NotFound(
-            f"There is no human task {task_id!r}. List the open ones with GET /human-tasks."
+            f"There is no human task {task_id!r}. List the open ones with GET /api/v1/human-tasks."
         )
     if task.status == "DONE":
         raise StateConflict(f"Human task {task_id!r} is done already.", current_status="DONE")

@@ -95,7 +95,7 @@ def test_a_person_is_waited_for_by_task() -> None:
     assert explanation.why_not_moving == "It waits for a person."
     (wait,) = explanation.waiting_on
     assert "Step 'ask_boss' waits for a person" in wait.sentence
-    assert f"POST /human-tasks/{next(iter(run.state.tasks))}/complete" in wait.sentence
+    assert f"POST /api/v1/human-tasks/{next(iter(run.state.tasks))}/complete" in wait.sentence
     assert "Never runs 'book'." in effect(explanation, "cancel")
 
 
