@@ -105,7 +105,7 @@ class InputSchemas(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteOptions:
     """How to run it. `priority` 0-9, lower first; `start_at` or `delay_seconds` put the start off;
-    `simulate` performs nothing. `recovery` holds the given members of a RecoveryConfig
+    `simulate` touches nothing outside. `recovery` holds the given members of a RecoveryConfig
     (`domain/recovery_config.py` reads them), None when there is none.
     """
 

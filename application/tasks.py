@@ -357,7 +357,8 @@ class Tasks:
             return found
         if not leases and await self._known.agent_task(workspace_id, task_id) is None:
             raise NotFound(
-                f"There is no task {task_id[:200]!r}; send its id back as POST /tasks/poll gave it."
+                f"There is no task {task_id[:200]!r}; send its id back as POST /api/v1/tasks/poll "
+                "gave it."
             )
         raise _lost(task_id)
 
@@ -408,5 +409,5 @@ def _given_up(lease: TaskLease) -> TaskResult:
 def _lost(task_id: str) -> LeaseLost:
     return LeaseLost(
         f"The lease of task {task_id[:200]} under this epoch has lapsed, and the task was given to "
-        "another worker. Stop working on it; POST /tasks/poll gives you the next one."
+        "another worker. Stop working on it; POST /api/v1/tasks/poll gives you the next one."
     )

@@ -59,7 +59,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         409, "Agent exists", "Change the agent of this name with PUT, or choose another name."
     ),
     "lease_lost": Kind(
-        409, "Lease lost", "Stop working on the task; ask for the next one with POST /tasks/poll."
+        409,
+        "Lease lost",
+        "Stop working on the task; ask for the next one with POST /api/v1/tasks/poll.",
     ),
     "task_ended": Kind(409, "Task ended", "Stop working on the task; nobody waits for it."),
     "concurrent_update": Kind(409, "Concurrent update", "Read it again, then repeat."),
