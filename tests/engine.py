@@ -464,7 +464,7 @@ def before_append(engine: Process, payload: type[Payload], what: Doing) -> list[
             await what(given)
         return await append(given)
 
-    engine.ledger.log.append = once  # type: ignore[method-assign]
+    engine.ledger.log.append = once  # type: ignore[method-assign]  # the one moment
     return met
 
 

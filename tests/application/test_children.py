@@ -61,7 +61,7 @@ async def dies_before_the_child(engine: Process, execution: ExecutionView) -> No
             raise RuntimeError("the process dies here")
         return await append(what)
 
-    engine.ledger.log.append = without_children  # type: ignore[method-assign]
+    engine.ledger.log.append = without_children  # type: ignore[method-assign]  # the crash
     await until(lambda: engine.queue.cut)
 
 
