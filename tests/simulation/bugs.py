@@ -48,8 +48,8 @@ BUGS: Final = (
         invariants=frozenset({"I8"}),
         changes=(Change("domain.decisions", "or outcome.epoch < step.epoch  #", "or False  #"),),
         flaws=frozenset({"unchecked_lease"}),
-        seeds_from=381,
-        seeds_max=1_000,
+        seeds_from=2_850,
+        seeds_max=3_400,
     ),
     Bug(
         name="hand-back-without-version",
