@@ -386,7 +386,7 @@ class Worker:
             self._driver.forget_children(run)
         if self._runs.get(run.execution_id) is run:
             del self._runs[run.execution_id]
-            with suppress(ValueError):  # one that was ahead held no slot, so it frees none
+            if run in self._ahead:  # it held no slot, so it frees none
                 self._ahead.remove(run)
             self._begin_next()
             if len(self._runs) < self._options.slots and len(self._runs) + 1 >= self._options.slots:

@@ -6,13 +6,18 @@ a command that waits for one: what others asked for may need actions and secrets
 was not given.
 """
 
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from interfaces.caller_names import (
+    ACTOR_CHARACTERS_MAX,
+    KEY_CHARACTERS_MAX,
+    is_name,
+    is_visible,
+)
 from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_next_steps import next_step
 from interfaces.garbage_collection import resume_collections
@@ -27,10 +32,6 @@ API = "/api/v1"
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _EMBEDDED_ADDRESS = "http://flowledger.embedded"
 _SECONDS_MAX = 60
-# As the server has them, whose module takes long to import.
-_ACTOR_CHARACTERS_MAX = 128
-_KEY_CHARACTERS_MAX = 255
-_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _EXIT_CODES = {
     404: ExitCode.NOT_FOUND,
     409: ExitCode.CONFLICT,
@@ -172,22 +173,22 @@ def keyed(key: str | None) -> dict[str, str]:
     """The headers of a command that is safe to repeat, if it was given a `--key`."""
     if key is None:
         return {}
-    if len(key) > _KEY_CHARACTERS_MAX or _VISIBLE_ASCII.fullmatch(key) is None:
+    if not is_visible(key):
         raise CommandFailed(
             ExitCode.INVALID,
-            f"--key {key[:_KEY_CHARACTERS_MAX]!r} cannot be sent as an Idempotency-Key.",
-            f"Give 1 to {_KEY_CHARACTERS_MAX} visible ASCII characters, and no space.",
+            f"--key {key[:KEY_CHARACTERS_MAX]!r} cannot be sent as an Idempotency-Key.",
+            f"Give 1 to {KEY_CHARACTERS_MAX} visible ASCII characters, and no space.",
         )
     return {"Idempotency-Key": key}
 
 
 def _checked_actor(actor: str) -> str:
     name = actor.strip()
-    if not 1 <= len(name) <= _ACTOR_CHARACTERS_MAX or not name.isprintable():
+    if not is_name(name):
         raise CommandFailed(
             ExitCode.INVALID,
-            f"--actor {actor[:_ACTOR_CHARACTERS_MAX]!r} is no name that can be recorded.",
-            f"Give 1 to {_ACTOR_CHARACTERS_MAX} visible characters in UTF-8.",
+            f"--actor {actor[:ACTOR_CHARACTERS_MAX]!r} is no name that can be recorded.",
+            f"Give 1 to {ACTOR_CHARACTERS_MAX} visible characters in UTF-8.",
         )
     return name
 

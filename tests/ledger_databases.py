@@ -64,7 +64,7 @@ class LedgerDatabases:
         """URL of a database with the schema and nothing in it."""
         if self._idle:
             return self._idle.pop()
-        url = self._server.create_database(_prepare_schema)
+        url = self._server.create_database(migrate.upgrade)
         with psycopg.connect(url) as connection:
             if may_switch_triggers_off(connection):
                 self._marks[url] = _mark(connection)
@@ -92,10 +92,6 @@ class LedgerDatabases:
                 return False
             _empty(connection)
         return True
-
-
-def _prepare_schema(url: str) -> None:
-    migrate.upgrade(url)
 
 
 def may_switch_triggers_off(connection: Connection) -> bool:

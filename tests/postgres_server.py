@@ -62,7 +62,7 @@ class PostgresServer:
         self.admin_dsn = admin_dsn
         self._templates: dict[str, str] = {}
 
-    def create_database(self, prepare: Callable[[str], None] | None = None) -> str:
+    def create_database(self, prepare: Callable[[str], object] | None = None) -> str:
         """Make a fresh database and return its URL (`postgresql://user@/name?host=/folder`).
 
         With `prepare`, the database is a copy of a template which `prepare(url)` has filled; each

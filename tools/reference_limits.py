@@ -42,7 +42,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         Limit("interfaces.http.execute", "ITEMS_MAX", "Executions in one batch", "", "422"),
         Limit("interfaces.http.labels", "LABELS_MAX", "Labels of an execution", "", "422"),
         Limit("interfaces.http.labels", "LABEL_CHARACTERS_MAX", "A label", "characters", "422"),
-        Limit("interfaces.http.caller", "ACTOR_CHARACTERS_MAX", "`X-Actor`", "characters", "422"),
+        Limit("interfaces.caller_names", "ACTOR_CHARACTERS_MAX", "`X-Actor`", "characters", "422"),
         Limit(
             "interfaces.http.executions", "REASON_CHARACTERS_MAX", "A reason", "characters", "422"
         ),

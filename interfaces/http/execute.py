@@ -23,10 +23,9 @@ from domain.json_values import JsonObject, pointer_join
 from domain.lifecycle import TERMINAL
 from domain.mistakes import Mistake as DomainMistake
 from domain.recovery_config import read_recovery_config
+from interfaces.caller_names import KEY_CHARACTERS_MAX, KEY_PATTERN
 from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import (
-    KEY_CHARACTERS_MAX,
-    KEY_PATTERN,
     REQUEST,
     WAITING_REQUEST,
     caller_of,
