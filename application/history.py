@@ -2,7 +2,8 @@
 step by step, as a stream.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -27,6 +28,13 @@ FIRST_LOOK_SECONDS: Final = 0.05
 """A cached state may lag behind other processes, so the first look at the log comes this soon."""
 PAGE: Final = 500
 ANCESTORS_MAX: Final = 100
+FOLLOWERS_READING_MAX: Final = 50
+"""Followers take turns to look at the log. Thousands may come at once: those who wait for their
+turn neither keep commands waiting nor take the room that the store has for reads.
+"""
+
+ReadPage = Callable[[UUID, int, int], Awaitable[Sequence[Recorded]]]
+"""Of an execution, after a version, so many events at most."""
 
 
 class History:
@@ -36,6 +44,7 @@ class History:
         self._ledger = ledger
         self._workflows = workflows
         self._watchers = Watchers(feed, ledger.cache, ledger.clock)
+        self._turns = asyncio.Semaphore(FOLLOWERS_READING_MAX)
         self._closed = False
 
     def close(self) -> None:
@@ -112,25 +121,25 @@ class History:
             workspace_id, execution_ref, seconds, lambda state: state.version > version
         )
 
-    async def follow(
-        self, workspace_id: str, execution_ref: str, after_version: int
-    ) -> AsyncIterator[Recorded]:
+    async def to_follow(self, workspace_id: str, execution_ref: str) -> ExecutionView:
+        """The execution as it is, for one who is about to follow it."""
+        async with self._turns:
+            return await self.view(workspace_id, execution_ref)
+
+    async def follow(self, execution_id: UUID, after_version: int) -> AsyncIterator[Recorded]:
         """Its events from `after_version` on as they come; ends after a terminal event that
         nothing follows.
 
         Holds no connection while it waits, and goes on after an outage of the store. A retry that
         reopens the execution later is another stream.
         """
-        entry = await self._ledger.find(workspace_id, execution_ref)
-        execution_id = entry.state.id
-        state = await self._state_at(execution_id, after_version)
-        seen = 0 if state is None else state.version  # fewer than asked for, if it is not there yet
+        state, seen = None, 0
         while True:
             waiter = self._watchers.expect(execution_id, _any_change)
             pause = IDLE_SECONDS
             try:
                 try:
-                    async for recorded in self._all(execution_id, seen):
+                    async for recorded in self._all(execution_id, seen, self._read_in_turn):
                         seen = recorded.event.version
                         state = fold((recorded.event,), state)
                         if seen > after_version:
@@ -177,20 +186,21 @@ class History:
             self._watchers.forget(waiter)
         return summarise(entry.state, entry.position)
 
-    async def _all(self, execution_id: UUID, after: int) -> AsyncIterator[Recorded]:
+    async def _read_in_turn(self, execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
+        async with self._turns:
+            return await self._ledger.read(execution_id, after, limit)
+
+    async def _all(
+        self, execution_id: UUID, after: int, read: ReadPage | None = None
+    ) -> AsyncIterator[Recorded]:
+        read = read or self._ledger.read
         while True:
-            page = await self._ledger.read(execution_id, after, PAGE)
+            page = await read(execution_id, after, PAGE)
             for recorded in page:
                 yield recorded
             if len(page) < PAGE:
                 return
             after = page[-1].event.version
-
-    async def _state_at(self, execution_id: UUID, version: int) -> ExecutionState | None:
-        if version <= 0:
-            return None
-        entry = await self._ledger.as_of_version(execution_id, version)
-        return None if entry is None else entry.state
 
     async def _as_of(self, entry: Entry, as_of: int | datetime) -> Entry:
         state = entry.state

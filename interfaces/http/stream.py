@@ -1,15 +1,18 @@
 """An execution as it happens: Server-Sent Events, one per event, resumable at any version."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from interfaces.bootstrap import Services
+from application.history import History
 from interfaces.http.body import StrictRoute
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.documented import answers
@@ -23,6 +26,7 @@ PING_SECONDS: Final = 15
 STREAMS_MAX: Final = 2_000
 SEND_SECONDS_MAX: Final = 10
 _EVENT_STREAM: Final = "text/event-stream"
+_HEADERS: Final = {"Cache-Control": "no-store"}
 _NUMBER_MAX: Final = 2**53
 _TEXT: Final = {"type": "string"}
 _MESSAGE: Final = {
@@ -42,19 +46,42 @@ LastEventId = Annotated[
 
 
 class OpenStreams:
-    """How many streams this process serves; each costs memory, so there is an end to it."""
+    """How many streams this process serves or is about to; each costs memory, so there is an end
+    to it.
+    """
 
     def __init__(self) -> None:
         self.count = 0
 
-    def refuse_when_full(self) -> None:
-        """Raises Refused at the limit."""
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Counts while it is entered. Raises Refused at the limit."""
         if self.count >= STREAMS_MAX:
             raise Refused(
                 "too_many_streams",
                 f"This server has {self.count} open streams; it serves at most {STREAMS_MAX}.",
                 headers={"Retry-After": "5"},
             )
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
+class CountedStream(EventSourceResponse):
+    """A stream that counts as long as it is sent."""
+
+    def __init__(self, messages: AsyncIterator[ServerSentEvent], streams: OpenStreams) -> None:
+        super().__init__(
+            messages, headers=_HEADERS, ping=PING_SECONDS, send_timeout=SEND_SECONDS_MAX
+        )
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._streams.one_more():
+            await super().__call__(scope, receive, send)
 
 
 @router.get(
@@ -77,7 +104,9 @@ async def stream_execution(
 ) -> Response:
     """Its events from the first, or after `Last-Event-ID` (or `?after=`), as they come."""
     services = services_of(request)
-    view = await services.history.view(WORKSPACE, execution_id)
+    streams: OpenStreams = request.app.state.streams
+    with streams.one_more():  # also while it waits for its turn
+        view = await services.history.to_follow(WORKSPACE, execution_id)
     resumed = last_event_id is not None
     seen = int(last_event_id) if last_event_id is not None else after or 0
     if seen > view.version:
@@ -85,33 +114,21 @@ async def stream_execution(
         raise refused_part(
             place, name, "out_of_range", f"the execution has {view.version} events so far"
         )
-    headers = {"Cache-Control": "no-store"}
     if HEAD_REQUEST in request.scope:
-        return Response(media_type=_EVENT_STREAM, headers=headers)
-    streams: OpenStreams = request.app.state.streams
-    streams.refuse_when_full()
-    return EventSourceResponse(
-        _messages(services, view.id, seen, streams),
-        headers=headers,
-        ping=PING_SECONDS,
-        send_timeout=SEND_SECONDS_MAX,
-    )
+        return Response(media_type=_EVENT_STREAM, headers=_HEADERS)
+    return CountedStream(_messages(services.history, view.id, seen), streams)
 
 
 async def _messages(
-    services: Services, execution_id: str, seen: int, streams: OpenStreams
+    history: History, execution_id: str, seen: int
 ) -> AsyncIterator[ServerSentEvent]:
-    streams.count += 1
-    try:
-        yield ServerSentEvent(retry=RETRY_MS)
-        async for recorded in services.history.follow(WORKSPACE, execution_id, seen):
-            seen = recorded.event.version
-            yield ServerSentEvent(
-                msgspec.json.encode(event_body(recorded)).decode(),
-                id=str(seen),
-                event=event_type(recorded.event.data.TOPIC),
-            )
-        end = {"execution_id": execution_id, "version": seen}
-        yield ServerSentEvent(msgspec.json.encode(end).decode(), event="end")
-    finally:
-        streams.count -= 1
+    yield ServerSentEvent(retry=RETRY_MS)
+    async for recorded in history.follow(UUID(execution_id), seen):
+        seen = recorded.event.version
+        yield ServerSentEvent(
+            msgspec.json.encode(event_body(recorded)).decode(),
+            id=str(seen),
+            event=event_type(recorded.event.data.TOPIC),
+        )
+    end = {"execution_id": execution_id, "version": seen}
+    yield ServerSentEvent(msgspec.json.encode(end).decode(), event="end")

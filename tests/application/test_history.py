@@ -69,7 +69,7 @@ async def test_a_follower_sees_every_event_once_in_order(engine: Process, after:
     executions = [await engine.run(chain(20)) for _ in range(20)]
 
     async def follow(execution_id: str) -> list[int]:
-        following = engine.history.follow("default", execution_id, after)
+        following = engine.history.follow(UUID(execution_id), after)
         return [each.event.version async for each in following]
 
     seen = await asyncio.gather(*(follow(each.id) for each in executions))
@@ -98,7 +98,7 @@ async def test_a_follower_in_another_process_sees_the_same(ledger_url: str) -> N
         executions = [await api.run(chain(10)) for _ in range(10)]
 
         async def follow(execution_id: str) -> list[int]:
-            following = api.history.follow("default", execution_id, 0)
+            following = api.history.follow(UUID(execution_id), 0)
             return [each.event.version async for each in following]
 
         seen = await asyncio.gather(*(follow(each.id) for each in executions))
@@ -108,7 +108,7 @@ async def test_a_follower_in_another_process_sees_the_same(ledger_url: str) -> N
 async def test_a_follower_that_comes_after_the_end_ends_at_once(engine: Process) -> None:
     execution = await engine.run(chain(1))
     view = await engine.ended(execution)
-    rest = [e async for e in engine.history.follow("default", execution.id, view.version)]
+    rest = [e async for e in engine.history.follow(UUID(execution.id), view.version)]
     assert rest == []
 
 
@@ -126,7 +126,7 @@ async def test_followers_of_what_does_not_move_leave_the_log_alone(
         return await read(execution_id, after, limit)
 
     monkeypatch.setattr(engine.ledger, "read", counted)
-    following = engine.history.follow("default", execution.id, 0)
+    following = engine.history.follow(UUID(execution.id), 0)
     seen = [(await anext(following)).event.version for _ in range(3)]
     rest = asyncio.create_task(_versions(following))
     await asyncio.sleep(0.5)
@@ -134,6 +134,34 @@ async def test_followers_of_what_does_not_move_leave_the_log_alone(
     engine.deeds.open("")
     last = (await engine.ended(execution)).version
     assert seen + await rest == list(range(1, last + 1))
+
+
+async def test_a_crowd_of_followers_takes_turns_to_look(
+    engine: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAGE", 4)
+    execution = await engine.run(chain(3))
+    last = (await engine.ended(execution)).version
+    reading, most = 0, 0
+    read = engine.ledger.read
+
+    async def counted(execution_id: UUID, after: int, limit: int) -> Sequence[Recorded]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            return await read(execution_id, after, limit)
+        finally:
+            reading -= 1
+
+    async def follow() -> list[int]:
+        view = await engine.history.to_follow("default", execution.id)
+        return await _versions(engine.history.follow(UUID(view.id), 0))
+
+    monkeypatch.setattr(engine.ledger, "read", counted)
+    seen = await asyncio.gather(*(follow() for _ in range(4 * history.FOLLOWERS_READING_MAX)))
+    assert seen == [list(range(1, last + 1))] * len(seen)
+    assert most == history.FOLLOWERS_READING_MAX
 
 
 async def test_a_follower_whose_look_failed_looks_again_soon(
@@ -144,7 +172,7 @@ async def test_a_follower_whose_look_failed_looks_again_soon(
     async with process(ledger_url, working=False) as api, process(ledger_url) as engine:
         execution = await api.run(definition(a=step("hold")))
         await until(lambda: engine.deeds.done)
-        following = api.history.follow("default", execution.id, 0)
+        following = api.history.follow(UUID(execution.id), 0)
         seen = [(await anext(following)).event.version for _ in range(3)]
         read = api.ledger.read
 

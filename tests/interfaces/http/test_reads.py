@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from interfaces.http import stream
+from tests.engine import PATIENCE_SECONDS
 from tests.interfaces.http.served import API, FAILING, QUICK, WAITING, Client, problem_of
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +156,23 @@ class TestStream:
         )
         names = [each.get("event") for each in self.messages(answer.text)]
         assert names == [None, "cancel_requested", "cancelled", "end"]
+
+    async def test_those_who_come_at_once_are_counted_before_they_are_served(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stream, "STREAMS_MAX", 3)
+        view = await client.begin(WAITING)
+        path = f"/executions/{view['id']}/stream"
+        answers = [asyncio.create_task(client.get(path)) for _ in range(8)]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            refused = await asyncio.gather(*answers[3:])
+        for each in refused:
+            problem_of(each, 429, "too_many_streams")
+            assert each.headers["retry-after"] == "5"
+        await client.post(f"/executions/{view['id']}/cancel")
+        served = await asyncio.gather(*answers[:3])
+        assert [self.messages(each.text)[-1]["event"] for each in served] == ["end"] * 3
+        assert (await client.get(path)).status_code == 200
 
     async def test_head_answers_without_a_stream(self, client: Client) -> None:
         view = await client.begin(WAITING)
