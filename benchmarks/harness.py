@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
+from benchmarks.yardstick import python_loop_ms
 from tests.postgres_server import PostgresServer, running_postgres
 
 Figures = dict[str, float]
@@ -131,7 +133,7 @@ class Report:
             for figure, values in figures.items():
                 low, mid, high = min(values), statistics.median(values), max(values)
                 out.write(f"  {figure:<34} {mid:>12,.2f}   ({low:,.2f} .. {high:,.2f})\n")
-        out.write("\n")
+        out.write("\nmachine: " + ", ".join(f"{k} {v}" for k, v in _machine().items()) + "\n")
         for name, value in self.notes.items():
             out.write(f"{name}: {value}\n")
         if self.options.json:
@@ -150,20 +152,25 @@ class Report:
             }
             for row, figures in self.rows.items()
         }
-        machine = {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "system": platform.system(),
-            "architecture": platform.machine(),
-        }
         return {
             "benchmark": self.name,
             "quick": self.options.quick,
             "repetitions": self.options.repetitions,
-            "machine": machine,
+            "machine": _machine(),
             "figures": measured,
             **self.notes,
         }
+
+
+@cache
+def _machine() -> dict[str, object]:
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "python_loop_ms": round(python_loop_ms(), 1),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+    }
 
 
 def progress(text: str) -> None:
