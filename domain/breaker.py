@@ -128,6 +128,10 @@ def admit(
         if due is not None and now < due:
             return Refused(due), breaker
         after = _moved(breaker, "probe", opened_at=breaker.opened_at, cause=breaker.cause)
+    if after.probes_succeeded >= settings.half_open_max_calls:
+        # Since they succeeded fewer were made to be enough; no probe comes that could close it.
+        closed = _moved(after, "probes_succeeded")
+        return Admitted(closed.round), closed
     under_way = tuple(probe for probe in after.probes if now < probe.until)
     if len(under_way) + after.probes_succeeded >= settings.half_open_max_calls:
         return Refused(min((probe.until for probe in under_way), default=None)), breaker

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 
 from application.lifecycle_diagram import lifecycle_mermaid
 from domain.breaker import (
@@ -214,6 +215,18 @@ def test_a_lost_probe_gives_its_place_back_when_its_time_is_over() -> None:
     assert isinstance(lost[0], Admitted)
     assert calls.end(lost[0], "failure") == HALF_OPEN, "it was taken for lost"
     assert calls.end(later, "failure") == OPEN
+
+
+@pytest.mark.parametrize("under_way", [0, 1])
+def test_it_closes_when_the_probes_that_succeeded_are_made_to_be_enough(under_way: int) -> None:
+    calls = opened(Calls())
+    assert [calls.call("success") for _ in range(2)] == [HALF_OPEN] * 2
+    others = [calls.begin() for _ in range(under_way)]
+    calls.settings = structs.replace(calls.settings, half_open_max_calls=2)
+    assert calls.call("success") == CLOSED
+    for other in others:
+        assert isinstance(other, Admitted)
+        assert calls.end(other, "failure") == CLOSED, "it is of an earlier round"
 
 
 def test_a_call_that_began_before_a_change_of_state_says_nothing_after_it() -> None:
