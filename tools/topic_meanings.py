@@ -32,7 +32,7 @@ MEMBERS: Final = {
         "status": "`SUCCESS` or `FAILURE`.",
         "output_data": "The output of the step: any JSON, at most 256 KB.",
         "correlation_id": "As in the task.",
-        "error_message": "With `FAILURE`: why.",
+        "error_message": "With `FAILURE`: why. It is cut at 10,000 characters.",
         "timestamp": "When it was done.",
     },
     "monitoring_update": {

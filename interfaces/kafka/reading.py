@@ -94,7 +94,7 @@ def read_task(message: Message) -> AgentTask:
 
 def read_result(message: Message) -> AgentResult:
     """What came of a task. Its output may be larger than what can be stored: that is an outcome of
-    the step. Raises Poison.
+    the step. So is a failure, however much is said about it. Raises Poison.
     """
     body = _Body.of(message)
     status = body.text("status").upper()
@@ -106,7 +106,7 @@ def read_result(message: Message) -> AgentResult:
         succeeded=status == "SUCCESS",
         output=body.members.get("output_data"),
         correlation_id=body.id("correlation_id"),
-        error_message=body.optional_text("error_message"),
+        error_message=body.optional_text("error_message", cut=True),
         at=body.time("timestamp"),
         **_error(message),
     )
@@ -168,14 +168,18 @@ class _Body:
             raise Poison(f"/{name}: it is missing")
         return found
 
-    def optional_text(self, name: str) -> str | None:
-        """A text, or None when it is missing or null."""
+    def optional_text(self, name: str, *, cut: bool = False) -> str | None:
+        """A text, or None when it is missing or null; a longer one than is taken is `cut`, if that
+        does no harm.
+        """
         found = self.members.get(name)
         if found is None:
             return None
         if not isinstance(found, str):
             raise Poison(f"/{name}: {_what(found)}not a text")
         if len(found) > TEXT_CHARACTERS_MAX:
+            if cut:
+                return found[: TEXT_CHARACTERS_MAX - 1] + "…"
             raise Poison(
                 f"/{name}: it has {len(found)} characters; at most {TEXT_CHARACTERS_MAX} are taken"
             )

@@ -155,6 +155,19 @@ def test_what_can_never_be_a_request_says_where_and_why(body: object, text: str)
     assert text in str(refused.value)
 
 
+def test_a_failure_with_much_to_say_is_one() -> None:
+    body = {
+        "run_id": "r",
+        "task_id": "t",
+        "correlation_id": "c",
+        "status": "FAILURE",
+        "error_message": "Traceback " + "x" * 10_000,
+    }
+    told = read_result(incoming(body)).error_message
+    assert told is not None
+    assert (len(told), told[:12], told[-2:]) == (10_000, "Traceback xx", "x…")
+
+
 def test_a_status_that_is_not_known_is_refused() -> None:
     body = {"run_id": "r", "task_id": "t", "correlation_id": "c", "status": "MAYBE"}
     with pytest.raises(Poison, match="/status: 'MAYBE' is not known"):
