@@ -62,11 +62,18 @@ def read_json(body: bytes, *, bytes_max: int = BODY_BYTES_MAX) -> Json:
     Raises `NotStorable`, also for what Python's reader lets through: repeated member names, NaN,
     Infinity, numbers beyond a double, and everything `check_storable` refuses.
     """
-    if len(body) > bytes_max:
-        _refuse("too_large", f"the body has {len(body)} bytes; at most {bytes_max} are accepted")
-    value = _parse(_decode(body))
+    value = parse_json(body, bytes_max=bytes_max)
     _check(value, pointer="", bytes_max=bytes_max)
     return value
+
+
+def parse_json(body: bytes, *, bytes_max: int = BODY_BYTES_MAX) -> Json:
+    """As `read_json`, for who checks the parts one by one: none is storable before its
+    `check_storable`.
+    """
+    if len(body) > bytes_max:
+        _refuse("too_large", f"the body has {len(body)} bytes; at most {bytes_max} are accepted")
+    return _parse(_decode(body))
 
 
 def check_storable(

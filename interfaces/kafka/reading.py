@@ -19,12 +19,13 @@ from application.messages import (
 )
 from domain.error_classes import ERROR_CLASSES
 from domain.json_values import (
+    BODY_BYTES_MAX,
     Json,
     JsonObject,
     NotStorable,
     check_storable,
+    parse_json,
     pointer_join,
-    read_json,
 )
 from interfaces.kafka.shapes import (
     ATTEMPT_HEADER,
@@ -93,10 +94,10 @@ def read_task(message: Message) -> AgentTask:
 
 
 def read_result(message: Message) -> AgentResult:
-    """What came of a task. Its output may be larger than what can be stored: that is an outcome of
-    the step. So is a failure, however much is said about it. Raises Poison.
+    """What came of a task. Its output may be what cannot be stored: that is an outcome of the step.
+    So is a failure, however much is said about it. Raises Poison.
     """
-    body = _Body.of(message)
+    body = _Body.of(message, unchecked="output_data")
     status = body.text("status").upper()
     if status not in ("SUCCESS", "FAILURE"):
         raise Poison(f"/status: {status[:100]!r} is not known; it is SUCCESS or FAILURE")
@@ -143,13 +144,16 @@ class _Body:
         self.members = members
 
     @classmethod
-    def of(cls, message: Message) -> "_Body":
-        value = _json(message.value)
+    def of(cls, message: Message, *, unchecked: str = "") -> "_Body":
+        """Whether the member `unchecked` can be stored is for others to say."""
+        value = _checked(lambda: parse_json(message.value))
         if (message.header("content-type") or b"").startswith(_STRUCTURED):
             value = value.get("data") if isinstance(value, dict) else None
         if not isinstance(value, dict):
             raise Poison("the body is not a JSON object")
-        return cls(value)
+        left_out = {name: value.pop(name) for name in (unchecked,) if name in value}
+        _checked(lambda: check_storable(value, bytes_max=BODY_BYTES_MAX))
+        return cls({**value, **left_out})
 
     def id(self, name: str) -> str:
         """A text that names something."""
@@ -212,10 +216,6 @@ class _Body:
             return read_time(found)
         except ValueError as error:
             raise Poison(f"/{name}: {error}, not {found[:50]!r}") from error
-
-
-def _json(value: bytes) -> Json:
-    return _checked(lambda: read_json(value))
 
 
 def _checked(read: Callable[[], Json]) -> Json:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -350,10 +351,13 @@ class TestAResult:
             assert (failed.code, failed.error_class) == ("agent_failed", "permanent")
             assert failed.message == "HTTP 404: not here"
 
-    async def test_that_cannot_be_kept_fails_its_step(self, ledger_url: str) -> None:
+    @pytest.mark.parametrize("output", [{"text": "x" * 3_000_000}, {"id": 2**60}, {"a": math.nan}])
+    async def test_that_cannot_be_kept_fails_its_step(
+        self, ledger_url: str, output: JsonObject
+    ) -> None:
         async with receiving(ledger_url) as here:
             result = await dispatched(here)
-            await here.incoming.record(structs.replace(result, output={"text": "x" * 3_000_000}))
+            await here.incoming.record(structs.replace(result, output=output))
             ended = await here.ended("run-7")
             (failed,) = [
                 fact for fact in await here.engine.facts(ended) if isinstance(fact, ev.StepFailed)

@@ -18,6 +18,7 @@ from application.messages import (
     Poison,
     Topics,
 )
+from domain.json_values import NotStorable, check_storable
 from interfaces.kafka.reading import read_request, read_result, read_task
 from interfaces.kafka.shapes import Shapes
 
@@ -153,6 +154,27 @@ def test_what_can_never_be_a_request_says_where_and_why(body: object, text: str)
     with pytest.raises(Poison) as refused:
         read_request(incoming(body))
     assert text in str(refused.value)
+
+
+def test_a_result_may_hold_what_cannot_be_stored() -> None:
+    """As of a service whose ids have 64 bits: that is its step's outcome, too."""
+    body = {
+        "run_id": "r",
+        "task_id": "t",
+        "status": "SUCCESS",
+        "output_data": {"id": 2**60, "text": "a\0b"},
+        "correlation_id": "c",
+    }
+    read = read_result(incoming(body))
+    assert (read.run_id, read.task_id, read.correlation_id) == ("r", "t", "c")
+    with pytest.raises(NotStorable, match="an integer beyond"):
+        check_storable(read.output)
+    wrapped = read_result(incoming({"data": body}, content_type=b"application/cloudevents+json"))
+    assert wrapped == read
+    with pytest.raises(Poison, match="/run_id: the text holds a NUL character"):
+        read_result(incoming(body | {"run_id": "a\0b"}))
+    with pytest.raises(Poison, match="/status: the object names this member twice"):
+        read_result(incoming(json.dumps(body).replace("{", '{"status": "FAILURE", ', 1).encode()))
 
 
 def test_a_failure_with_much_to_say_is_one() -> None:
