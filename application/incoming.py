@@ -5,7 +5,7 @@ correlation id, cancellations by their contents. What can never be taken is Pois
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from application.outside_runs import OutsideRows, OutsideRun, outside_definition
 from application.pending_starts import PendingStarts
 from application.requests import ExecuteOptions, Requests
 from domain.dispatching import TaskResult
-from domain.errors import FlowledgerError, Invalid, StateConflict
+from domain.errors import FlowledgerError, Invalid, NotFound, StateConflict
 from domain.events import Requested
 from domain.json_values import JsonObject, NotStorable, check_storable
 from domain.lifecycle import PENDING
@@ -32,6 +32,8 @@ from domain.lifecycle import PENDING
 ACTOR: Final = "kafka"
 """Who asked, when a message does not say."""
 MISTAKES_TOLD_MAX: Final = 10
+ARRIVES_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Between looks for a run that is to be cancelled and that nobody has requested yet."""
 
 
 class Incoming:
@@ -77,7 +79,8 @@ class Incoming:
     async def cancel(self, wanted: CancellationRequest, message_id: str) -> bool:
         """Cancel a run; False when it had ended otherwise before. The same `message_id` again does
         nothing, also when the run was retried meanwhile; but one that found the run cancelled
-        already had nothing to record, and again it means the attempt of then.
+        already had nothing to record, and again it means the attempt of then. One that comes
+        before the request of its run, from another topic, waits for that a little.
 
         Raises Poison, and one of NOT_NOW.
         """
@@ -89,12 +92,21 @@ class Incoming:
             fingerprint=message_id,
         )
         with _poison():
-            await self._ledger.find(self._workspace, wanted.run_id)
+            await self._arrival(wanted.run_id)
             try:
                 await self._control.cancel(caller, wanted.run_id, wanted.reason)
             except StateConflict:
                 return False
             return True
+
+    async def _arrival(self, run_id: str) -> None:
+        """Return when there is such a run. Raises NotFound when none has come."""
+        for seconds in ARRIVES_SECONDS:
+            with suppress(NotFound):
+                await self._ledger.find(self._workspace, run_id)
+                return
+            await self._ledger.clock.sleep(seconds)
+        await self._ledger.find(self._workspace, run_id)
 
     async def record(self, result: AgentResult) -> None:
         """Record what came of a task. An output that cannot be kept fails its step.

@@ -319,7 +319,20 @@ class TestACancellation:
             await here.ended("run-7")
             assert not await here.incoming.cancel(self.CANCEL, "m-1")
 
-    async def test_of_an_unknown_run_is_poison(self, ledger_url: str) -> None:
+    async def test_that_overtakes_its_request_stops_the_run(self, ledger_url: str) -> None:
+        """They come from two topics, between which there is no order."""
+        async with receiving(ledger_url) as here:
+            cancelling = asyncio.create_task(here.incoming.cancel(self.CANCEL, "m-1"))
+            await asyncio.sleep(0.15)
+            await here.execute("run-7", definition(a=step("hold", config={"gate": "g"})))
+            assert await cancelling
+            ended = await here.ended("run-7")
+            assert (ended.status, ended.cancelled_by) == ("CANCELLED", "ann")
+
+    async def test_of_an_unknown_run_is_poison(
+        self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("application.incoming.ARRIVES_SECONDS", (0.01, 0.01))
         async with receiving(ledger_url) as here:
             with pytest.raises(Poison, match="There is no execution 'run-7'"):
                 await here.incoming.cancel(self.CANCEL, "m-1")
