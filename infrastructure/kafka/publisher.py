@@ -18,6 +18,10 @@ WAITING_MAX: Final = 50_000
 """Messages that wait for the broker; whoever brings more waits for room."""
 WAITING_KILOBYTES_MAX: Final = 65_536
 MESSAGE_BYTES_MAX: Final = 8_000_000
+BATCH_BYTES: Final = 128 * 1024
+"""Of messages that are sent as one. A broker holds a batch to the limit of one message, and refuses
+all that is in it: below any usual limit, only what is too large by itself is refused.
+"""
 POLL_SECONDS: Final = 0.2
 ROOM_SECONDS: Final = 0.05
 
@@ -36,6 +40,7 @@ class KafkaPublisher:
             queue_buffering_max_messages=WAITING_MAX,
             queue_buffering_max_kbytes=WAITING_KILOBYTES_MAX,
             message_max_bytes=MESSAGE_BYTES_MAX,
+            batch_size=BATCH_BYTES,
         )
         self._health = BrokerHealth("publisher")
         self._failed = threading.Event()

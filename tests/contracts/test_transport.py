@@ -2,14 +2,22 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from application.messages import POSITION_HEADER, Message, MessageHandler, Poison
+from application.messages import (
+    POSITION_HEADER,
+    Message,
+    MessageHandler,
+    Poison,
+    Undeliverable,
+)
 from application.ports import StoreUnavailable
 from application.requests import ExecuteOptions, NoRunner, Requests
 from infrastructure.input_schema import JsonSchemas
@@ -126,6 +134,27 @@ def messages(topic: str, count: int) -> list[Message]:
         Message(topic=topic, key=KEYS[n % len(KEYS)], value=b"%d" % n, headers=(("n", b"%d" % n),))
         for n in range(count)
     ]
+
+
+async def test_many_small_messages_are_never_too_large_together(
+    real_kafka: str, topic: str
+) -> None:
+    """The client sends many as one batch, and a broker that finds a batch too large refuses each
+    message of it.
+    """
+    limit = {"max.message.bytes": "200000"}
+    admin = AdminClient({"bootstrap.servers": real_kafka})
+    admin.create_topics([NewTopic(topic, 1, config=limit)])[topic].result(SECONDS_MAX)
+    publisher = KafkaPublisher(KafkaAddress(brokers=real_kafka))
+    try:
+        sent = [Message(topic=topic, key=b"a", value=os.urandom(2_000)) for _ in range(500)]
+        await publisher.publish(sent)
+        too_large = Message(topic=topic, key=b"a", value=os.urandom(250_000))
+        with pytest.raises(Undeliverable) as refused:
+            await publisher.publish([*sent, too_large, *sent])
+        assert refused.value.message is too_large
+    finally:
+        await publisher.close()
 
 
 async def test_messages_come_in_order_of_each_key_with_their_headers(
