@@ -5,17 +5,28 @@ comes again; its agent knows it by the idempotency key, and its second result is
 """
 
 import asyncio
+from collections.abc import Callable
+from itertools import count
 from typing import Final, Protocol
 
 from msgspec import structs
 
 from application.callers import DEFAULT_WORKSPACE
-from application.messages import AgentResult, AgentTask, MessagePublisher, Spelling, Undeliverable
+from application.messages import (
+    AgentResult,
+    AgentTask,
+    BrokerAway,
+    MessagePublisher,
+    Spelling,
+    Undeliverable,
+)
 from application.ports import Clock, StoreUnavailable
 from application.steps import Failed, StepOutcome, Succeeded
 
 RETRY_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 NOT_LOOKED_UP: Final = "registry_unavailable"
+
+Report = Callable[[str, dict[str, object]], None]
 
 
 class TaskCaller(Protocol):
@@ -36,6 +47,7 @@ class Bridge:
         publisher: MessagePublisher,
         spell: Spelling,
         clock: Clock,
+        report: Report,
         *,
         calls_max: int,
         retries: int = 0,
@@ -48,6 +60,7 @@ class Bridge:
         self._publisher = publisher
         self._spell = spell
         self._clock = clock
+        self._report = report
         self._room = asyncio.Semaphore(calls_max)
         self._retries = retries
         self._workspace = workspace_id
@@ -87,7 +100,19 @@ class Bridge:
             tries += 1
 
     async def _send(self, task: AgentTask, outcome: StepOutcome) -> None:
-        await self._publisher.publish([self._spell(self._result(task, outcome), None)])
+        """Again and again until the broker takes it: what the agent did is done, and a task that
+        came anew would be another call.
+        """
+        message = self._spell(self._result(task, outcome), None)
+        for tries in count():
+            try:
+                await self._publisher.publish([message])
+            except BrokerAway as error:
+                if not tries:
+                    self._report("result_waits", {"task_id": task.task_id, "cause": str(error)})
+                await self._clock.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+            else:
+                return
 
     def _result(self, task: AgentTask, outcome: StepOutcome) -> AgentResult:
         result = AgentResult(

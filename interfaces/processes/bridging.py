@@ -11,7 +11,7 @@ from interfaces.kafka.receiving import BridgedMessages, Counted
 from interfaces.kafka.shapes import Shapes
 from interfaces.processes.agent_parts import AgentParts
 from interfaces.processes.kafka_parts import receiver_check, with_messages
-from interfaces.processes.process import CheckResult, Observation, common_checks
+from interfaces.processes.process import CheckResult, Observation, common_checks, report
 from interfaces.processes.store_parts import dead_letter_table
 
 
@@ -33,6 +33,7 @@ class BridgeProcess:
             self._publisher,
             Shapes(topics, cloudevents=settings.kafka_cloudevents),
             store.clock,
+            report,
             calls_max=settings.bridge_calls,
             retries=settings.bridge_retries,
         )

@@ -11,6 +11,7 @@ from application.bridge import Bridge
 from application.messages import (
     AgentResult,
     AgentTask,
+    BrokerAway,
     Message,
     Topics,
     TransportHealth,
@@ -65,6 +66,9 @@ class Parts:
         self.gate = asyncio.Event()
         self.gate.set()
         self.bytes_max = 10_000
+        self.away = 0
+        """How often the broker refuses before it takes anything."""
+        self.reports: list[str] = []
         self.sent: list[Message] = []
         self.clock = Clock()
 
@@ -78,6 +82,9 @@ class Parts:
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
     async def publish(self, messages: Sequence[Message]) -> None:
+        if self.away:
+            self.away -= 1
+            raise BrokerAway("Kafka did not take a message for r: no such topic")
         for message in messages:
             if len(message.value) > self.bytes_max:
                 raise Undeliverable(message, "the message is too large")
@@ -91,7 +98,10 @@ class Parts:
 
     def bridge(self, **options: int) -> Bridge:
         given = {"calls_max": 5, **options}
-        return Bridge(self, self, Shapes(TOPICS), self.clock, **given)
+        return Bridge(self, self, Shapes(TOPICS), self.clock, self._report, **given)
+
+    def _report(self, event: str, facts: dict[str, object]) -> None:
+        self.reports.append(f"{event}: {facts['cause']}")
 
     def results(self) -> list[AgentResult]:
         return [read_result(each) for each in self.sent]
@@ -143,6 +153,17 @@ async def test_a_result_that_no_message_can_hold_fails_the_step() -> None:
     (result,) = parts.results()
     assert (result.error_code, result.retryable) == ("result_not_sendable", False)
     assert "too large" in (result.error_message or "")
+
+
+async def test_a_result_that_the_broker_does_not_take_now_waits_and_is_no_other_call() -> None:
+    """As while the topic of results is missing: the task would be a dead letter at the third."""
+    parts = Parts(Succeeded({"score": 1}))
+    parts.away = 4
+    await parts.bridge().perform(TASK)
+    (result,) = parts.results()
+    assert (len(parts.calls), result.succeeded) == (1, True)
+    assert parts.clock.slept == [1.0, 2.0, 4.0, 8.0]
+    assert parts.reports == ["result_waits: Kafka did not take a message for r: no such topic"]
 
 
 async def test_calls_are_bounded() -> None:

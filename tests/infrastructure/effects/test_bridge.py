@@ -11,6 +11,7 @@ from infrastructure.settings import Settings
 from interfaces.bootstrap import Services, open_services
 from interfaces.kafka.reading import read_result
 from interfaces.kafka.shapes import Shapes
+from interfaces.processes.process import report
 from tests.infrastructure.effects.local_servers import http_server, json_answer
 from tests.interfaces.kafka.test_shapes import TOPICS
 
@@ -61,7 +62,7 @@ async def test_a_bridge_calls_agents_of_http_and_leaves_those_who_read_the_topic
     services: Services,
 ) -> None:
     sent, agents = Sent(), services.agent_parts
-    bridge = Bridge(agents.caller, sent, Shapes(TOPICS), services.store.clock, calls_max=1)
+    bridge = Bridge(agents.caller, sent, Shapes(TOPICS), services.store.clock, report, calls_max=1)
     reply = b'{"status": "success", "output": 1}'
     async with http_server(lambda _: json_answer(reply)) as server:
         called = {"name": "called", "url": server.url, "protocol": "simple"}
@@ -82,7 +83,7 @@ async def test_a_bridge_calls_agents_of_http_and_leaves_those_who_read_the_topic
 async def test_a_bridge_answers_for_an_agent_that_nobody_registered(services: Services) -> None:
     sent = Sent()
     caller = services.agent_parts.caller
-    bridge = Bridge(caller, sent, Shapes(TOPICS), services.store.clock, calls_max=1)
+    bridge = Bridge(caller, sent, Shapes(TOPICS), services.store.clock, report, calls_max=1)
     await bridge.perform(task("nobody"))
     (result,) = (read_result(each) for each in sent.messages)
     assert (result.succeeded, result.error_code) == (False, "unknown_agent")
