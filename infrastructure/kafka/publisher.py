@@ -24,6 +24,7 @@ all that is in it: below any usual limit, only what is too large by itself is re
 """
 POLL_SECONDS: Final = 0.2
 ROOM_SECONDS: Final = 0.05
+RENEW_SECONDS: Final = 1.0
 
 
 class KafkaPublisher:
@@ -106,10 +107,10 @@ class KafkaPublisher:
     def _run(self) -> None:
         self._probe()
         while not self._stopping.is_set():
-            if self._failed.is_set():
-                self._renew()
+            if self._failed.is_set() and not self._renew():
+                self._stopping.wait(RENEW_SECONDS)
             self._producer.poll(POLL_SECONDS)
-            if not self._health.answers:
+            if not (self._health.answers or self._failed.is_set()):
                 self._probe()
         self._drop(self._producer)
 
@@ -123,11 +124,20 @@ class KafkaPublisher:
         else:
             self._health.heard()
 
-    def _renew(self) -> None:
-        """An idempotent client that met an error it calls fatal takes nothing any more."""
-        broken, self._producer = self._producer, self._made()
+    def _renew(self) -> bool:
+        """An idempotent client that met an error it calls fatal takes nothing any more. False when
+        there is no other one yet, as while a certificate is being replaced.
+        """
+        broken = self._producer
+        try:
+            self._producer = self._made()
+        except KafkaException as error:
+            found: KafkaError = error.args[0]
+            self._health.lost(f"Kafka's client cannot start anew: {found.str()}")
+            return False
         self._failed.clear()
         self._drop(broken)
+        return True
 
     def _drop(self, producer: Producer) -> None:
         producer.purge()

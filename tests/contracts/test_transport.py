@@ -9,6 +9,7 @@ from functools import partial
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from application.messages import (
@@ -169,6 +170,33 @@ async def test_messages_come_in_order_of_each_key_with_their_headers(
         assert inbox.values(key) == [each.value for each in sent if each.key == key]
     assert all(each.header("n") == each.value for each in inbox.taken)
     assert publisher.health().answers
+
+
+async def test_a_client_that_cannot_start_anew_at_once_does_so_later(
+    mock_kafka: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a certificate is being replaced while the client fails."""
+    publisher = KafkaPublisher(KafkaAddress(brokers=mock_kafka))
+    try:
+        await publisher.publish(messages(topic, 1))
+        first, asked = publisher._made(), 0
+        original = publisher._producer
+
+        def made() -> Producer:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise KafkaException(KafkaError(KafkaError._SSL))
+            return first
+
+        monkeypatch.setattr(publisher, "_made", made)
+        publisher._failed.set()
+        await until(lambda: publisher._producer is not original)
+        async with asyncio.timeout(SECONDS_MAX):
+            await publisher.publish(messages(topic, 1))
+        assert (asked, publisher.health().answers) == (2, True)
+    finally:
+        await publisher.close()
 
 
 async def test_what_was_handled_does_not_come_again(
