@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from application.bridge import Bridge
 from application.messages import (
@@ -19,6 +20,7 @@ from application.messages import (
 )
 from application.ports import StoreUnavailable
 from application.steps import Failed, StepOutcome, Succeeded
+from domain.definition import NESTING_MAX
 from interfaces.kafka.reading import read_result, read_task
 from interfaces.kafka.shapes import Shapes
 
@@ -192,6 +194,10 @@ def test_a_task_carries_the_key_of_its_step_in_a_header() -> None:
         )
     )
     assert read_task(sent).idempotency_key == "e:1:a"
+    deep = "e:1:" + "/".join(["n" * 128] * (2 * NESTING_MAX + 1))
+    assert read_task(Shapes(TOPICS)(structs.replace(TASK, idempotency_key=deep))) == (
+        structs.replace(TASK, idempotency_key=deep)
+    )
     bare = Message(topic="t", key=None, value=sent.value)
     assert read_task(bare).idempotency_key is None
     spoiled = Message(
