@@ -32,6 +32,12 @@ COMMIT_SECONDS: Final = 0.2
 RESTART_SECONDS: Final = 1.0
 MEASURE_SECONDS: Final = 1.0
 
+_CLOSED: Final = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART: ("does not exist yet", logging.INFO),
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: ("may not be read", logging.WARNING),
+}
+"""Why a topic gives nothing until somebody makes it, or lets us read it."""
+
 _log = logging.getLogger("flowledger.kafka")
 _Where = tuple[str, int]
 
@@ -77,6 +83,8 @@ class KafkaReceiver:
         self._partitions: dict[_Where, Partition] = {}
         self._committed: dict[_Where, int] = {}
         self._held: set[_Where] = set()
+        self._closed: dict[str, str] = {}
+        """By topic that gives nothing, why."""
         self._moved = threading.Event()
         self._committing_at = 0.0
         self._measured_at = 0.0
@@ -97,12 +105,13 @@ class KafkaReceiver:
             await asyncio.to_thread(self._thread.join)
 
     def health(self) -> TransportHealth:
-        """See MessageReceiver; also says when messages wait for the store."""
+        """See MessageReceiver; also says which topics give nothing, and when messages wait for
+        the store.
+        """
         told = self._health.told()
         waits = [each.retrying for each in self._partitions.copy().values() if each.retrying]
-        return (
-            TransportHealth(True, f"messages wait: {waits[0]}") if told.answers and waits else told
-        )
+        causes = [*self._closed.copy().values(), *(f"messages wait: {each}" for each in waits[:1])]
+        return TransportHealth(True, "; ".join(causes)) if told.answers and causes else told
 
     def lag(self) -> Mapping[str, int]:
         """By topic, the messages of this member's partitions that are not handled, as far as it
@@ -171,14 +180,22 @@ class KafkaReceiver:
             elif error.fatal():
                 raise KafkaException(error)
             else:
-                self._health.error(error)
-                _log.info("kafka_receiver_told", extra={"facts": {"cause": error.str()}})
+                self._told(error, each.topic())
         if taken:
             self._health.heard()
         for where, messages in taken.items():
+            self._closed.pop(where[0], None)
             partition = self._partitions.get(where)
             if partition is not None:
                 self._call(partition.take, messages)
+
+    def _told(self, error: KafkaError, topic: str | None) -> None:
+        """What the client has to say, once, and goes on."""
+        self._health.error(error)
+        why, level = _CLOSED.get(error.code(), ("", logging.INFO))
+        if topic is not None and why:
+            self._closed[topic] = f"the topic {topic} {why}"
+        _log.log(level, "kafka_receiver_told", extra={"facts": {"cause": error.str()}})
 
     def _hold_back(self, consumer: Consumer) -> None:
         """Keep the broker from sending what would only wait here."""
@@ -257,6 +274,7 @@ class KafkaReceiver:
             where = (each.topic, each.partition)
             self._committed.pop(where, None)
             self._held.discard(where)
+            self._closed.pop(each.topic, None)
             self._partitions[where] = Partition(
                 self._handle,
                 self._dead_letters,

@@ -199,6 +199,26 @@ async def test_a_client_that_cannot_start_anew_at_once_does_so_later(
         await publisher.close()
 
 
+async def test_a_topic_that_cannot_be_read_is_told_until_it_can(
+    mock_kafka: str, topic: str, letters: KeptLetters
+) -> None:
+    """As one that nobody has made, where a broker makes none by itself."""
+    address = KafkaAddress(brokers=mock_kafka, options={"allow.auto.create.topics": False})
+    inbox = Inbox()
+    receiver = KafkaReceiver(address, [topic], f"group-{topic}", inbox, letters)
+    receiver.start()
+    publisher = KafkaPublisher(KafkaAddress(brokers=mock_kafka))
+    try:
+        await until(lambda: receiver.health().detail == f"the topic {topic} does not exist yet")
+        assert receiver.health().answers, "the broker does"
+        await publisher.publish(messages(topic, 1))
+        await inbox.expect(1)
+        assert receiver.health().detail == "answers"
+    finally:
+        await publisher.close()
+        await receiver.stop()
+
+
 async def test_what_was_handled_does_not_come_again(
     publisher: KafkaPublisher, receive: Receive, topic: str
 ) -> None:
