@@ -5,7 +5,7 @@ members that are not known are passed over, times may lack an offset or be missi
 text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -96,9 +96,9 @@ def read_task(message: Message) -> AgentTask:
 
 def read_result(message: Message) -> AgentResult:
     """What came of a task. Its output may be what cannot be stored: that is an outcome of the step.
-    So is a failure, however much is said about it. Raises Poison.
+    So is a failure, whatever is said about it. Raises Poison.
     """
-    body = _Body.of(message, unchecked="output_data")
+    body = _Body.of(message, unchecked=("output_data", "error_message"))
     status = body.text("status").upper()
     if status not in ("SUCCESS", "FAILURE"):
         raise Poison(f"/status: {status[:100]!r} is not known; it is SUCCESS or FAILURE")
@@ -108,7 +108,7 @@ def read_result(message: Message) -> AgentResult:
         succeeded=status == "SUCCESS",
         output=body.members.get("output_data"),
         correlation_id=body.id("correlation_id"),
-        error_message=body.optional_text("error_message", cut=True),
+        error_message=body.plain_text("error_message"),
         at=body.time("timestamp"),
         **_error(message),
     )
@@ -145,14 +145,14 @@ class _Body:
         self.members = members
 
     @classmethod
-    def of(cls, message: Message, *, unchecked: str = "") -> "_Body":
-        """Whether the member `unchecked` can be stored is for others to say."""
+    def of(cls, message: Message, *, unchecked: Sequence[str] = ()) -> "_Body":
+        """Whether the members `unchecked` can be stored is for others to say."""
         value = _checked(lambda: parse_json(message.value))
         if (message.header("content-type") or b"").startswith(_STRUCTURED):
             value = value.get("data") if isinstance(value, dict) else None
         if not isinstance(value, dict):
             raise Poison("the body is not a JSON object")
-        left_out = {name: value.pop(name) for name in (unchecked,) if name in value}
+        left_out = {name: value.pop(name) for name in unchecked if name in value}
         _checked(lambda: check_storable(value, bytes_max=BODY_BYTES_MAX))
         return cls({**value, **left_out})
 
@@ -173,21 +173,28 @@ class _Body:
             raise Poison(f"/{name}: it is missing")
         return found
 
-    def optional_text(self, name: str, *, cut: bool = False) -> str | None:
-        """A text, or None when it is missing or null; a longer one than is taken is `cut`, if that
-        does no harm.
-        """
-        found = self.members.get(name)
-        if found is None:
-            return None
-        if not isinstance(found, str):
-            raise Poison(f"/{name}: {_what(found)}not a text")
-        if len(found) > TEXT_CHARACTERS_MAX:
-            if cut:
-                return found[: TEXT_CHARACTERS_MAX - 1] + "…"
+    def optional_text(self, name: str) -> str | None:
+        """A text, or None when it is missing or null."""
+        found = self._text_or_none(name)
+        if found is not None and len(found) > TEXT_CHARACTERS_MAX:
             raise Poison(
                 f"/{name}: it has {len(found)} characters; at most {TEXT_CHARACTERS_MAX} are taken"
             )
+        return found
+
+    def plain_text(self, name: str) -> str | None:
+        """A text that is only told on, so that what cannot be stored of it is left out."""
+        found = self._text_or_none(name)
+        if found is None:
+            return None
+        if len(found) > TEXT_CHARACTERS_MAX:
+            found = found[: TEXT_CHARACTERS_MAX - 1] + "…"
+        return found.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+    def _text_or_none(self, name: str) -> str | None:
+        found = self.members.get(name)
+        if found is not None and not isinstance(found, str):
+            raise Poison(f"/{name}: {_what(found)}not a text")
         return found
 
     def object(self, name: str) -> JsonObject:
