@@ -82,9 +82,12 @@ def advance(
     """Record all that follows from the draft's state at `now`.
 
     Afterwards it waits for an effect, a time or a person, or has ended. What was touched last is
-    looked at first, so that all live paths are looked at once, not once for each fact.
+    looked at first, so that all live paths are looked at once, not once for each fact. A step that
+    a person aborted is too: what was touched may end what is around it, and the abort with it.
     """
+    steps = draft.state.steps
     near = _touched(event.data for event in draft.events)
+    near |= {path for path in draft.state.live if _is_aborted(steps.get(path))}
     while facts := _plan_near(definition, draft.state, near, now, rules):
         record_all(draft, facts, now)
         near = _touched(facts)

@@ -133,3 +133,25 @@ def test_a_branch_that_is_over_costs_the_time_its_recovery_took() -> None:
     run.succeed("c/right/q")
     assert run.state.recovery_spent_ms == 2_000
     assert finish(run).status == "COMPLETED"
+
+
+@pytest.mark.parametrize("told_in_a_pause", [False, True])
+def test_an_abort_counts_though_the_rest_ends_before_anybody_looked(told_in_a_pause: bool) -> None:
+    """What ends next would satisfy the join and cancel the branch that was aborted."""
+    steps = {
+        "c": fork({"left": ["p"], "right": ["q"]}, "end", "any"),
+        "p": step(ask=True),
+        "q": step(),
+        "end": step(),
+    }
+    run = Run(workflow(steps))
+    run.go()
+    run.fail("c/left/p")
+    if told_in_a_pause:
+        run.pause()
+    run.answer("abort")
+    facts = run.succeed("c/right/q")
+    if told_in_a_pause:
+        facts += run.go_on()
+    assert facts[-1] == "failed user_abort"
+    assert_sound(run)
