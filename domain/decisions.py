@@ -30,13 +30,13 @@ from domain.lifecycle import (
     RUNNING,
 )
 from domain.mistakes import Mistake
-from domain.outcomes import complete_step, fail_step, redeliver
-from domain.planner import advance, running_actions
+from domain.outcomes import complete_step, fail_step, has_worked, redeliver
+from domain.planner import NO_SUCCESS, advance, running_actions
 from domain.questions import ANSWER_CHARACTERS_MAX, understand
 from domain.recovery import Plan, after_answer, record_all, with_recovery
 from domain.recovery_config import RecoveryConfig, config_as_json
 from domain.recovery_rules import DEFAULT_RULES, RecoveryRules, strategies_of
-from domain.reopening import main_line_step, require_reached, undone_by_retry
+from domain.reopening import around_failures, main_line_step, require_reached, undone_by_retry
 from domain.signals import SIGNALS_KEPT_MAX
 from domain.verbs import allowed_actions, require
 
@@ -125,6 +125,8 @@ def retry(
     undone = frozenset[str]()
     if resume_from is not None:
         undone = _reachable(definition, state, resume_from)
+    if _nothing_worked(definition, state):
+        undone |= around_failures(state)
     for path in state.steps:
         if path.endswith("~undo"):
             undone |= {path}
@@ -132,6 +134,12 @@ def retry(
                 undone |= _reachable(definition, state, step_id_of(path))
     reset, reopened = undone_by_retry(state, undone)
     draft.record(ev.Retried(state.attempt + 1, reset, start_at, reason, reopened))
+
+
+def _nothing_worked(definition: Definition, state: ExecutionState) -> bool:
+    """Looked at, for an action may call its own failure so too."""
+    ended_so = state.error is not None and state.error.code == NO_SUCCESS
+    return ended_so and not has_worked(definition, state)
 
 
 def resume(

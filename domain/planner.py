@@ -74,6 +74,8 @@ from domain.signals import plan_wait_for_event
 
 PAUSE_TIMEOUT: Final = "pause_timeout"
 """Why an execution fails whose pause has lasted too long."""
+NO_SUCCESS: Final = "no_success"
+"""Why a lenient execution fails in which nothing has worked."""
 
 
 def advance(
@@ -445,7 +447,7 @@ def _verdict(definition: Definition, state: ExecutionState) -> ev.Payload:
     """
     if state.atomic_mode == "lenient" and state.steps_failed and not has_worked(definition, state):
         message = "No step succeeded. Look at the steps' errors, then retry the execution."
-        return ev.Failed(state.attempt, "no_success", "unknown", "no_success", "", message)
+        return ev.Failed(state.attempt, NO_SUCCESS, "unknown", NO_SUCCESS, "", message)
     partial = state.steps_failed > 0 or any(
         step.fan is not None and step.fan.flawed > 0 for step in state.steps.values()
     )

@@ -1,9 +1,11 @@
 """What an explicit retry does again: never what is finished."""
 
+from domain.control_evolution import BY_HAND
 from domain.definition import Definition, LoopStep, is_aside, owner_of, step_id_of
 from domain.errors import StepNotReached
 from domain.execution import ExecutionState
 from domain.lanes import finished_branches, is_unfinished
+from domain.lifecycle import COMPLETED
 
 
 def undone_by_retry(
@@ -13,15 +15,31 @@ def undone_by_retry(
 
     Unfinished loops and forks are reopened: their finished iterations and branches stay.
     """
-    finished = finished_branches(state.steps)
     reset, reopened = set(undone), set[str]()
-    for path, step in state.steps.items():
-        if path in reset or not is_unfinished(path, step, state.steps, finished):
-            continue
-        (reset if step.fan is None else reopened).add(path)
+    others = state.steps
+    for path in undone:
+        others = others.delete(path)
+    finished = finished_branches(others)
+    for path, step in others.items():
+        if is_unfinished(path, step, others, finished):
+            (reset if step.fan is None else reopened).add(path)
     gone = reset | reopened
     reset |= {path for path in state.steps if is_aside(path) and owner_of(path) in gone}
     return tuple(sorted(reset)), tuple(sorted(reopened))
+
+
+def around_failures(state: ExecutionState) -> frozenset[str]:
+    """What has completed where nothing has worked: composites that wrap what failed.
+
+    Kept, they would keep it from running again. Not one that a person has completed.
+    """
+    return frozenset(
+        path
+        for path, step in state.steps.items()
+        if step.state == COMPLETED
+        and not is_aside(path)
+        and not (step.why or "").startswith(BY_HAND)
+    )
 
 
 def was_reached(definition: Definition, state: ExecutionState, step_id: str) -> bool:

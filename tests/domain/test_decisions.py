@@ -3,12 +3,16 @@
 import pytest
 
 from domain.errors import NotFound, StateConflict, StepNotReached
+from domain.json_values import JsonObject
+from domain.planner import running_actions
 from tests.builders import (
     EXECUTION_ID,
     START,
     Run,
     branch,
     linear,
+    loop,
+    parallel,
     step,
     task,
     wait,
@@ -164,6 +168,66 @@ def test_retry_runs_a_failed_step_again_that_was_not_critical() -> None:
     given(run).when(lambda r: r.succeed("a")).then("step_completed a", "step_started d #1")
     given(run).when(lambda r: r.succeed("d")).then("step_completed d", "completed")
     assert (run.state.steps_done, run.state.steps_failed) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("around", "held", "path"),
+    [
+        (branch("true", "a"), {"a": step()}, "c/a"),
+        (
+            parallel(["a", "b"]),
+            {"a": step(critical=False), "b": branch("true", "d"), "d": step(critical=False)},
+            "c/b/d",
+        ),
+        (loop([1], ["a"], errors="continue"), {"a": step()}, "c[0]/a"),
+    ],
+)
+def test_retry_where_nothing_worked_runs_again_what_failed_in_what_completed(
+    around: JsonObject, held: JsonObject, path: str
+) -> None:
+    """A lenient walk goes on after a composite around failures, which has completed then."""
+    steps = {"c": {**around, "next_step": "end"}, **held, "end": step()}
+    run = Run(workflow(steps), mode="lenient")
+    run.go()
+    for each in [*running_actions(run.definition, run.state)]:
+        run.fail(each, "permanent")
+    given(run).when(lambda r: r.fail("end", "permanent")).then(
+        "step_failed end boom", "failed no_success"
+    )
+    run.retry()
+    assert f"step_started {path} #1" in run.go()
+    assert run.succeed_all().state.status == "COMPLETED"
+    assert not run.state.partial
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+def test_an_action_that_fails_with_the_same_code_makes_no_finished_step_run_again(
+    mode: str,
+) -> None:
+    run = Run(workflow({"a": step("b"), "b": step(ask=True)}), mode=mode)
+    run.go()
+    run.succeed("a")
+    run.fail("b", "permanent", code="no_success")
+    run.answer("abort")
+    assert run.go() == ["failed user_abort"]
+    run.retry()
+    assert run.statuses() == {"a": "COMPLETED"}
+
+
+def test_retry_where_nothing_worked_leaves_what_a_person_has_settled() -> None:
+    steps = {
+        "c": parallel(["a", "b"], "end"),
+        "a": step(critical=False),
+        "b": step(),
+        "end": step(),
+    }
+    run = Run(workflow(steps), mode="lenient")
+    run.go()
+    run.settle_by_hand("skip", "c/b")
+    run.fail("c/a", "permanent")
+    run.fail("end", "permanent")
+    run.retry()
+    assert run.statuses() == {"c/b": "SKIPPED"}
 
 
 def test_retry_from_inside_a_branch_does_the_whole_conditional_again() -> None:

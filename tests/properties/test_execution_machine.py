@@ -253,6 +253,8 @@ class ExecutionMachine(RuleBasedStateMachine):
                 self.run.retry(name)
             return
         finished = {path for path, step in state.steps.items() if step.state == "COMPLETED"}
+        if state.error is not None and state.error.code == "no_success":
+            finished = set()  # it is all around failures
         self.run.retry(name)
         assert self.run.state.status == "PENDING"
         if name is None and not any(path.endswith("~undo") for path in state.steps):
