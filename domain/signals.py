@@ -62,8 +62,14 @@ def _has(payload: Json, wanted: JsonObject) -> bool:
 
 
 def _same(value: Json, wanted: Json) -> bool:
-    # true and 1 are one number to Python, and two values in JSON.
-    return value == wanted and isinstance(value, bool) is isinstance(wanted, bool)
+    # true and 1 are one number to Python, and two values in JSON, also inside of others.
+    if value != wanted:
+        return False
+    if isinstance(value, list) and isinstance(wanted, list):
+        return all(map(_same, value, wanted))
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return all(_same(each, wanted[name]) for name, each in value.items())
+    return isinstance(value, bool) is isinstance(wanted, bool)
 
 
 def awaited_signal(step: StepState) -> str | None:

@@ -36,6 +36,14 @@ def test_a_signal_that_came_before_its_step_is_kept_and_taken_once() -> None:
     assert [each.name for each in run.state.signals] == ["other"]
 
 
+@pytest.mark.parametrize("one", [1, 1.0])
+def test_true_and_one_are_two_values_wherever_they_stand(one: float) -> None:
+    run = Run(workflow({"a": event(event_filter={"order": {"states": [{"paid": True}]}})}))
+    run.go()
+    assert run.signal(payload={"order": {"states": [{"paid": one}]}}) == ["signal_received paid"]
+    assert run.signal(payload={"order": {"states": [{"paid": True}]}})[-1] == "completed"
+
+
 def test_only_a_signal_with_the_members_of_the_filter_is_taken() -> None:
     wanted = {"order": "${workflow.input.order}", "ok": True}
     run = Run(workflow({"a": event(event_filter=wanted)}), {"order": 7})
