@@ -81,6 +81,11 @@ class Template:
         self.references = references
         """(pointer inside the value, reference) of every reference, secrets too, in order."""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is one reference and nothing else, so that the value may be of any type."""
+        return isinstance(self._part, _Whole)
+
     def resolve(self, scope: Scope) -> Json:
         """The value with each reference replaced; without references the very same object.
 

@@ -113,13 +113,16 @@ def _storable(raw: Json) -> Iterator[Mistake]:
 def _expressions(graph: StepGraph, normalised: JsonObject) -> Iterator[Mistake]:
     order = tuple(graph.order)
     for step_id, step in graph.steps.items():
-        for field in ("config", "input_mapping", "duration_ms", "data_source", "event_filter"):
+        for field in ("config", "input_mapping", "data_source", "event_filter"):
             if field in step:
                 yield from _template(step[field], graph.pointer(step_id, field), graph, step_id)
+        if "duration_ms" in step:
+            pointer = graph.pointer(step_id, "duration_ms")
+            yield from _no_text(step["duration_ms"], pointer, graph, step_id)
         loop = step.get("loop_config")
         if isinstance(loop, dict):
             pointer = graph.pointer(step_id, "loop_config", "collection")
-            yield from _template(loop["collection"], pointer, graph, step_id)
+            yield from _no_text(loop["collection"], pointer, graph, step_id)
         for field in ("conditions", "assertions"):
             gates = step.get(field)
             for index, gate in enumerate(gates if isinstance(gates, list) else []):
@@ -141,6 +144,15 @@ def _template(value: Json, pointer: str, graph: StepGraph, at: str | None) -> It
         return
     for where, reference in template.references:
         yield from _reference(reference, pointer + where, graph, at)
+
+
+def _no_text(value: Json, pointer: str, graph: StepGraph, at: str) -> Iterator[Mistake]:
+    """A value that is a number or a list: a text is one reference to that, or never becomes it."""
+    found = tuple(_template(value, pointer, graph, at))
+    yield from found
+    if not found and isinstance(value, str) and not compile_template(value).is_reference:
+        message = f"{value[:100]!a} is a text; write the value itself, or one reference to it."
+        yield Mistake(pointer, "bad_reference", message)
 
 
 def _gate(

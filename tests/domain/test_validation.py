@@ -6,7 +6,7 @@ import pytest
 
 from domain.credentials import literal_credentials
 from domain.validation import validate
-from tests.builders import Actions, branch, step, task, wait, workflow
+from tests.builders import Actions, branch, loop, step, task, wait, workflow
 
 
 def mistakes(raw: Any) -> dict[str, str]:
@@ -151,6 +151,17 @@ def test_references_are_looked_for_everywhere() -> None:
         "/steps/z/input_mapping/description": "bad_reference",
         "/output/v/0": "bad_reference",
         "/output/v/1": "bad_reference",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "$hello", "$${a}", "${workflow.input.a}${workflow.input.b}", "${a.output} "]
+)
+def test_a_text_is_refused_where_only_one_reference_could_become_the_value(text: str) -> None:
+    steps = {"a": step("w"), "w": wait("l", text), "l": loop(text or "$", ["p"]), "p": step()}
+    assert mistakes(workflow(steps)) == {
+        "/steps/w/duration_ms": "bad_reference",
+        "/steps/l/loop_config/collection": "bad_value" if text == "5" else "bad_reference",
     }
 
 
