@@ -25,7 +25,9 @@ _RESERVED_NAME: Final = re.compile(
     r"wf-.*-\d+\Z|[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\Z|\.{1,2}\Z|validate\Z"
 )
 _RESERVED_STEP: Final = re.compile(
-    r"\.{1,2}\Z|secret\Z|undo\Z|workflow_input\Z|.*\.output(_data)?(\.|\Z)", re.DOTALL
+    r"\.{1,2}\Z|secret(\.|\Z)|undo\Z|undo\.input(\.|\Z)|workflow_input\Z|workflow\.input(\.|\Z)"
+    r"|loop\.(item|index|total|is_first|is_last)(\.|\Z)|.*\.output(_data)?(\.|\Z)",
+    re.DOTALL,
 )
 """Ids that would mean something else in a path or in a reference."""
 _FIELDS: Final = frozenset(

@@ -6,6 +6,7 @@ import pytest
 
 from domain.definition import ActionStep, ConditionalStep, HumanTaskStep, WaitStep
 from domain.recovery_stages import RetryPolicy
+from domain.references import compile_template
 from domain.validation import validate
 from tests.builders import Actions, branch, compiled, linear, normalised, step, task, wait, workflow
 
@@ -329,7 +330,14 @@ def test_a_step_is_an_object(value: Any) -> None:
         (".", "reserved_name"),
         ("..", "reserved_name"),
         ("secret", "reserved_name"),
+        ("secret.x", "reserved_name"),
+        ("undo", "reserved_name"),
+        ("undo.input.x", "reserved_name"),
         ("workflow_input", "reserved_name"),
+        ("workflow.input", "reserved_name"),
+        ("workflow.input.x", "reserved_name"),
+        ("loop.item", "reserved_name"),
+        ("loop.is_last.x", "reserved_name"),
         ("a.output", "reserved_name"),
         ("a.output_data.b", "reserved_name"),
     ],
@@ -338,6 +346,14 @@ def test_step_ids(step_id: str, code: str) -> None:
     assert (
         code in mistakes({"name": "w", "start_step": step_id, "steps": {step_id: step()}}).values()
     )
+
+
+@pytest.mark.parametrize("step_id", ["secrets", "workflow.inputs", "loop", "loop.items", "undo.x"])
+def test_an_id_is_what_a_reference_to_it_means(step_id: str) -> None:
+    config = {"v": f"${{{step_id}.output.x}}"}
+    assert mistakes(workflow({step_id: step("b"), "b": step(config=config)})) == {}
+    [(_, reference)] = compile_template({**config}).references
+    assert (reference.root, reference.step_id, reference.path) == ("step", step_id, ("x",))
 
 
 def test_all_mistakes_are_found_at_once() -> None:
