@@ -197,6 +197,8 @@ def _reference(
 def _out_of_sight(graph: StepGraph, text: str, used: str, at: str | None) -> str | None:
     if used not in graph.steps:
         return f"{text} names {used!r}, which is not a step."
+    if used in graph.undone_by:
+        return f"{text}: {used!r} only undoes another step, when all is over; nothing sees it."
     if used in graph.parents and (at is None or not graph.sees_line_of(used, at)):
         return _hidden(graph, used)
     if at is not None and not graph.has_run_before(used, at):

@@ -169,6 +169,13 @@ def test_the_output_may_use_every_step_of_the_main_line() -> None:
     assert mistakes({**chain(), "output": ["${a.output}", "${c.output.branch_output}"]}) == {}
 
 
+def test_the_output_cannot_use_a_step_that_undoes_another() -> None:
+    """It has not run when there is an output."""
+    steps = {"a": step(compensate_with="undo_a"), "undo_a": step()}
+    raw = workflow(steps, output={"v": "${undo_a.output}"})
+    assert mistakes(raw) == {"/output/v": "bad_reference"}
+
+
 # --- credentials ---
 
 
