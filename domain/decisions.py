@@ -20,7 +20,7 @@ from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
 from domain.errors import Invalid, NotFound, StateConflict, TooManySignals
 from domain.execution import ExecutionState, evolve
-from domain.execution_state import Parent
+from domain.execution_state import HumanTask, Parent
 from domain.json_values import Json, JsonObject
 from domain.lane_paths import top_of
 from domain.lifecycle import (
@@ -306,7 +306,10 @@ def signal(draft: Draft, name: str, payload: Json) -> None:
 
 
 def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
-    """A person did a task; a step that waits for it ends with the result."""
+    """A person did a task; a step that waits for it ends with the result.
+
+    Raises NotFound, StateConflict, and Invalid for a result that cannot be kept.
+    """
     state = draft.state
     task = state.tasks.get(task_id)
     if task is None:
@@ -328,15 +331,26 @@ def complete_human_task(draft: Draft, task_id: str, result: Json) -> None:
             current_status=state.status,
             allowed_actions=allowed_actions(state),
         )
+    ended = _task_done(state, task, result) if waits else None
     draft.record(ev.HumanTaskCompleted(task_id, task.path, task.attempt, result))
-    if waits:
-        output: JsonObject = {
-            "taskId": task_id,
-            "title": task.title,
-            "status": "DONE",
-            "result": result,
-        }
-        record_all(draft, (complete_step(draft.state, task.path, output),), draft.meta.at)
+    if ended is not None:
+        record_all(draft, (ended,), draft.meta.at)
+
+
+def _task_done(state: ExecutionState, task: HumanTask, result: Json) -> ev.StepCompleted:
+    """The success of the step that waits. What cannot be kept is refused while somebody is there
+    who can send less; taken, it would fail the step.
+    """
+    output: JsonObject = {
+        "taskId": task.id,
+        "title": task.title,
+        "status": "DONE",
+        "result": result,
+    }
+    ended = complete_step(state, task.path, output)
+    if isinstance(ended, ev.StepFailed):
+        raise Invalid(ended.message, [Mistake("/result", "too_large", ended.message)])
+    return ended
 
 
 def _reachable(definition: Definition, state: ExecutionState, step_id: str) -> frozenset[str]:

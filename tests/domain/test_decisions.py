@@ -2,8 +2,8 @@
 
 import pytest
 
-from domain.errors import NotFound, StateConflict, StepNotReached
-from domain.json_values import JsonObject
+from domain.errors import Invalid, NotFound, StateConflict, StepNotReached
+from domain.json_values import PAYLOAD_BYTES_MAX, JsonObject
 from domain.planner import running_actions
 from tests.builders import (
     EXECUTION_ID,
@@ -364,6 +364,19 @@ def test_a_task_is_done_once() -> None:
 
 def test_an_unknown_task_is_not_found() -> None:
     given(Run(linear(1))).when_refused(lambda r: r.complete_task("ht-1"), NotFound)
+
+
+@pytest.mark.parametrize("room", [0, 50])
+def test_a_result_that_cannot_be_kept_is_refused_and_the_person_may_send_less(room: int) -> None:
+    """What the step adds to the result counts too."""
+    run = begun(Run(workflow({"ask": task()})))
+    task_id = f"ht-{EXECUTION_ID.hex}-1"
+    given(run).when_refused(
+        lambda r: r.complete_task(task_id, "x" * (PAYLOAD_BYTES_MAX - room)), Invalid
+    )
+    assert run.state.tasks[task_id].status == "TODO"
+    run.complete_task(task_id, "less")
+    assert run.go() == ["completed"]
 
 
 def test_a_task_nobody_waits_for_may_be_done_after_the_end() -> None:
