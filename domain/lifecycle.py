@@ -85,8 +85,9 @@ _EXECUTION_TRANSITIONS: Final[_Declaration] = [
     {"trigger": "compensated", "source": COMPENSATING, "dest": FAILED},
     {"trigger": "compensated", "source": CANCELLING, "dest": CANCELLED},
     {
+        # PENDING: a retry has kept what the attempt before it could not undo.
         "trigger": "cancel",
-        "source": [EXECUTING, PAUSED],
+        "source": [PENDING, EXECUTING, PAUSED],
         "dest": CANCELLING,
         "conditions": "compensations_due",
     },

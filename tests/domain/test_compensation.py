@@ -7,6 +7,7 @@ import pytest
 from domain.definition import declared_at
 from domain.errors import StateConflict
 from domain.json_values import JsonObject
+from domain.lifecycle import CANCELLING, EXECUTION_TABLE, follow
 from domain.planner import next_due
 from tests.builders import Run, branch, compiled, mistakes_of, step, workflow
 from tests.specs import given
@@ -192,6 +193,20 @@ def test_retry_keeps_what_could_not_be_undone() -> None:
     run.succeed("pay")
     run.fail("ship")
     assert run.state.to_undo == ("reserve", "pay")
+
+
+def test_a_cancel_before_the_retry_begins_undoes_what_was_left() -> None:
+    """And that is the way that the table of the lifecycle tells."""
+    run = shipping()
+    run.fail("ship")
+    run.succeed("pay~undo")
+    run.fail("reserve~undo", "permanent")
+    run.retry()
+    assert follow(EXECUTION_TABLE, run.state.state, "cancel", run.state) == CANCELLING
+    given(run).when(Run.cancel).then("cancel_requested", "compensation_started cancelled: reserve")
+    assert run.state.state == CANCELLING
+    run.go()
+    assert run.succeed("reserve~undo")[-1] == "cancelled"
 
 
 def test_the_undone_step_shows_the_input_of_the_alternative_that_did_its_work() -> None:
