@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from domain import events as ev
+from domain.control_evolution import BY_HAND
 from domain.definition import COMPOSITES, Definition, Step, declared_at, is_aside
-from domain.execution import ExecutionState
+from domain.execution import ExecutionState, StepState
 from domain.json_values import PAYLOAD_BYTES_MAX, Json
 from domain.lifecycle import COMPLETED
 from domain.recovery import Plan, time_left, with_recovery
@@ -101,15 +102,22 @@ def deadline_of(declared: Step, now: datetime, left: timedelta | None = None) ->
 
 
 def has_worked(definition: Definition, state: ExecutionState) -> bool:
-    """Whether a step that does something itself has succeeded; a composite only wraps others."""
+    """Whether a step that does something itself has succeeded; a composite only wraps others,
+    unless a person has completed it.
+    """
     return any(
-        step.fan.done > 0
-        if step.fan is not None
-        else step.state == COMPLETED
-        and not is_aside(path)
-        and not isinstance(declared_at(definition, path), COMPOSITES)
+        _has_worked(definition, path, step)
         for path, step in state.steps.items()
+        if not is_aside(path)
     )
+
+
+def _has_worked(definition: Definition, path: str, step: StepState) -> bool:
+    if step.state == COMPLETED and (step.why or "").startswith(BY_HAND):
+        return True
+    if step.fan is not None:
+        return step.fan.done > 0
+    return step.state == COMPLETED and not isinstance(declared_at(definition, path), COMPOSITES)
 
 
 def bytes_of(value: Json) -> int:

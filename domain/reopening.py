@@ -1,6 +1,5 @@
 """What an explicit retry does again: never what is finished."""
 
-from domain.control_evolution import BY_HAND
 from domain.definition import Definition, LoopStep, is_aside, owner_of, step_id_of
 from domain.errors import StepNotReached
 from domain.execution import ExecutionState
@@ -31,15 +30,10 @@ def undone_by_retry(
 def around_failures(state: ExecutionState) -> frozenset[str]:
     """What has completed where nothing has worked: composites that wrap what failed.
 
-    Kept, they would keep it from running again. Not one that a person has completed.
+    Kept, they would keep it from running again.
     """
-    return frozenset(
-        path
-        for path, step in state.steps.items()
-        if step.state == COMPLETED
-        and not is_aside(path)
-        and not (step.why or "").startswith(BY_HAND)
-    )
+    steps = state.steps.items()
+    return frozenset(path for path, step in steps if step.state == COMPLETED and not is_aside(path))
 
 
 def was_reached(definition: Definition, state: ExecutionState, step_id: str) -> bool:

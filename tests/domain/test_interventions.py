@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 
 from domain.errors import Invalid, NotFound, StateConflict
+from domain.json_values import JsonObject
 from domain.outcomes import OUTPUT_BYTES_MAX
 from domain.verbs import allowed_actions
 from tests.builders import (
@@ -194,6 +195,19 @@ def test_a_compensation_that_is_stuck_is_settled(verb: str) -> None:
     run.fail("s2")
     run.settle_by_hand(verb, "s1~undo")
     assert run.go() == ["compensation_finished s1", "failed critical_step"]
+
+
+@pytest.mark.parametrize(
+    "around", [parallel(["a", "b"]), loop([1], ["a", "b"]), branch("true", "a", "b")]
+)
+def test_a_composite_that_a_person_completes_has_worked(around: JsonObject) -> None:
+    """So a lenient execution has had its success."""
+    steps = {"c": {**around, "next_step": "end"}, "a": step(), "b": step(), "end": step()}
+    run = Run(workflow(steps), mode="lenient")
+    run.go()
+    run.settle_by_hand("complete", "c", {"done": "by hand"})
+    run.go()
+    assert run.fail("end", "permanent")[-1] == "completed partial"
 
 
 def test_a_retry_leaves_what_a_person_has_settled() -> None:

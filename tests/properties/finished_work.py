@@ -44,10 +44,9 @@ def reset_though_finished(events: Iterable[ev.Event], reason: str) -> Iterator[t
     to name no step.
 
     Nothing is said of a retry after something was undone, which begins that anew with all after it.
-    Where nothing had worked, all that has completed without a person's hand is around failures.
+    Where nothing had worked, all that has completed is around failures.
     """
     done: set[str] = set()
-    by_hand: set[str] = set()
     undone = False
     for event in events:
         match event.data:
@@ -55,12 +54,10 @@ def reset_though_finished(events: Iterable[ev.Event], reason: str) -> Iterator[t
                 done.add(path)
             case ev.StepSettled(path=path, state="COMPLETED") if "~" not in path:
                 done.add(path)
-                by_hand.add(path)
             case ev.Failed(reason="no_success"):
-                done &= by_hand
+                done.clear()
             case ev.StepStarted(path=path):
                 done.discard(path)
-                by_hand.discard(path)
             case ev.CompensationFinished():
                 undone = True
             case ev.Retried(reset=reset) as retried:
