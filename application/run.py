@@ -191,7 +191,7 @@ def context_for(
 ) -> tuple[StepContext, JsonObject]:
     """What the handler of `path` is called with: its context and its resolved input."""
     step = state.steps[path]
-    declared = declared_at(definition, path)
+    declared = declared_at(definition, path, step.action)
     uses: tuple[SecretUse, ...] = ()
     if isinstance(declared, ActionStep):
         uses = declared_secrets(declared)

@@ -119,14 +119,16 @@ def begin_alternative(
     except ValueError as error:
         problem = str(error)
     before = state.steps.get(path)
+    action = step.action if chosen is None else other_action(step, chosen)
+    declared = declared_at(definition, path, action)
     started = ev.StepStarted(
         path=path,
         attempt=state.attempt,
         try_no=1 if before is None else before.try_no + 1,
-        action=step.action if chosen is None else other_action(step, chosen),
+        action=action,
         after=owner,
         due_at=None,
-        deadline_at=deadline_of(declared_at(definition, path), now, time_left(state, path, now)),
+        deadline_at=deadline_of(declared, now, time_left(state, path, now)),
         input=given,
     )
     yield started

@@ -19,6 +19,8 @@ from domain.recovery_stages import Alternative, Stage, compile_alternative, comp
 from domain.references import Template, compile_template
 
 STEPS_MAX: Final = 1_000
+TIMEOUT_SECONDS_DEFAULT: Final = 300
+"""Of a try that performs an action."""
 NESTING_MAX: Final = 8
 LANES_MAX: Final = 100
 """Children of a parallel, branches of a fork_join; also what one composite runs at a time."""
@@ -239,11 +241,12 @@ def undo_path(path: str) -> str:
     return f"{path}~undo"
 
 
-def declared_at(definition: "Definition", path: str) -> Step:
+def declared_at(definition: "Definition", path: str, action: str = "") -> Step:
     """The declared step at `path`: KeyError when there is none.
 
-    An alternative is its owner with another action and no recovery of its own; which action it is
-    stands in the event that began it, for the server's rules are no part of a definition.
+    An alternative is its owner with another action and no recovery of its own; which `action` it is
+    stands in the event that began it, for the server's rules are no part of a definition. In place
+    of a step without a time-out, such as another workflow, an action has that of actions.
     """
     declared = definition.steps[step_id_of(path)]
     aside = path.partition("~")[2]
@@ -254,17 +257,20 @@ def declared_at(definition: "Definition", path: str) -> Step:
     input_template = None
     if isinstance(declared, ActionStep | HumanTaskStep | SubWorkflowStep):
         input_template = declared.input
+    seconds = declared.timeout_seconds
+    if seconds is None and action not in ("", SUB_WORKFLOW):
+        seconds = TIMEOUT_SECONDS_DEFAULT
     return ActionStep(
         id=declared.id,
         next_step=None,
         critical=False,
-        timeout_seconds=declared.timeout_seconds,
+        timeout_seconds=seconds,
         recovery=(),
         recovery_config=None,
         compensate_with=None,
         conditions=(),
         parent=declared.parent,
-        action="",
+        action=action,
         input=input_template or compile_template({}),
         key_per_try=isinstance(declared, ActionStep) and declared.key_per_try,
     )

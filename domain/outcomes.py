@@ -86,7 +86,8 @@ def redeliver(
             state, path, "worker_lost", "permanent", message, retryable=False, epoch=epoch
         )
         return with_recovery(definition, state, failed, now, rules)
-    deadline = deadline_of(declared_at(definition, path), now, time_left(state, path, now))
+    declared = declared_at(definition, path, step.action)
+    deadline = deadline_of(declared, now, time_left(state, path, now))
     return (
         ev.StepRedelivered(path, step.attempt, step.try_no, step.delivery + 1, epoch, deadline),
     )

@@ -248,7 +248,8 @@ def _plan_path(
 ) -> Plan:
     if path == START:
         return _go_on(definition, state, definition.start_step, START, now)
-    step, declared = state.steps[path], declared_at(definition, path)
+    step = state.steps[path]
+    declared = declared_at(definition, path, step.action)
     if step.state in STEP_ENDED:
         return _after(definition, state, path, step, now)
     if step.state != RUNNING:

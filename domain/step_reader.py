@@ -18,6 +18,7 @@ from domain.composite_reader import (
     read_validation,
     unfold,
 )
+from domain.definition import TIMEOUT_SECONDS_DEFAULT
 from domain.failure_policy import FIELDS as FAILURE_FIELDS
 from domain.failure_policy import read_failure_policy
 from domain.json_values import Json, JsonObject
@@ -25,7 +26,6 @@ from domain.mistakes import SECONDS_MAX, Fields, Mistake, Places, is_number
 from domain.stage_reader import read_agent_name
 
 GATES_MAX: Final = 100
-TIMEOUT_SECONDS_DEFAULT: Final = 300
 STEP_FIELDS_LATER: Final = frozenset({"on_failure"})
 COMMON_FIELDS: Final = FAILURE_FIELDS | frozenset(
     ["id", "name", "type", "description", "next_step", "timeout_seconds", "conditions"]

@@ -189,7 +189,7 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
         Limit("domain.child_reader", "VERSION_MAX", "`version` of a sub_workflow", "", "422"),
         Limit("domain.step_reader", "GATES_MAX", "`conditions` of a step", "", "`bad_value`"),
         Limit(
-            "domain.step_reader",
+            "domain.definition",
             "TIMEOUT_SECONDS_DEFAULT",
             "Time-out of an action step that names none",
             "s",

@@ -1,15 +1,18 @@
 """Steps that run another workflow: what is recorded, and what is owed to a child."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from application.run import context_for
 from domain.children import DEPTH_MAX, child_uuid, depth_of, is_wanted, request_of
 from domain.execution_state import Parent
 from domain.planner import running_actions
 from tests.builders import (
     EXECUTION_ID,
+    START,
     Run,
     call,
     fork,
@@ -173,6 +176,31 @@ def test_an_alternative_runs_another_workflow_with_the_changed_input() -> None:
     run.pin("pay~alt.x")
     run.end_child(child(run, "pay~alt.x"), output="paid")
     assert (run.state.status, run.state.steps["pay"].output) == ("COMPLETED", "paid")
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds"),
+    [({"action": "call_api"}, 300), ({"agent": "spare"}, 300), ({"workflow": "by-hand"}, None)],
+)
+def test_an_action_in_place_of_another_workflow_has_the_time_of_an_action(
+    work: dict[str, Any], seconds: int | None
+) -> None:
+    """The step has none, for another workflow takes the time it takes."""
+    run = pinned(alternatives=[{"id": "other", "do": work}])
+    path = "sub~alt.other"
+    run.end_child(child(run), error_class="permanent", code="boom", message="it broke")
+    allowed = seconds and START + timedelta(seconds=seconds)
+    assert run.state.steps[path].deadline_at == allowed
+    context, _ = context_for(run.state, run.definition, path, 1, lambda _: None)
+    assert context.timeout_seconds == (seconds or 0)
+    run.now += timedelta(seconds=100)
+    run.lose_worker()
+    assert run.state.steps[path].deadline_at == (allowed and allowed + timedelta(seconds=100))
+    if seconds is not None:
+        run.pass_time(seconds)
+        error = run.state.steps[path].error
+        assert error is not None
+        assert error.message == "The step did not end within 300 seconds."
 
 
 def test_an_alternative_of_a_called_workflow_changes_what_it_is_given() -> None:
