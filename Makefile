@@ -55,7 +55,7 @@ simulate: $(V)/.dev ## live through 10,000 seeds of the simulation (SEEDS=1-1000
 test-kafka: $(V)/.dev ## walk through four programs and a real Kafka broker; needs java and mvn
 	$(V)/bin/python -m pytest -q -n $(WORKERS) --processes-too \
 	  tests/e2e/test_kafka.py tests/e2e/test_kafka_agent.py \
-	  tests/contracts/test_transport.py tests/contracts/test_relay.py \
+	  tests/contracts/test_transport.py tests/contracts/test_publisher.py tests/contracts/test_relay.py \
 	  tests/faults/test_messages_shuffled.py
 
 kafka: $(V)/.dev ## run a real Kafka broker until Ctrl-C (PORT=9092); needs java and mvn

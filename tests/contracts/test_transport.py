@@ -2,22 +2,18 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from application.messages import (
     POSITION_HEADER,
     Message,
     MessageHandler,
     Poison,
-    Undeliverable,
 )
 from application.ports import StoreUnavailable
 from application.requests import ExecuteOptions, NoRunner, Requests
@@ -137,27 +133,6 @@ def messages(topic: str, count: int) -> list[Message]:
     ]
 
 
-async def test_many_small_messages_are_never_too_large_together(
-    real_kafka: str, topic: str
-) -> None:
-    """The client sends many as one batch, and a broker that finds a batch too large refuses each
-    message of it.
-    """
-    limit = {"max.message.bytes": "200000"}
-    admin = AdminClient({"bootstrap.servers": real_kafka})
-    admin.create_topics([NewTopic(topic, 1, config=limit)])[topic].result(SECONDS_MAX)
-    publisher = KafkaPublisher(KafkaAddress(brokers=real_kafka))
-    try:
-        sent = [Message(topic=topic, key=b"a", value=os.urandom(2_000)) for _ in range(500)]
-        await publisher.publish(sent)
-        too_large = Message(topic=topic, key=b"a", value=os.urandom(250_000))
-        with pytest.raises(Undeliverable) as refused:
-            await publisher.publish([*sent, too_large, *sent])
-        assert refused.value.message is too_large
-    finally:
-        await publisher.close()
-
-
 async def test_messages_come_in_order_of_each_key_with_their_headers(
     publisher: KafkaPublisher, receive: Receive, topic: str
 ) -> None:
@@ -170,33 +145,6 @@ async def test_messages_come_in_order_of_each_key_with_their_headers(
         assert inbox.values(key) == [each.value for each in sent if each.key == key]
     assert all(each.header("n") == each.value for each in inbox.taken)
     assert publisher.health().answers
-
-
-async def test_a_client_that_cannot_start_anew_at_once_does_so_later(
-    mock_kafka: str, topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when a certificate is being replaced while the client fails."""
-    publisher = KafkaPublisher(KafkaAddress(brokers=mock_kafka))
-    try:
-        await publisher.publish(messages(topic, 1))
-        first, asked = publisher._made(), 0
-        original = publisher._producer
-
-        def made() -> Producer:
-            nonlocal asked
-            asked += 1
-            if asked == 1:
-                raise KafkaException(KafkaError(KafkaError._SSL))
-            return first
-
-        monkeypatch.setattr(publisher, "_made", made)
-        publisher._failed.set()
-        await until(lambda: publisher._producer is not original)
-        async with asyncio.timeout(SECONDS_MAX):
-            await publisher.publish(messages(topic, 1))
-        assert (asked, publisher.health().answers) == (2, True)
-    finally:
-        await publisher.close()
 
 
 async def test_a_topic_that_cannot_be_read_is_told_until_it_can(
