@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from application.reads import BadCursor, ExecutionQuery, Page
 from application.views import ExecutionView
+from domain.json_values import INTEGER_MAX
 from infrastructure.projections import (
     workflow_definitions,
     workflow_runs,
@@ -248,13 +249,23 @@ def _read_cursor(query: ExecutionQuery, name: str) -> tuple[Any, str]:
             cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
         )
         given, value, run_id = msgspec.json.decode(document, type=tuple[str, kind | None, str])
-    except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+        if isinstance(value, datetime):
+            value = _utc(value)  # an offset may lead out of the calendar
+    except (ValueError, OverflowError, binascii.Error, msgspec.DecodeError) as error:
         raise BadCursor("the cursor is not one of this server; begin without one") from error
     if given != _fingerprint(query):
         raise BadCursor("the cursor belongs to another query; keep filters and sort, or begin anew")
-    if (value is None and name not in _NULLABLE) or "\x00" in run_id:
+    missing = value is None and name not in _NULLABLE
+    if missing or not _comparable(value) or not _comparable(run_id):
         raise BadCursor("the cursor is not one of this server; begin without one")
     return value, run_id
+
+
+def _comparable(value: Any) -> bool:
+    """Whether both databases can compare a column with it."""
+    if isinstance(value, str):
+        return "\x00" not in value
+    return not isinstance(value, int) or abs(value) <= INTEGER_MAX
 
 
 # ----------------------------------------------------------------------------------------- totals

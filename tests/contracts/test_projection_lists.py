@@ -1,6 +1,7 @@
 """Lists and figures over the projection tables on both back ends."""
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -99,6 +100,30 @@ async def test_a_cursor_of_another_query_is_refused(reads: ProjectionReads) -> N
     for other in (replace(ANY, sort="created_at"), replace(ANY, statuses=("FAILED",))):
         with pytest.raises(BadCursor):
             await reads.executions(replace(other, cursor=cursor))
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        ("created_at", "0001-01-01T00:00:00+23:59"),
+        ("-created_at", "9999-12-31T23:59:59-23:59"),
+        ("duration_ms", 2**63),
+        ("-duration_ms", -(10**30)),
+        ("status", "\x00"),
+        ("workflow_name", "\x00"),
+    ],
+)
+async def test_a_cursor_with_a_place_that_no_table_has_is_refused(
+    reads: ProjectionReads, sort: str, value: str | int
+) -> None:
+    query = replace(ANY, sort=sort)
+    given = (await reads.executions(query)).next_cursor
+    assert given is not None
+    fingerprint, _, run_id = json.loads(base64.urlsafe_b64decode(given + "=="))
+    document = json.dumps([fingerprint, value, run_id]).encode()
+    changed = base64.urlsafe_b64encode(document).decode().rstrip("=")
+    with pytest.raises(BadCursor):
+        await reads.executions(replace(query, cursor=changed))
 
 
 async def test_filters_choose_what_they_say(reads: ProjectionReads) -> None:
