@@ -225,6 +225,9 @@ async def execute_batch(request: Request, body: Batch) -> Response:
     items = await asyncio.gather(*(take(index, raw) for index, raw in enumerate(body.items)))
     if any("execution" in item for item in items):
         return json_answer({"items": items}, status=202)
+    if any(item["problem"]["code"] == "not_ready" for item in items):
+        # 422 would say that sending it again is of no use.
+        raise NotReady("No item was taken, and the store does not answer; send it again.")
     return problem(
         request,
         "batch_refused",

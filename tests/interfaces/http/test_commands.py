@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from interfaces.bootstrap import Services
 from tests.interfaces.http.served import ASKING, FAILING, QUICK, WAITING, Client, problem_of
 
 pytestmark = pytest.mark.anyio
@@ -262,3 +263,13 @@ class TestBatch:
         for items in ([], [{}] * 1_001):
             refused = await client.post("/executions/batch", {"items": items})
             assert problem_of(refused, 422, "invalid_request")["errors"][0]["pointer"] == "/items"
+
+    async def test_a_batch_that_the_store_has_no_room_for_is_to_be_sent_again(
+        self, services: Services, client: Client
+    ) -> None:
+        await client.publish(QUICK)
+        services.store.refuse_new_work(lambda: "the projections are too far behind")
+        items = [{"workflow_id": "quick"}, {"workflow_id": "nobody"}]
+        answer = await client.post("/executions/batch", {"items": items})
+        problem_of(answer, 503, "not_ready")
+        assert int(answer.headers["retry-after"]) >= 1
