@@ -17,7 +17,7 @@ from application.watchers import Enough, Watchers
 from application.workflows import Workflows
 from domain.definition import Definition
 from domain.definition_reader import Mistake
-from domain.errors import Invalid, NotFound, NotReady
+from domain.errors import Invalid, MomentNotFound, NotReady
 from domain.events import Recorded
 from domain.execution import ExecutionState, fold
 
@@ -219,7 +219,7 @@ class History:
                 break
             past, position = fold((recorded.event,), past), recorded.position
         if past is None:
-            raise NotFound(
+            raise MomentNotFound(
                 f"The execution did not exist at {as_of.isoformat()}; it was requested later."
             )
         return Entry(past, position)

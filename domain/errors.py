@@ -29,6 +29,18 @@ class QuestionNotFound(NotFound):
     """The execution never asked such a question."""
 
 
+class VersionNotFound(NotFound):
+    """The workflow has no version of this `number`."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class MomentNotFound(NotFound):
+    """The execution did not exist yet at the time that was asked for."""
+
+
 class ExecutionNotFound(NotFound):
     """No such execution; `reference` is the text that a caller named it by."""
 

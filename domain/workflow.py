@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from msgspec import Struct, structs
 
-from domain.errors import NotFound, StateConflict
+from domain.errors import StateConflict, VersionNotFound
 from domain.events import (
     Event,
     Payload,
@@ -67,10 +67,12 @@ class WorkflowState(Struct, frozen=True):
         return self.versions[-1]
 
     def numbered(self, number: int) -> Version:
-        """Version `number`; NotFound when there is none."""
+        """Version `number`; VersionNotFound when there is none."""
         if not 1 <= number <= len(self.versions):
-            raise NotFound(
-                f"Workflow {self.name!r} has no version {number}; it has 1 to {len(self.versions)}."
+            raise VersionNotFound(
+                f"Workflow {self.name!r} has no version {number}; it has 1 to "
+                f"{len(self.versions)}.",
+                number,
             )
         return self.versions[number - 1]
 

@@ -19,12 +19,14 @@ from domain.errors import (
     Invalid,
     InvalidDefinition,
     KeyReused,
+    MomentNotFound,
     NotReady,
     PreconditionFailed,
     QuestionNotFound,
     StateConflict,
     StepNotFound,
     StepNotReached,
+    VersionNotFound,
 )
 from domain.json_values import Json, pointer_join
 from interfaces.http.conditional import etag
@@ -105,6 +107,12 @@ def _missing(request: Request, error: Exception, detail: str) -> Mistake:
     """Where the caller named what there is not: as a rule the last part of the path."""
     if isinstance(error, QuestionNotFound):
         return Mistake("/question_id", "not_found", detail)
+    if isinstance(error, MomentNotFound):
+        return Mistake("/query/as_of", "not_found", detail, "query")
+    if isinstance(error, VersionNotFound):
+        asked = request.query_params.get("version", "")
+        if asked == str(error.number):
+            return Mistake("/query/version", "not_found", detail, "query")
     names = list(request.path_params)
     name = names[0] if isinstance(error, ExecutionNotFound) else names[-1]
     return Mistake(f"/path/{name}", "not_found", detail, "path")

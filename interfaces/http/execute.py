@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from application.callers import Answer, Caller
 from application.requests import ExecuteOptions
-from domain.errors import Invalid, NotReady
+from domain.errors import Invalid, NotFound, NotReady, VersionNotFound
 from domain.json_values import JsonObject, pointer_join
 from domain.lifecycle import TERMINAL
 from domain.mistakes import Mistake as DomainMistake
@@ -246,6 +246,8 @@ async def _take(request: Request, caller: Caller, index: int, raw: object) -> Bo
         answer = await _start(request, caller, index, raw)
     except Exception as error:  # noqa: BLE001 - meaning_of raises again what is no refusal
         code, detail, mistakes, _, facts = meaning_of(error)
+        if isinstance(error, NotFound):
+            mistakes = [Mistake(f"/{_missing(error, raw)}", code, detail)]
         moved = [
             each._replace(pointer=pointer + each.pointer)
             if each.place == "body" and not each.pointer.startswith(pointer)
@@ -260,6 +262,12 @@ async def _take(request: Request, caller: Caller, index: int, raw: object) -> Bo
     return taken
 
 
+def _missing(error: NotFound, raw: Any) -> str:
+    """The member of a batch's item that names what there is not."""
+    asked = isinstance(error, VersionNotFound) and raw.get("version") == error.number
+    return "version" if asked else "workflow_id"
+
+
 async def _start(request: Request, caller: Caller, index: int, raw: object) -> Answer:
     pointer = f"/items/{index}"
     try:
@@ -270,6 +278,10 @@ async def _start(request: Request, caller: Caller, index: int, raw: object) -> A
     if (item.workflow_id is None) == (item.definition is None):
         message = "give workflow_id or definition, one of them"
         raise Refused("invalid_request", message, [Mistake(pointer, "contradiction", message)])
+    if item.definition is not None and item.version is not None:
+        message = "a definition in the request has no version; leave it out"
+        mistake = Mistake(pointer_join(pointer, "version"), "contradiction", message)
+        raise Refused("invalid_request", message, [mistake])
     check_payload(item.input_data, await request.body(), pointer_join(pointer, "input_data"))
     requests = services_of(request).requests
     own = _item_caller(caller, index, item, raw)

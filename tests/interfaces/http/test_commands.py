@@ -273,3 +273,17 @@ class TestBatch:
         answer = await client.post("/executions/batch", {"items": items})
         problem_of(answer, 503, "not_ready")
         assert int(answer.headers["retry-after"]) >= 1
+
+    async def test_an_item_is_told_what_of_it_there_is_not(self, client: Client) -> None:
+        await client.publish(QUICK)
+        items = [
+            {"workflow_id": "nobody"},
+            {"workflow_id": "quick", "version": 9},
+            {"definition": QUICK, "version": 1},
+            {"workflow_id": "quick"},
+        ]
+        answer = await client.post("/executions/batch", {"items": items})
+        told = [item.get("problem", {}).get("errors") for item in answer.json()["items"]]
+        assert [each and each[0]["pointer"] for each in told] == [
+            "/items/0/workflow_id", "/items/1/version", "/items/2/version", None
+        ]  # fmt: skip

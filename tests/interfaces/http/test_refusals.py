@@ -106,6 +106,19 @@ async def test_what_there_is_not_is_called_as_the_caller_called_it(
     assert (mistake["pointer"], mistake["in"]) == ("/path/execution_id", "path")
 
 
+async def test_a_version_or_time_that_there_is_not_is_pointed_at(client: Client) -> None:
+    view = await client.begin(WAITING)
+    early = await client.get(f"/executions/{view['id']}?as_of=1999-01-01T00:00:00Z")
+    version = await client.post(f"{EXECUTE}?version=9", {})
+    told = [problem_of(each, 404, "not_found")["errors"] for each in (early, version)]
+    assert [(each["pointer"], each["in"]) for (each,) in told] == [
+        ("/query/as_of", "query"), ("/query/version", "query")
+    ]  # fmt: skip
+    by_id = await client.post("/workflows/wf-waiting-9/execute?version=1", {})
+    (mistake,) = problem_of(by_id, 404, "not_found")["errors"]
+    assert mistake["pointer"] == "/path/workflow_id"
+
+
 async def test_a_missing_body_is_called_so(client: Client) -> None:
     for path in ("/workflows", "/executions"):
         answer = problem_of(await client.post(path), 422, "invalid_request")
