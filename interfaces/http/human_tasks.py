@@ -12,7 +12,7 @@ from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
 from interfaces.http.executions import commanded
-from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.lists import WantedPage, named_execution, page_answer
 from interfaces.http.present import API
 from interfaces.http.serving import ID_PATTERN, services_of
 from interfaces.http.shapes import ExecutionShape, HumanTaskPage
@@ -47,7 +47,8 @@ async def list_human_tasks(
 ) -> Response:
     """Tasks, the oldest open one first."""
     reads = services_of(request).reads
-    read = partial(reads.human_tasks, WORKSPACE, status=status, execution_id=execution_id)
+    named = named_execution(execution_id)
+    read = partial(reads.human_tasks, WORKSPACE, status=status, execution_id=named)
     return await page_answer(request, wanted, read)
 
 

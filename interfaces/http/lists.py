@@ -124,8 +124,8 @@ async def _filters(
         sub_status=sub_status,
         workflow=workflow_id,
         waiting_on=waiting_on,
-        forked_from=None if forked_from is None else str(execution_uuid(WORKSPACE, forked_from)),
-        parent=None if parent is None else str(execution_uuid(WORKSPACE, parent)),
+        forked_from=named_execution(forked_from),
+        parent=named_execution(parent),
         created_after=created_after,
         created_before=created_before,
         labels=labels,
@@ -137,6 +137,11 @@ async def _filters(
 
 
 ExecutionFilters = Annotated[ExecutionQuery, Depends(_filters)]
+
+
+def named_execution(reference: str | None) -> str | None:
+    """The id that the tables have for an execution, however a filter names it."""
+    return None if reference is None else str(execution_uuid(WORKSPACE, reference))
 
 
 async def reached(services: Services, min_position: int | None) -> None:

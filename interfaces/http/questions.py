@@ -12,7 +12,7 @@ from interfaces.http.body import StrictRoute
 from interfaces.http.caller import COMMAND, WORKSPACE, caller_of
 from interfaces.http.documented import COMMAND_HEADERS, answers, body_answers
 from interfaces.http.executions import REASON_CHARACTERS_MAX, commanded, require_reason
-from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.lists import WantedPage, named_execution, page_answer
 from interfaces.http.present import API, json_answer
 from interfaces.http.serving import ID_PATTERN, ExecutionId, services_of
 from interfaces.http.shapes import ExecutionShape, QuestionList, QuestionPage
@@ -53,7 +53,8 @@ async def list_all_questions(
 ) -> Response:
     """Questions of all executions, the oldest open one first."""
     reads = services_of(request).reads
-    read = partial(reads.questions, WORKSPACE, status=status, execution_id=execution_id)
+    named = named_execution(execution_id)
+    read = partial(reads.questions, WORKSPACE, status=status, execution_id=named)
     return await page_answer(request, wanted, read)
 
 

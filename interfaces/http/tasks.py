@@ -27,7 +27,7 @@ from domain.errors import NotFound
 from interfaces.http.body import StrictRoute, check_payload
 from interfaces.http.caller import WORKSPACE
 from interfaces.http.documented import answers, body_answers
-from interfaces.http.lists import WantedPage, page_answer
+from interfaces.http.lists import WantedPage, named_execution, page_answer
 from interfaces.http.present import API, json_answer
 from interfaces.http.serving import AGENT_PATTERN, ID_PATTERN, services_of
 from interfaces.http.shapes import (
@@ -170,9 +170,8 @@ async def list_tasks(
 ) -> Response:
     """Tasks that went out to agents, by pull or Kafka; the oldest open one first."""
     reads = services_of(request).reads
-    read = partial(
-        reads.agent_tasks, WORKSPACE, status=status, agent=agent, execution_id=execution_id
-    )
+    named = named_execution(execution_id)
+    read = partial(reads.agent_tasks, WORKSPACE, status=status, agent=agent, execution_id=named)
     return await page_answer(request, wanted, read)
 
 

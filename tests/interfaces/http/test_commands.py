@@ -161,6 +161,9 @@ async def test_a_person_completes_a_task(client: Client) -> None:
     tasks = await client.get(f"/human-tasks?status=TODO&min_position={view['position']}")
     (task,) = tasks.json()["items"]
     assert task["execution_id"] == view["id"]
+    for name in (view["id"], view["id"].upper(), view["id"].replace("-", ""), view["run_id"]):
+        listed = await client.get("/human-tasks", params={"execution_id": name})
+        assert listed.json()["items"] == [task], name
     answer = await client.post(
         f"/human-tasks/{task['id']}/complete", {"result": {"approved": True}}
     )
