@@ -155,10 +155,11 @@ class Workflows:
         return _published(await self._streams.command(caller, found.id, decide), warnings)
 
     async def set_status(self, caller: Caller, ref: str, status: str) -> WorkflowState:
-        """active, inactive or deleted."""
+        """active, inactive or deleted. Raises PreconditionFailed."""
         found, _ = await self.find(caller.workspace_id, ref)
 
         async def decide(state: WorkflowState | None) -> Sequence[Payload]:
+            caller.check_version((state or found).version)
             return wf.decide_status(state or found, status)
 
         return (await self._streams.command(caller, found.id, decide)).state

@@ -164,3 +164,12 @@ async def test_a_deleted_workflow_is_gone_until_it_is_published_again(engine: Pr
 
     again = await engine.workflows.publish(CALLER, chain(2))
     assert (again.number, again.state.status) == (2, "active")
+
+
+async def test_a_change_in_between_keeps_a_workflow_from_being_retired(engine: Process) -> None:
+    await engine.workflows.publish(CALLER, chain(1))
+    await engine.workflows.publish(CALLER, chain(2))
+    with pytest.raises(PreconditionFailed):
+        await engine.workflows.set_status(Caller(if_match=1), "chain", "deleted")
+    state = await engine.workflows.set_status(Caller(if_match=2), "chain", "deleted")
+    assert state.status == "deleted"
