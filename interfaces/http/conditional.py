@@ -35,7 +35,7 @@ def etag(version: int) -> str:
 
 def expected_version(request: Request) -> int | None:
     """`If-Match`: the version the caller decided on; None without it or for `*`."""
-    header = request.headers.get("if-match")
+    header = _combined(request, "if-match")
     if header is None or header.strip() == "*":
         return None
     tags = _tags("If-Match", header)
@@ -48,7 +48,7 @@ def expected_version(request: Request) -> int | None:
 
 def is_current(request: Request, version: int) -> bool:
     """Whether `If-None-Match` says that the caller has this version already."""
-    header = request.headers.get("if-none-match")
+    header = _combined(request, "if-none-match")
     if header is None:
         return False
     if header == f'"{version}"':
@@ -60,7 +60,7 @@ def is_current(request: Request, version: int) -> bool:
 
 def known_version(request: Request) -> int | None:
     """The one version that `If-None-Match` names, for a long poll; None for none or several."""
-    header = request.headers.get("if-none-match")
+    header = _combined(request, "if-none-match")
     if header is None or header.strip() == "*":
         return None
     values = {value for _, value in _tags("If-None-Match", header)}
@@ -70,7 +70,7 @@ def known_version(request: Request) -> int | None:
 
 def wait_seconds(request: Request) -> int | None:
     """`Prefer: wait=N` in whole seconds, 30 at most; None without it."""
-    header = request.headers.get("prefer")
+    header = _combined(request, "prefer")
     if header is None:
         return None
     for preference in header.split(","):
@@ -115,6 +115,12 @@ def execution_headers(view: ExecutionView, now: datetime) -> dict[str, str]:
 def wait_applied(seconds: int | None) -> Mapping[str, str]:
     """Says which wait was used."""
     return {} if seconds is None else {"Preference-Applied": f"wait={seconds}"}
+
+
+def _combined(request: Request, header: str) -> str | None:
+    """Several lines of a list header are one list (RFC 9110, 5.3)."""
+    values = request.headers.getlist(header)
+    return ", ".join(values) if values else None
 
 
 def _tags(header: str, value: str) -> list[tuple[bool, str]]:

@@ -113,3 +113,14 @@ def test_times_stay_inside_the_calendar(year: int) -> None:
     edge = datetime(year, 6, 1, tzinfo=timezone(timedelta(hours=-12)))
     with pytest.raises(ValueError, match="the year is"):
         read_time(edge.isoformat())
+
+
+def test_lines_of_one_header_are_one_list() -> None:
+    def lines(name: bytes, *values: bytes) -> Request:
+        return Request({"type": "http", "headers": [(name, value) for value in values]})
+
+    assert is_current(lines(b"if-none-match", b'"6"', b'"7"'), 7)
+    assert known_version(lines(b"if-none-match", b'"6"', b'"7"')) is None
+    assert wait_seconds(lines(b"prefer", b"respond-async", b"wait=5")) == 5
+    with pytest.raises(Refused):
+        expected_version(lines(b"if-match", b'"6"', b'"7"'))
