@@ -1,5 +1,6 @@
 """Around every request: its id, HEAD as GET without a body, and an answer whatever goes wrong."""
 
+import asyncio
 import logging
 import re
 from itertools import count
@@ -7,6 +8,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.http.problems import problem
@@ -14,6 +16,7 @@ from interfaces.http.problems import problem
 HEAD_REQUEST: Final = "flowledger.head"
 REQUEST_ID: Final = "flowledger.request_id"
 LOG: Final = logging.getLogger("flowledger.http")
+_LATER: Final = {"Retry-After": "1", "Connection": "close"}
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -54,12 +57,21 @@ class Frame:
             await self._app(own, receive, answer)
         except ClientDisconnect:
             return
-        except Exception:
-            LOG.exception("request_failed", extra={"facts": {"request_id": request_id}})
+        except (Exception, asyncio.CancelledError) as error:
+            refused = _refusal(error, Request(own, receive), request_id)
             if started:
                 raise
-            detail = "Something went wrong that should not; the log has it under this request_id."
-            await problem(Request(own, receive), "internal_error", detail)(own, receive, answer)
+            await refused(own, receive, answer)
+
+
+def _refusal(error: BaseException, request: Request, request_id: str) -> Response:
+    if isinstance(error, asyncio.CancelledError):
+        # The server stops, and this took too long to wait for: as a rule a body that does not come.
+        detail = "This process stops before the request is complete; send it again."
+        return problem(request, "not_ready", detail, headers=_LATER)
+    LOG.error("request_failed", exc_info=error, extra={"facts": {"request_id": request_id}})
+    detail = "Something went wrong that should not; the log has it under this request_id."
+    return problem(request, "internal_error", detail)
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -1,6 +1,8 @@
 """What the door refuses, and how it says so."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -218,3 +220,29 @@ async def test_a_closed_store_is_503_with_a_time_to_come_back(
     answer = await client.post("/workflows/quick/execute", {})
     problem_of(answer, 503, "not_ready")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_body_that_does_not_come_is_no_fault_of_the_server_that_stops(
+    services: Services,
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"{API}/workflows",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"9")],
+    }
+    serving = asyncio.create_task(create_app(services)(scope, receive, send))
+    await asyncio.sleep(0.05)
+    serving.cancel()
+    await serving
+    assert [message.get("status") for message in sent] == [503, None]
+    assert (b"connection", b"close") in sent[0]["headers"]
