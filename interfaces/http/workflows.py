@@ -92,10 +92,12 @@ async def list_workflows(
     name: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,128}$")] = None,
     sort: WorkflowSort = "name",
     sort_by: SortBy | None = None,
-    sort_order: Literal["asc", "desc"] = "asc",
+    sort_order: Literal["asc", "desc"] | None = None,
 ) -> Response:
     """The newest version of each workflow. `sort_by`, `sort_order`: the older form of `sort`."""
-    order = sort if sort_by is None else f"{'-' if sort_order == 'desc' else ''}{sort_by}"
+    order: str = sort
+    if sort_by is not None or sort_order is not None:
+        order = f"{'-' if sort_order == 'desc' else ''}{sort_by or sort.removeprefix('-')}"
     reads = services_of(request).reads
     read = partial(reads.workflows, WORKSPACE, status=status, name=name, sort=order)
     return await page_answer(request, wanted, read)

@@ -140,8 +140,9 @@ async def test_workflows_are_listed(client: Client) -> None:
     seen = f"min_position={position}"
     body = (await client.get(f"/workflows?{seen}")).json()
     assert [each["name"] for each in body["items"]] == ["quick", "waiting"]
-    body = (await client.get(f"/workflows?sort_by=name&sort_order=desc&{seen}")).json()
-    assert [each["name"] for each in body["items"]] == ["waiting", "quick"]
+    for older in ("sort_by=name&sort_order=desc", "sort_order=desc"):
+        body = (await client.get(f"/workflows?{older}&{seen}")).json()
+        assert [each["name"] for each in body["items"]] == ["waiting", "quick"]
     one = (await client.get(f"/workflows?name=quick&{seen}")).json()
     assert one["total"] == 1
     assert one["items"][0] == (await client.get("/workflows/quick")).json()
