@@ -25,6 +25,13 @@ class Limit(NamedTuple):
 
 LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
     "Requests and values": (
+        Limit(
+            "interfaces.server",
+            "HEAD_BYTES_MAX",
+            "Line and headers of a request that are not complete",
+            "bytes",
+            "400, and the connection is closed",
+        ),
         Limit("domain.json_values", "BODY_BYTES_MAX", "A request body", "bytes", "413 `too_large`"),
         Limit(
             "domain.json_values",
