@@ -16,11 +16,11 @@ from typing import Final
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from interfaces.bootstrap import Process, Services, Settings
 from interfaces.cli_engine import start_failures
 from interfaces.cli_failures import CommandFailed, ExitCode
+from interfaces.connection import Connection
 from interfaces.garbage_collection import tune_process
 from interfaces.http.app import create_app, create_health_app
 from interfaces.stopping import SIGNALS, StopRequest
@@ -28,8 +28,6 @@ from interfaces.stopping import SIGNALS, StopRequest
 _DRAIN_SECONDS: Final = 4
 """For requests under way; with the longest stop of the settings (25) it stays under 30 s."""
 _BACKLOG: Final = 2048
-HEAD_BYTES_MAX: Final = 524_288
-"""Of a request's line and headers together, as far as they are not complete."""
 
 Opener = Callable[[Settings], Awaitable[Services]]
 Announce = Callable[[str], None]
@@ -118,32 +116,6 @@ async def _work(
             await serving
 
 
-class _Connection(HttpToolsProtocol):
-    """uvicorn's, with an end to headers: its parser copies what it has of one with each packet, so
-    that tens of megabytes keep the whole process busy for seconds.
-    """
-
-    _head_bytes = 0
-    _head_open = False
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes, self._head_open = 0, True
-
-    def on_headers_complete(self) -> None:
-        self._head_open = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
-        if self._head_open:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self.send_400_response(f"The headers have more than {HEAD_BYTES_MAX} bytes.")
-
-
 class Server(uvicorn.Server):
     """uvicorn, with our own idea of signals and of being ready."""
 
@@ -153,7 +125,7 @@ class Server(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                http=_Connection,
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 server_header=False,

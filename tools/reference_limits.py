@@ -26,7 +26,7 @@ class Limit(NamedTuple):
 LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
     "Requests and values": (
         Limit(
-            "interfaces.server",
+            "interfaces.connection",
             "HEAD_BYTES_MAX",
             "Line and headers of a request that are not complete",
             "bytes",
