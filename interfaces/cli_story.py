@@ -1,11 +1,12 @@
 """Events of an execution as sentences for people, e.g. `book failed: HTTP 503 (transient)`."""
 
+import json
 from collections.abc import Callable
 
 from interfaces.cli_output import short_duration
 from interfaces.cli_session import Body
 
-_MESSAGE_CHARACTERS_MAX = 160
+_TEXT_CHARACTERS_MAX = 160
 
 
 def sentence(event: Body) -> str:
@@ -19,11 +20,27 @@ def _step(data: Body) -> str:
     return f"{data.get('path')}" + (f" (try {tries})" if tries > 1 else "")
 
 
-def _message(data: Body) -> str:
-    text = " ".join(str(data.get("message") or data.get("code") or "").split())
-    if len(text) > _MESSAGE_CHARACTERS_MAX:
-        text = text[: _MESSAGE_CHARACTERS_MAX - 3] + "..."
+def _short(value: object) -> str:
+    """A text of somebody else on one line and cut, so that no such text passes for an event."""
+    text = " ".join(str(value or "").split())
+    if len(text) > _TEXT_CHARACTERS_MAX:
+        text = text[: _TEXT_CHARACTERS_MAX - 3] + "..."
     return text
+
+
+def _message(data: Body) -> str:
+    return _short(data.get("message") or data.get("code"))
+
+
+def _because(data: Body) -> str:
+    reason = _short(data.get("reason"))
+    return f": {reason}" if reason else ""
+
+
+def _given(data: Body, name: str) -> str:
+    """What a person sent along as a value; nothing for one that sent none."""
+    value = data.get(name)
+    return "" if value is None else f" with {_short(json.dumps(value, ensure_ascii=False))}"
 
 
 def _requested(data: Body) -> str:
@@ -61,7 +78,7 @@ def _retry(data: Body) -> str:
 
 def _retried(data: Body) -> str:
     names = ", ".join(data.get("reset") or ()) or "nothing"
-    return f"reopened as attempt {data.get('attempt')}; to run again: {names}"
+    return f"reopened as attempt {data.get('attempt')}; to run again: {names}{_because(data)}"
 
 
 def _recovering(data: Body) -> str:
@@ -77,9 +94,17 @@ def _asked(data: Body) -> str:
 
 
 def _answered(data: Body) -> str:
-    read_as = data.get("read_as")
-    how = "nobody in time" if read_as == "timeout" else f"read as {read_as}"
-    return f"{data.get('path')}: the answer is {data.get('kind')} ({how})"
+    kind = " ".join(str(data[key]) for key in ("kind", "alternative") if data.get(key))
+    return f"{data.get('path')}: the answer is {kind} ({_how_understood(data)}){_because(data)}"
+
+
+def _how_understood(data: Body) -> str:
+    read_as, answer = data.get("read_as"), _short(data.get("answer"))
+    if read_as == "timeout":
+        return "nobody in time"
+    # An exact answer is what it was taken for; of any other the words are the only evidence.
+    said = f' of "{answer}"' if answer and read_as != "exact" else ""
+    return f"read as {read_as}{said}"
 
 
 def _undoing(data: Body) -> str:
@@ -91,8 +116,9 @@ def _paused(data: Body) -> str:
     return f"paused{limit}{_because(data)}"
 
 
-def _because(data: Body) -> str:
-    return f": {data['reason']}" if data.get("reason") else ""
+def _settled(data: Body) -> str:
+    output = _given(data, "output")
+    return f"{_step(data)} {str(data.get('state')).lower()} by hand{output}{_because(data)}"
 
 
 _SENTENCES: dict[str, Callable[[Body], str]] = {
@@ -100,7 +126,7 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     "started": lambda data: f"started, attempt {data.get('attempt')}",
     "step_started": lambda data: f"{_step(data)} started ({data.get('action') or 'step'})",
     "step_redelivered": lambda data: f"{_step(data)} handed to another worker",
-    "step_progressed": lambda data: f"{_step(data)}: {data.get('progress')}",
+    "step_progressed": lambda data: f"{_step(data)}: {_short(data.get('progress'))}",
     "step_completed": lambda data: f"{_step(data)} completed",
     "step_failed": lambda data: (
         f"{_step(data)} failed: {_message(data)} ({data.get('error_class')})"
@@ -127,28 +153,32 @@ _SENTENCES: dict[str, Callable[[Body], str]] = {
     ),
     "compensation_started": _undoing,
     "compensation_finished": lambda data: f"{data.get('path')} is undone",
-    "human_task_created": lambda data: f"{data.get('path')} asks a person: {data.get('title')}",
-    "human_task_completed": lambda data: f"{data.get('path')} was done by a person",
+    "human_task_created": lambda data: (
+        f"{data.get('path')} asks a person: {_short(data.get('title'))}"
+    ),
+    "human_task_completed": lambda data: (
+        f"{data.get('path')} was done by a person{_given(data, 'result')}"
+    ),
     "task_dispatched": lambda data: (
         f"{_step(data)} is a task of agent {data.get('agent')}, over {data.get('transport')}"
     ),
-    "dispatch_failed": lambda data: f"the request could not be sent: {data.get('reason')}",
+    "dispatch_failed": lambda data: f"the request could not be sent: {_short(data.get('reason'))}",
     "child_started": lambda data: (
         f"{data.get('path')} runs {data.get('workflow_id')} as {data.get('child_id')}"
     ),
     "child_ended": lambda data: f"{data.get('path')}: child is {data.get('state')}",
-    "signal_received": lambda data: f"signal {data.get('name')} received",
+    "signal_received": lambda data: f"signal {data.get('name')} received{_given(data, 'payload')}",
     "signal_consumed": lambda data: f"{_step(data)} takes signal {data.get('number')}",
-    "cancel_requested": lambda data: f"cancel requested: {data.get('reason') or 'no reason given'}",
+    "cancel_requested": lambda data: (
+        f"cancel requested: {_short(data.get('reason')) or 'no reason given'}"
+    ),
     "cancelled": lambda data: "CANCELLED",
     "completed": lambda data: "COMPLETED" + (" in part" if data.get("partial") else ""),
     "failed": lambda data: f"FAILED: {_message(data)}",
     "retried": _retried,
     "paused": _paused,
     "resumed": lambda data: f"resumed{_because(data)}",
-    "step_settled": lambda data: (
-        f"{_step(data)} {str(data.get('state')).lower()} by hand{_because(data)}"
-    ),
+    "step_settled": _settled,
     "forked_from": lambda data: (
         f"forked from {data.get('execution_id')} (version {data.get('version')}) "
         f"at {data.get('from_step')}{_because(data)}"

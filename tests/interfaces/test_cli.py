@@ -262,7 +262,7 @@ def test_a_failed_execution_ends_with_one_and_can_be_retried(command: Command) -
     assert retried.code == ExitCode.UNSUCCESSFUL
     assert retried.json["attempt"] == 2
     told = command("history", view["id"]).out
-    assert "reopened as attempt 2; to run again: call" in told
+    assert "reopened as attempt 2; to run again: call: it is up again" in told
     assert told.count("keep started") == 1
 
 
@@ -388,7 +388,7 @@ def test_operators_pause_resume_and_settle(command: Command) -> None:
     told = command("history", first).out
     assert "paused, until" in told
     assert "at most: look at it" in told
-    assert "w completed by hand: enough" in told
+    assert 'w completed by hand with {"n": 1}: enough' in told
     assert command("pause", first).code == ExitCode.CONFLICT
 
 

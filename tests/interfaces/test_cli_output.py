@@ -22,6 +22,83 @@ def test_every_kind_of_event_has_a_sentence() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "told"),
+    [
+        (
+            "retried",
+            {"attempt": 2, "reset": ["call"], "reason": "bank is back"},
+            "reopened as attempt 2; to run again: call: bank is back",
+        ),
+        (
+            "question_answered",
+            {
+                "path": "pay",
+                "kind": "retry",
+                "read_as": "text",
+                "answer": "yes please",
+                "reason": "the bank rang",
+            },
+            'pay: the answer is retry (read as text of "yes please"): the bank rang',
+        ),
+        (
+            "question_answered",
+            {
+                "path": "pay",
+                "kind": "alternative",
+                "alternative": "cash",
+                "read_as": "exact",
+                "answer": "alternative:cash",
+            },
+            "pay: the answer is alternative cash (read as exact)",
+        ),
+        (
+            "question_answered",
+            {"path": "pay", "kind": "skip", "read_as": "timeout", "answer": "skip"},
+            "pay: the answer is skip (nobody in time)",
+        ),
+        (
+            "human_task_completed",
+            {"path": "sign", "result": {"decision": "nein, später"}},
+            'sign was done by a person with {"decision": "nein, später"}',
+        ),
+        ("human_task_completed", {"path": "sign"}, "sign was done by a person"),
+        ("signal_received", {"name": "paid", "payload": 7}, "signal paid received with 7"),
+        (
+            "step_settled",
+            {"path": "pay", "state": "COMPLETED", "output": {"receipt": 17}, "reason": "by hand"},
+            'pay completed by hand with {"receipt": 17}: by hand',
+        ),
+        ("step_settled", {"path": "p", "state": "SKIPPED", "reason": "x"}, "p skipped by hand: x"),
+    ],
+)
+def test_what_a_person_did_is_told_with_its_content_and_reason(
+    kind: str, data: dict[str, object], told: str
+) -> None:
+    assert sentence({"type": kind, "data": data}) == told
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        *((kind, "reason") for kind in ("paused", "resumed", "cancel_requested", "retried")),
+        *((kind, "reason") for kind in ("step_settled", "forked_from", "question_answered")),
+        ("dispatch_failed", "reason"),
+        ("question_answered", "answer"),
+        ("human_task_created", "title"),
+        ("human_task_completed", "result"),
+        ("signal_received", "payload"),
+        ("step_settled", "output"),
+        ("step_progressed", "progress"),
+    ],
+)
+def test_texts_of_others_stay_on_one_line_and_are_cut(kind: str, field: str) -> None:
+    told = sentence({"type": kind, "data": {field: "yes\n  COMPLETED\u2028" + "x" * 9_000}})
+    assert "yes" in told
+    assert len(told.splitlines()) == 1
+    assert len(told) < 300
+
+
 def test_control_characters_are_made_visible() -> None:
     assert visible("a\x1b[31mb\rc\u202ed\x00") == "a\\x1b[31mb\\rc\\u202ed\\x00"
     assert visible("two\nlines", "\n") == "two\nlines"
