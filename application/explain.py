@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Final
 
 from application.diagram_style import time_text
-from application.plain_words import clean, count, step_words, when
+from application.plain_words import clean, count, names, step_words, when
 from application.ports import QueueRow
 from application.verb_effects import VerbEffect, verb_effects
 from application.views import WaitView, waiting_on
 from domain.agent_names import AGENT, KAFKA, agent_of
+from domain.compensation import undone_paths
 from domain.definition import Definition, step_id_of
 from domain.execution import ExecutionState
 from domain.execution_state import Pause
@@ -67,7 +68,7 @@ def explain(
 
 def _summary(state: ExecutionState) -> str:
     attempt = f" in attempt {state.attempt}" if state.attempt > 1 else ""
-    steps = f"{state.steps_done} of {state.steps_total} steps are done"
+    steps = _steps_done(state)
     match state.state:
         case "PENDING":
             return f"The execution has not started{attempt or ' yet'}."
@@ -96,6 +97,15 @@ def _summary(state: ExecutionState) -> str:
     if state.pause is not None:
         return f"The execution is paused{attempt}{_paused(state.pause)}; {steps}."
     return f"The execution is running{attempt}; {steps}."
+
+
+def _steps_done(state: ExecutionState) -> str:
+    counted = f"{state.steps_done} of {state.steps_total} steps"
+    undone = sorted(undone_paths(state))
+    if not undone:
+        return f"{counted} are done"
+    verb = "are" if len(undone) > 1 else "is"
+    return f"{counted} were done, but {names(undone)} {verb} undone again"
 
 
 def _paused(pause: Pause) -> str:

@@ -18,6 +18,7 @@ from domain.definition import Definition, ForkJoinStep, is_aside, step_id_of
 from domain.draft import Draft
 from domain.events import Meta, Retried
 from domain.execution import ExecutionState, StepState
+from domain.forking import fork_points
 from domain.lifecycle import (
     CANCELLED,
     CANCELLING,
@@ -193,8 +194,9 @@ def _forking(state: ExecutionState, definition: Definition, allowed: bool) -> st
             if state.state in UNDOING
             else "No step was reached, so there is nothing to begin from."
         )
-    line = [each for each in definition.main_line() if was_reached(definition, state, each)]
-    return f"Begins a new execution at {names(line)}, whichever is named; this one stays as it is."
+    points = fork_points(definition, state)
+    which = ", whichever is named" if len(points) > 1 else ""
+    return f"Begins a new execution at {names(points)}{which}; this one stays as it is."
 
 
 def _skipping(state: ExecutionState, definition: Definition, allowed: bool) -> str:

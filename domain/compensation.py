@@ -5,12 +5,13 @@ A step says with `compensate_with` which step undoes it. That one runs at `{path
 else starts.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from domain import events as ev
 from domain.beginnings import begin_step
-from domain.definition import Definition, declared_at, undo_path
+from domain.definition import Definition, declared_at, owner_of, undo_path
 from domain.execution_state import ErrorInfo, ExecutionState
 from domain.lifecycle import CANCELLING, COMPENSATING, COMPLETED, FAILED, PENDING, SKIPPED
 
@@ -19,6 +20,13 @@ CANCELLED: Final = "cancelled"
 COMPENSATION_FAILED: Final = "compensation_failed"
 UNDOING: Final = frozenset({COMPENSATING, CANCELLING})
 """States in which nothing but a compensation starts."""
+
+
+def undone_paths(state: ExecutionState) -> Iterator[str]:
+    """Paths of the steps whose compensation has ended: what they did does not hold any more."""
+    for path in state.steps:
+        if path.endswith("~undo") and owner_of(path) not in state.to_undo:
+            yield owner_of(path)
 
 
 def compensation_first(state: ExecutionState, failed: ev.Failed) -> ev.Payload:

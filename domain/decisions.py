@@ -14,8 +14,8 @@ from msgspec import Struct, to_builtins
 
 from domain import events as ev
 from domain.answering import question_for, require_open
-from domain.compensation import UNDOING, cancel_first
-from domain.definition import Definition, owner_of, step_id_of
+from domain.compensation import UNDOING, cancel_first, undone_paths
+from domain.definition import Definition, step_id_of
 from domain.draft import Draft
 from domain.error_classes import ErrorLists, classify, status_of_failure
 from domain.errors import Invalid, NotFound, StateConflict, TooManySignals
@@ -130,8 +130,8 @@ def retry(
     for path in state.steps:
         if path.endswith("~undo"):
             undone |= {path}
-            if owner_of(path) not in state.to_undo:  # it is undone: again, with all after it
-                undone |= _reachable(definition, state, step_id_of(path))
+    for path in undone_paths(state):  # again, with all after it
+        undone |= _reachable(definition, state, step_id_of(path))
     reset, reopened = undone_by_retry(state, undone)
     draft.record(ev.Retried(state.attempt + 1, reset, start_at, reason, reopened))
 

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from domain import events as ev
+from domain.compensation import undone_paths
 from domain.decisions import Request, request
-from domain.definition import Definition, is_aside, owner_of
+from domain.definition import Definition, is_aside
 from domain.draft import Draft
 from domain.errors import StateConflict
 from domain.execution_state import ExecutionState, StepState
 from domain.json_values import JsonObject
 from domain.lane_paths import iteration_around, top_of
 from domain.lanes import is_finished
-from domain.reopening import main_line_step, require_reached
+from domain.reopening import main_line_step, require_reached, was_reached
 from domain.verbs import allowed_actions, may_fork, refusal
 
 
@@ -42,7 +43,7 @@ def fork(
     if not may_fork(origin):
         raise refusal(origin, "and is being undone cannot be forked; wait for its end")
     tops = tuple(_tops_before(definition, from_step))
-    _require_not_undone(origin, tops)
+    _require_not_undone(definition, origin, tops)
     state, requested = request(
         execution_id,
         Request(
@@ -69,6 +70,19 @@ def fork(
     return draft.state, (requested, *draft.events)
 
 
+def fork_points(definition: Definition, origin: ExecutionState) -> list[str]:
+    """Steps of the main line at which a fork may begin: those reached, up to what was undone."""
+    line = [each for each in definition.main_line() if was_reached(definition, origin, each)]
+    undone = _first_undone(definition, origin)
+    return line if undone is None else line[: line.index(top_of(undone)) + 1]
+
+
+def _first_undone(definition: Definition, origin: ExecutionState) -> str | None:
+    """Of what was undone, the path that comes first on the main line; None when nothing was."""
+    place = {step_id: number for number, step_id in enumerate(definition.main_line())}
+    return min(undone_paths(origin), key=lambda path: (place[top_of(path)], path), default=None)
+
+
 def _tops_before(definition: Definition, from_step: str) -> Iterator[str]:
     first = main_line_step(definition, from_step)
     for step_id in definition.main_line():
@@ -77,16 +91,19 @@ def _tops_before(definition: Definition, from_step: str) -> Iterator[str]:
         yield step_id
 
 
-def _require_not_undone(origin: ExecutionState, tops: tuple[str, ...]) -> None:
-    for path in sorted(origin.steps):
-        owner = owner_of(path)
-        if path.endswith("~undo") and owner not in origin.to_undo and top_of(owner) in tops:
-            raise StateConflict(
-                f"Step {owner!r} of that execution was undone, so there is nothing to keep of it; "
-                f"fork from {top_of(owner)!r} or from a step before it.",
-                current_status=origin.status,
-                allowed_actions=allowed_actions(origin),
-            )
+def _require_not_undone(
+    definition: Definition, origin: ExecutionState, tops: tuple[str, ...]
+) -> None:
+    undone = _first_undone(definition, origin)
+    if undone is None or top_of(undone) not in tops:
+        return
+    before = "" if top_of(undone) == tops[0] else " or from a step before it"
+    raise StateConflict(
+        f"Step {undone!r} of that execution was undone, so there is nothing to keep of it; "
+        f"fork from {top_of(undone)!r}{before}.",
+        current_status=origin.status,
+        allowed_actions=allowed_actions(origin),
+    )
 
 
 def _kept(origin: ExecutionState, tops: tuple[str, ...]) -> Iterator[str]:

@@ -14,8 +14,10 @@ from tests.application.diagram_flows import (
     defined,
     failed,
     linear,
+    not_undone,
     retrying,
     small_order,
+    undone,
     waiting_for_person,
 )
 
@@ -148,6 +150,22 @@ def test_a_completed_execution_offers_a_fork_only() -> None:
     assert explanation.why_not_moving == "It has ended: COMPLETED. It stays as it is."
     assert allowed(explanation) == ["fork"]
     assert "COMPLETED" in effect(explanation, "retry")
+
+
+def test_after_an_undo_a_fork_begins_where_nothing_undone_is_kept() -> None:
+    explanation = told(undone())
+    assert effect(explanation, "fork") == (
+        "Begins a new execution at 'book_hotel'; this one stays as it is."
+    )
+    assert (
+        "2 of 5 steps were done, but 'book_hotel' and 'pay' are undone again" in explanation.summary
+    )
+
+
+def test_what_could_not_be_undone_counts_as_done() -> None:
+    explanation = told(not_undone())
+    assert "'book_hotel' and 'pay', whichever is named" in effect(explanation, "fork")
+    assert "2 of 5 steps were done, but 'pay' is undone again" in explanation.summary
 
 
 @pytest.mark.parametrize("steps", [2, 40])

@@ -6,6 +6,7 @@ import pytest
 
 from domain.errors import StateConflict, StepNotReached
 from domain.execution import fold
+from domain.forking import fork_points
 from domain.planner import running_actions
 from tests.builders import (
     EXECUTION_ID,
@@ -182,6 +183,68 @@ def test_what_was_undone_cannot_be_kept() -> None:
     refusal = given(run).when_refused(lambda each: each.fork("s2").statuses(), StateConflict)
     assert "fork from 's1'" in refusal.message
     assert run.fork("s1").go() == ["started", "step_started s1 #1"]
+
+
+def test_the_refusal_names_the_first_step_that_was_undone() -> None:
+    """Alphabetically `flight` comes first, on the line `hotel` does."""
+    steps = {
+        "book": step("hotel"),
+        "hotel": step("flight", compensate_with="back"),
+        "flight": step("car", compensate_with="back"),
+        "car": step(),
+        "back": step(),
+    }
+    run = begun(workflow(steps))
+    for path in ("book", "hotel", "flight"):
+        run.succeed(path)
+    run.fail("car")
+    run.succeed("flight~undo")
+    run.succeed("hotel~undo")
+    assert fork_points(run.definition, run.state) == ["book", "hotel"]
+    for late in ("car", "flight"):
+        with pytest.raises(
+            StateConflict, match=r"'hotel' of that execution was undone.* 'hotel' or"
+        ):
+            run.fork(late)
+    for name in fork_points(run.definition, run.state):
+        assert run.fork(name).go() == ["started", f"step_started {name} #1"]
+
+
+def test_what_could_not_be_undone_can_be_kept() -> None:
+    steps = {
+        "a": step("b", compensate_with="back"),
+        "b": step("c", compensate_with="back"),
+        "c": step(),
+        "back": step(),
+    }
+    run = begun(workflow(steps))
+    run.succeed("a")
+    run.succeed("b")
+    run.fail("c")
+    run.succeed("b~undo")
+    run.fail("a~undo")
+    assert fork_points(run.definition, run.state) == ["a", "b"]
+    assert run.fork("b").go() == ["started", "step_started b #1"]
+
+
+def test_what_was_undone_inside_a_composite_is_named_and_the_composite_begins_anew() -> None:
+    steps = {
+        "z": step("a"),
+        "a": parallel(["p", "q"], "end"),
+        "p": step(compensate_with="back"),
+        "q": step(),
+        "end": step(),
+        "back": step(),
+    }
+    run = begun(workflow(steps))
+    for path in ("z", "a/p", "a/q"):
+        run.succeed(path)
+    run.fail("end")
+    run.succeed("a/p~undo")
+    assert fork_points(run.definition, run.state) == ["z", "a"]
+    refusal = given(run).when_refused(lambda each: each.fork("end").statuses(), StateConflict)
+    assert "Step 'a/p' of that execution was undone" in refusal.message
+    assert "fork from 'a' or" in refusal.message
 
 
 @pytest.mark.parametrize("name", ["s3", "nowhere", "", "s" * 2_000])
