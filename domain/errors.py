@@ -112,7 +112,7 @@ class NoEncryptionKey(FlowledgerError):
 
 
 class ConcurrentUpdate(FlowledgerError):
-    """Other writers won three times in a row."""
+    """Other writers came first in every round of tries."""
 
     code: ClassVar[str] = "concurrent_update"
 
