@@ -33,6 +33,7 @@ from application.diagram_lanes import (
     path_of,
     states_by_step,
 )
+from application.question_views import last_questions
 from application.views import milliseconds_between
 from domain.agent_names import AGENT, agent_of
 from domain.definition import (
@@ -136,6 +137,9 @@ class _Flow:
         self.ids = {step_id: f"s{number}" for number, step_id in enumerate(self.order, start=1)}
         self.paths = {step_id: path_of(definition, step_id) for step_id in self.order}
         self.states = {} if state is None else states_by_step(state)
+        self.questions = {} if state is None else last_questions(state)
+        gates = (gate for step in definition.steps.values() for gate in step.conditions)
+        self.conditions = {gate.condition.text for gate in gates}
         places = {step_id: where for step_id, (where, _) in self.states.items()}
         self.asides = (
             asides_of(definition, self.paths)
@@ -229,12 +233,28 @@ class _Flow:
             duration_ms=milliseconds_between(step.started_at, step.ended_at),
             error_class=step.error.error_class if step.error else None,
             error_code=step.error.code if step.error else None,
-            why=step.why,
+            why=self._why(step),
             lanes=lanes_text(step),
             iteration=iteration_around(where) or None,
             via=step.via,
             undone=undoing is not None and undoing.state == COMPLETED,
+            answer=self._answer(where, step),
         )
+
+    def _why(self, step: StepState) -> str | None:
+        """The cause, without what follows it unless the definition itself says that: a person's
+        reason and the message of a condition that failed are not for everybody who gets a picture.
+        """
+        cause, _, text = (step.why or "").partition(": ")
+        return (step.why if text in self.conditions else cause) or None
+
+    def _answer(self, where: str, step: StepState) -> str | None:
+        question = self.questions.get(where)
+        if question is None or question.attempt != step.attempt or question.kind is None:
+            return None
+        words = [question.kind, question.alternative or ""]
+        words.append("(nobody in time)" if question.read_as == "timeout" else "")
+        return " ".join(word for word in words if word)
 
     def _asides(self, step_id: str) -> Iterator[tuple[str, Aside]]:
         """What stands aside of a step, each with the id of its box."""

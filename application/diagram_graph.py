@@ -31,8 +31,10 @@ class Node:
     only its iterations know, or NOT_REACHED once nothing leads to it any more. `tries` counts the
     tries of all attempts, `due_at` is when a wait or the next try comes, `current` marks where it
     stands: the step itself, not what is around it. `via` is the alternative that did the step's
-    work, or does it; `undone` says that its compensation has ended. `on_failure` lists in order
-    what is tried when it fails, without an execution only.
+    work, or does it; `undone` says that its compensation has ended. `why` is one of the engine's
+    words, before a condition's text; `answer` is what the last question about the step was
+    answered with: retry, skip, abort, or an alternative. `on_failure` lists in order what is tried
+    when it fails, without an execution only.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Node:
     iteration: str | None = None
     via: str | None = None
     undone: bool = False
+    answer: str | None = None
     on_failure: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from application.diagram_graph import ENDED, NOT_NEEDED, NOT_TAKEN, Graph, Node
+from domain.control_evolution import BY_HAND
 
 TEXT_MAX: Final = 60
 
@@ -48,7 +49,11 @@ _WORDS: Final = {
 }
 _DUE: Final = {"retrying": "next try at", "awaiting_answer": "answer until"}
 _VIA: Final = {"RECOVERING": "to alternative", "COMPLETED": "by alternative"}
-_REASONS: Final = {NOT_TAKEN: "branch not taken", NOT_NEEDED: "not needed any more"}
+_REASONS: Final = {
+    NOT_TAKEN: "branch not taken",
+    NOT_NEEDED: "not needed any more",
+    BY_HAND: "by hand",
+}
 
 
 def look_name(node: Node) -> str:
@@ -142,6 +147,8 @@ def _facts(node: Node) -> list[str]:
         facts.append(_REASONS.get(node.why) or printable(node.why))
     if node.via is not None and node.status in ("RECOVERING", "COMPLETED"):
         facts.append(f"{_VIA[node.status]} {printable(node.via)}")
+    if node.answer is not None:
+        facts.append(f"answer: {printable(node.answer)}")
     if node.undone:
         facts.append("undone")
     if node.due_at is not None:

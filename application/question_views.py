@@ -39,8 +39,16 @@ class QuestionView:
 
 def question_views(state: ExecutionState) -> tuple[QuestionView, ...]:
     """All of an execution, in the order in which they were asked."""
-    asked = sorted(state.questions.values(), key=lambda each: int(each.id.rpartition("-")[2]))
-    return tuple(question_view(state, each) for each in asked)
+    return tuple(question_view(state, each) for each in _in_order(state))
+
+
+def last_questions(state: ExecutionState) -> dict[str, Question]:
+    """By the path of a step, the last one that was asked about it."""
+    return {each.path: each for each in _in_order(state)}
+
+
+def _in_order(state: ExecutionState) -> list[Question]:
+    return sorted(state.questions.values(), key=lambda each: int(each.id.rpartition("-")[2]))
 
 
 def status_of_question(state: ExecutionState, question: Question) -> str:

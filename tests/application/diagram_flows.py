@@ -12,6 +12,7 @@ from domain.definition_reader import DefinitionReader
 from domain.draft import Draft
 from domain.events import Meta
 from domain.execution import ExecutionState
+from domain.interventions import settle_step
 from domain.json_values import Json, JsonObject
 from domain.planner import advance
 
@@ -81,11 +82,20 @@ class Run:
         self.state = draft.state
         return self
 
-    def abort(self, after: float = 60) -> "Run":
+    def abort(self) -> "Run":
+        return self.answer("abort")
+
+    def answer(self, text: str, after: float = 60) -> "Run":
         """A person answers the one open question so."""
         self.now += timedelta(seconds=after)
         draft = self._draft()
-        answer(draft, self.definition, None, "abort", self.now)
+        answer(draft, self.definition, None, text, self.now)
+        self.state = draft.state
+        return self.begin()
+
+    def skip(self, path: str, reason: str) -> "Run":
+        draft = self._draft()
+        settle_step(draft, self.definition, path, "skip", reason)
         self.state = draft.state
         return self.begin()
 

@@ -191,6 +191,48 @@ def test_it_ends_where_it_failed_or_where_undoing_failed() -> None:
     assert not node(graph, "book_hotel").undone
 
 
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [("yes, try again", "answer: retry"), ("skip", "answer: skip"), ("abort", "answer: abort")],
+)
+def test_an_answered_question_leaves_a_trace(answered: str, told: str) -> None:
+    assert node(graph_of(undoable(), asked().state), "book_flight").answer is None
+    flight = node(graph_of(undoable(), asked().answer(answered).state), "book_flight")
+    assert told in details(flight)[-1]
+    assert "try again" not in str(details(flight))  # a person's words are not drawn
+
+
+def test_a_question_that_nobody_answered_in_time_says_so() -> None:
+    flight = node(graph_of(undoable(), asked().pass_time(3_600).state), "book_flight")
+    assert "(nobody in time)" in details(flight)[-1]
+
+
+def test_the_answer_stands_at_the_step_that_failed_again_after_it() -> None:
+    run = asked().answer("retry").fail("book_flight", kind="permanent")
+    flight = node(graph_of(undoable(), run.state), "book_flight")
+    assert (flight.status, flight.try_no, flight.answer) == ("FAILED", 2, "retry")
+
+
+def test_a_person_s_reason_is_not_drawn() -> None:
+    run = Run(linear()).begin().skip("fetch_orders", "the customer, Ms Smith, called")
+    skipped = node(graph_of(linear(), run.state), "fetch_orders")
+    assert (skipped.status, skipped.why) == ("SKIPPED", "operator")
+    assert "by hand" in details(skipped)[-1]
+    assert "Smith" not in str(graph_json(graph_of(linear(), run.state)))
+
+
+def test_a_condition_is_drawn_and_the_message_of_one_that_failed_is_not() -> None:
+    def why(condition: str) -> str | None:
+        flow = defined(
+            "gated", [action("a", "b"), action("b", None, conditions=[{"expression": condition}])]
+        )
+        run = Run(flow, {"amount": 5}).begin().succeed("a")
+        return node(graph_of(flow, run.state), "b").why
+
+    assert why("${workflow.input.amount} > 9") == "condition: ${workflow.input.amount} > 9"
+    assert why("${workflow.input.amount} > 'x'") == "condition"
+
+
 def test_what_undoes_a_step_does_not_take_its_box() -> None:
     hotel = node(graph_of(undoable(), undoing().state), "book_hotel")
     assert (hotel.status, hotel.action, hotel.duration_ms) == ("COMPLETED", "call_api", 350)
