@@ -4,10 +4,12 @@ One fold for the steps of one execution and for their table.
 
 A try's row is final once the try has ended. A re-try that is scheduled is a row of its own from
 then on (RECOVERING, no start yet), so the newest row of a path always shows what the step does now.
-Other work in a failed step's place, and a question about it, show in the row of its last try.
+Other work in a failed step's place, and a question about it, show in the row of its last try, which
+therefore ends when they lead to a next one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from msgspec import structs
@@ -17,7 +19,7 @@ from domain import events as ev
 from domain.definition import step_id_of
 from domain.execution import ExecutionState, StepState, evolve
 from domain.lanes import cancelled
-from domain.lifecycle import CANCELLED, RETRYING, STEP_ENDED
+from domain.lifecycle import FAILED, RETRYING, STEP_ENDED
 
 _CHANGE_THEIR_STEP: Final = frozenset(
     {
@@ -97,23 +99,43 @@ def _left_of(path: str, before: ExecutionState, after: ExecutionState) -> StepSt
     return step
 
 
-def try_of(move: StepMove) -> tuple[TryKey, StepState]:
-    """The try that a move is about, and what it looks like."""
+def tries_of(move: StepMove, at: datetime) -> tuple[tuple[TryKey, StepState], ...]:
+    """The tries that a move at that time is about, and what each looks like."""
     path, before, step = move
-    if step.state == RETRYING or (
-        step.state == CANCELLED and before is not None and before.state == RETRYING
-    ):
-        step = structs.replace(
-            step,
-            try_no=step.try_no + 1,
-            delivery=0,
-            started_at=None,
-            input=None,
-            output=None,
-            error=None,
-            progress=None,
-        )
+    awaited = before is not None and before.state == RETRYING and before.try_no == step.try_no
+    if step.state != RETRYING and not awaited:
+        return (_keyed(path, step),)
+    coming = _keyed(path, _coming(step))
+    if before is None or before.state in (FAILED, RETRYING):
+        return (coming,)
+    return _keyed(path, _left_behind(before, at)), coming
+
+
+def _keyed(path: str, step: StepState) -> tuple[TryKey, StepState]:
     return (step.attempt, path, step.try_no), step
+
+
+def _coming(step: StepState) -> StepState:
+    """The re-try that is scheduled, or that will never begin, for which there is nothing to tell
+    but that.
+    """
+    return structs.replace(
+        step,
+        try_no=step.try_no + 1,
+        delivery=0,
+        started_at=None,
+        input=None,
+        output=None,
+        error=None,
+        progress=None,
+    )
+
+
+def _left_behind(step: StepState, at: datetime) -> StepState:
+    """The try that had failed, once nothing in its place and no question keeps it open."""
+    return structs.replace(
+        step, state=FAILED, ended_at=at, due_at=None, question_id=None, recovery=None
+    )
 
 
 def step_history(
@@ -129,7 +151,8 @@ def step_history(
     for event in events:
         before, state = state, evolve(state, event)
         if before is not None:
-            tries.update(try_of(move) for move in step_moves(before, event.data, state))
+            for move in step_moves(before, event.data, state):
+                tries.update(tries_of(move, event.meta.at))
     if state is None:
         return ()
     return tuple(_views(str(state.id), tries, names))

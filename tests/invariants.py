@@ -18,7 +18,6 @@ from domain.events import Event, Recorded
 from domain.execution import ExecutionState, evolve
 from domain.lifecycle import (
     AWAITING_ANSWER,
-    CANCELLED,
     COMPLETED,
     EXECUTING,
     EXECUTION_TABLE,
@@ -26,13 +25,12 @@ from domain.lifecycle import (
     PAUSED,
     PENDING,
     REROUTED,
-    RETRYING,
     RUNNING,
     SKIPPED,
     STEP_TABLE,
     follow,
-    status_of,
 )
+from tests.history_invariants import left_open, rows_of_tries
 from tests.join_invariants import joined_too_soon
 from tests.properties.finished_work import run_again
 from tests.recovery_invariants import against_the_mode, beyond_budgets
@@ -406,13 +404,14 @@ def check_late_results(events: Iterable[Event]) -> Iterator[Violation]:
 
 def check_recovery(events: Sequence[Event]) -> Iterator[Violation]:
     """I15: recovery stays in its budgets. I16: the atomic mode is kept. I19: nothing happens before
-    its time. I20: a join counts what completed.
+    its time. I20: a join counts what completed. I23: no try is left open.
     """
     for number, event, what in (
         *beyond_budgets(events),
         *against_the_mode(events),
         *too_early(events),
         *joined_too_soon(events),
+        *left_open(events),
     ):
         yield Violation(number, _where(event), what)
 
@@ -450,7 +449,8 @@ def check_tables(log: Sequence[Recorded], tables: Tables) -> Iterator[Violation]
         if run_id not in states and type(stream[0].event.data) is ev.Requested:
             yield Violation("I9", run_id, "has no row")
     if tables.steps:
-        yield from _check_steps(states, tables.steps)
+        for number, run_id, what in rows_of_tries(states, tables.steps):
+            yield Violation(number, run_id, what)
 
 
 def _fold_to(stream: Iterable[Recorded], position: int) -> ExecutionState | None:
@@ -473,24 +473,6 @@ def _row_of(state: ExecutionState) -> dict[str, object]:
         "progress": view.progress.percentage,
         **{f"steps_{name}": getattr(view.progress, name) for name in _COUNTS},
     }
-
-
-def _check_steps(
-    states: Mapping[str, ExecutionState], rows: Iterable[Mapping[str, object]]
-) -> Iterator[Violation]:
-    shown = {
-        (row["run_id"], row["path"], row["attempt"], row["try_no"]): row["status"] for row in rows
-    }
-    for run_id, state in states.items():
-        for path, step in state.steps.items():
-            if step.state in (RETRYING, PENDING):
-                continue  # the table shows the coming try
-            status = shown.get((run_id, path, step.attempt, step.try_no))
-            if step.state == CANCELLED:  # before or in the coming try, which then has a row
-                status = shown.get((run_id, path, step.attempt, step.try_no + 1), status)
-            if status != status_of(step.state):
-                what = f"{path} is {status!r}, the log says {status_of(step.state)}"
-                yield Violation("I9", run_id, what)
 
 
 def _where(event: Event) -> str:

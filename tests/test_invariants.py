@@ -288,6 +288,24 @@ def test_rows_that_differ_from_the_log_are_found() -> None:
     assert broken(log, tables=Tables(right.runs, right.steps[1:])) == {"I9"}
 
 
+def test_a_try_that_is_left_open_is_found() -> None:
+    run = lived()
+    log, right = recorded(run.events), tables(run)
+    row = next(row for row in right.steps if row["path"] == "a")
+    earlier = {**row, "try_no": 0, "status": "RECOVERING"}
+    assert broken(log, tables=Tables(right.runs, [*right.steps, earlier])) == {"I23"}
+    later = {**row, "try_no": 9, "status": "RUNNING"}
+    assert broken(log, tables=Tables(right.runs, [*right.steps, later])) == {"I23"}
+    going = Run(linear(1, on_error="retry"))
+    going.go()
+    going.fail("s1")
+    going.pass_to_due()
+    at_work, shown = recorded(going.events), tables(going)
+    assert check_all(at_work, tables=shown) == []
+    older = {**shown.steps[0], "try_no": 1, "status": "RECOVERING"}
+    assert broken(at_work, tables=Tables(shown.runs, [*shown.steps, older])) == {"I23"}
+
+
 def test_streams_of_workflows_are_held_to_versions_only() -> None:
     published = ev.WorkflowPublished("w", 1, "0" * 64, {}, {})
     meta = lived().events[0].meta

@@ -167,7 +167,10 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "step_executions": {
         "id": "The same as `step_execution_id`.",
-        "status": "RUNNING, RECOVERING, COMPLETED, FAILED, SKIPPED or CANCELLED.",
+        "status": "RUNNING, RECOVERING, COMPLETED, FAILED, SKIPPED or CANCELLED. FAILED without a"
+        " `started_at` is a re-try for which no time was left; `why` says so.",
+        "why": "Why a step was skipped, why its condition could not be evaluated, or why its"
+        " recovery gave up.",
     },
     "state_durations": {"path": 'The step; "" for the execution itself.'},
     "agents": {

@@ -22,7 +22,7 @@ from application.recovery_history import (
     RecoveryAttempt,
     attempt_moves,
 )
-from application.step_history import TryKey, step_moves, try_of
+from application.step_history import TryKey, step_moves, tries_of
 from domain import agents, execution, workflow
 from domain.agents import AgentState
 from domain.events import (
@@ -345,8 +345,8 @@ def _note_details(
     event, after, position = recorded.event, entry.state, recorded.position
     moves = step_moves(before, event.data, after) if before is not None else ()
     for move in moves:
-        key, step = try_of(move)
-        change.tries[key] = (step, position)
+        for key, step in tries_of(move, event.meta.at):
+            change.tries[key] = (step, position)
     if before is None or before.state != after.state:
         _stay(change, entry.entered, recorded, "", after.attempt, after.state)
     for path, earlier, step in moves:

@@ -1,7 +1,10 @@
 """Every try of every step, told by the events."""
 
+from datetime import timedelta
+
 from application.step_history import step_history
-from tests.builders import Run, agent, linear, loop, wait, workflow
+from tests import recoveries
+from tests.builders import Run, agent, linear, loop, step, wait, workflow
 
 
 def told(run: Run) -> list[tuple[str, int, int, str, str | None]]:
@@ -51,6 +54,56 @@ def test_a_cancelled_wait_for_a_try_leaves_the_failed_one_as_it_was() -> None:
     run.cancel()
 
     assert told(run) == [("s1", 1, 1, "FAILED", None), ("s1", 1, 2, "CANCELLED", None)]
+
+
+def test_a_try_that_a_person_was_asked_about_ends_with_the_answer_retry() -> None:
+    run = recoveries.asked()
+    run.now += timedelta(seconds=30)
+    answered_at = run.now
+    run.answer("retry")
+    run.go()
+
+    *_, third, fourth = (view for view in step_history(run.events) if view.path == "swap")
+
+    assert (third.try_no, third.status, third.sub_status) == (3, "FAILED", None)
+    assert (third.completed_at, third.due_at) == (answered_at, None)
+    assert (third.error_message, fourth.try_no, fourth.status) == ("timeout", 4, "RUNNING")
+
+
+def test_a_try_with_an_alternative_ends_when_a_re_try_follows() -> None:
+    stages = [
+        {"kind": "alternative", "id": "cheap", "do": {"action": "call_api"}},
+        {"kind": "retry", "attempts": 1, "base_delay_ms": 1_000},
+    ]
+    run = Run(workflow({"a": step(recovery=stages)}), recovery={})
+    run.go()
+    run.fail("a", "transient")
+    run.fail("a~alt.cheap", "transient")
+
+    assert told(run) == [
+        ("a", 1, 1, "FAILED", None),
+        ("a~alt.cheap", 1, 1, "FAILED", None),
+        ("a", 1, 2, "RECOVERING", "retrying"),
+    ]
+
+
+def test_a_try_for_which_no_time_was_left_fails_without_having_begun() -> None:
+    run = Run(workflow({"a": step()}), recovery={"base_retry_delay_ms": 1_000})
+    run.go()
+    run.fail("a")
+    run.fail("a")
+    run.pass_time(31)
+
+    *_, second, third = step_history(run.events)
+
+    assert (second.status, second.error_message, second.why) == ("FAILED", "it broke", None)
+    assert (third.status, third.started_at, third.error, third.why) == (
+        "FAILED",
+        None,
+        None,
+        "budget",
+    )
+    assert (third.completed_at, third.due_at) == (run.now, None)
 
 
 def test_an_explicit_retry_adds_tries_of_the_next_attempt() -> None:

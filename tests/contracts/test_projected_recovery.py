@@ -89,6 +89,21 @@ async def test_rows_of_attempts_are_what_the_events_tell(
         assert others == [getattr(attempt, name) for name in names]
 
 
+@pytest.mark.parametrize("batch", [1, 1_000])
+async def test_no_try_is_under_way_in_what_has_ended(
+    store: Store, tables: ProjectionStore, batch: int
+) -> None:
+    await filled(store, tables, batch)
+    with tables.reading() as session:
+        left = session.execute(
+            "SELECT s.run_id, s.path, s.try_no, s.status, s.sub_status FROM step_executions s"
+            " JOIN workflow_runs r ON r.run_id = s.run_id"
+            " WHERE r.status IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+            " AND (s.status IN ('RUNNING', 'RECOVERING') OR s.completed_at IS NULL)"
+        )
+    assert list(left) == []
+
+
 @pytest.mark.parametrize("batch", [1, 2, 1_000])
 async def test_metrics_are_the_sums_over_the_attempts(
     store: Store, tables: ProjectionStore, batch: int
