@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from interfaces.cli_logs import set_up_logs
 
 
-@pytest.fixture(autouse=True)
-def former_logs() -> Iterator[None]:
+@contextmanager
+def logs_as(form: Literal["text", "json"]) -> Iterator[None]:
+    """Not a fixture: pytest has handlers of its own for each phase of a test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    set_up_logs("info", form)
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -26,11 +29,11 @@ def test_an_exception_is_told_without_the_values_of_variables(
         assert credential
         raise RuntimeError("the host hung up")
 
-    set_up_logs("info", form)
-    try:
-        send("hunter" + "2")
-    except RuntimeError:
-        logging.getLogger("flowledger.test").exception("request_failed")
+    with logs_as(form):
+        try:
+            send("hunter" + "2")
+        except RuntimeError:
+            logging.getLogger("flowledger.test").exception("request_failed")
     told = capsys.readouterr().err
     assert "RuntimeError: the host hung up" in told
     assert "in send" in told
