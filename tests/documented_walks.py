@@ -1,5 +1,6 @@
 """Runs what the pages show: shell walks against a real server, queries against real databases."""
 
+import asyncio
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from application.callers import Caller
 from application.requests import ExecuteOptions
 from domain.json_values import JsonObject
 from infrastructure.settings import Settings
-from interfaces.bootstrap import open_services
+from interfaces.bootstrap import Services, open_services
 from tests.e2e.programs import COMMAND, environment, serving
 from tests.e2e.samples import walk, write_files
 
@@ -48,7 +49,9 @@ def walk_through(
 
 
 async def run_executions(database_url: str) -> None:
-    """Fill a database: an execution that works, one that fails at its second try, one cancelled."""
+    """Fill a database: an execution that works, one that fails at its second try, one cancelled,
+    one that people do everything to.
+    """
     services = await open_services(Settings(database_url=database_url))
     try:
         caller = Caller(actor="alice")
@@ -62,10 +65,64 @@ async def run_executions(database_url: str) -> None:
         waiting = await services.requests.execute(caller, "waiting", options)
         cancelled = await services.control.cancel(caller, waiting.view.id, "enough")
         assert await services.reads.wait_for(cancelled.view.position, 30)
+        last = await _helped(services, caller)
+        assert await services.reads.wait_for(last, 30)
     finally:
         await services.close()
 
 
+async def _helped(services: Services, caller: Caller) -> int:
+    """Each thing that people can do to an execution, done to one; the position of the last."""
+    await services.workflows.publish(caller, _HELPED)
+    control = services.control
+    started = await services.requests.execute(caller, "helped", ExecuteOptions())
+    one = started.view.id
+    task_id = await _waits_for(services, one, "human_task")
+    await control.pause(caller, one, reason="not today")
+    await control.resume(caller, one, "today")
+    await control.signal(caller, one, "paid", {"sum": 17})
+    await control.complete_human_task(caller, task_id, {"approved": True})
+    await _waits_for(services, one, "question")
+    await control.answer(caller, one, None, "retry", "it may work")
+    await services.history.wait_ended("default", one, 30)
+    forked = await services.requests.fork(caller, one, "call", None, "again, with care")
+    other = forked.view.id
+    await _waits_for(services, other, "question")
+    await control.settle_step(caller, other, "call", "complete", "called by phone", {})
+    await services.history.wait_ended("default", other, 30)
+    await control.retry(caller, one, None, reason="or not")
+    await _waits_for(services, one, "question")
+    cancelled = await control.cancel(caller, one, "enough")
+    return cancelled.view.position
+
+
+async def _waits_for(services: Services, execution_id: str, kind: str) -> str:
+    """Until it waits for such a thing; which one that is."""
+    async with asyncio.timeout(30):
+        while True:
+            view = await services.history.view("default", execution_id)
+            for wait in view.waiting_on:
+                if wait.kind == kind:
+                    return str(wait.detail)
+            await asyncio.sleep(0.02)
+
+
+_HELPED: Final[JsonObject] = {
+    "name": "helped",
+    "start_step": "approve",
+    "steps": {
+        "approve": {
+            "action": "create_task",
+            "config": {"title": "Approve", "wait": True},
+            "next_step": "call",
+        },
+        "call": {
+            "action": "call_api",
+            "config": {"url": "https://name.invalid/"},
+            "recovery": [{"kind": "ask"}],
+        },
+    },
+}
 _WORKING: Final[JsonObject] = {
     "name": "working",
     "start_step": "set",

@@ -309,6 +309,44 @@ async def test_queries_run_as_printed_on_both_back_ends(database_url: str) -> No
     assert sum(count > 0 for count in found) >= 8, found
 
 
+@pytest.mark.anyio
+async def test_queries_about_people_find_all_that_people_do(database_url: str) -> None:
+    await run_executions(database_url)
+    dialect = database_url.partition(":")[0]
+    told = _answer_to(database_url, dialect, "'question_answered'")
+    assert {row[3] for row in told} == {
+        "cancel_requested",
+        "retried",
+        "paused",
+        "resumed",
+        "step_settled",
+        "forked_from",
+        "question_answered",
+        "human_task_completed",
+        "signal_received",
+    }
+    assert {("retried", "or not"), ("paused", "not today")} <= {(row[3], row[5]) for row in told}
+    lost = _answer_to(database_url, dialect, "waited_for")
+    assert {(row[0], row[1], row[2]) for row in lost} == {
+        ("helped", "question", 3),
+        ("helped", "human task", 1),
+        ("helped", "pause", 1),
+    }
+    spent = _answer_to(database_url, dialect, "count(*) AS stays")
+    assert {"FAILED", "CANCELLED", "COMPLETED"}.isdisjoint(row[2] for row in spent)
+
+
+def _answer_to(database_url: str, dialect: str, words: str) -> list[Any]:
+    """What the query with these words finds."""
+    (query,) = (
+        block.text
+        for block in blocks("sql")
+        if block.info.removeprefix("sql").strip() in ("", dialect) and words in block.text
+    )
+    (rows,) = results(database_url, [query])
+    return rows
+
+
 def results(database_url: str, queries: list[str]) -> Iterator[list[Any]]:
     """What each query finds; whatever it changes is undone."""
     if database_url.startswith("sqlite"):

@@ -163,12 +163,19 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "input_data": "Input of the execution.",
         "progress": "Per cent: 100 for COMPLETED, else at most 99.",
         "status": "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.",
-        "duration_ms": "From `started_at` to `completed_at`; null before the end.",
+        "duration_ms": "From `started_at` to `completed_at`, so of the last attempt only; null"
+        " before the end.",
+        "started_at": "When its last attempt began; null until then.",
     },
     "step_executions": {
         "id": "The same as `step_execution_id`.",
         "status": "RUNNING, RECOVERING, COMPLETED, FAILED, SKIPPED or CANCELLED. FAILED without a"
         " `started_at` is a re-try for which no time was left; `why` says so.",
+        "agent_name": "The agent that did the step; of another step the action's name. Of a step"
+        " that an alternative saved it is that of the work that failed; the alternative has a row"
+        " of its own, at the path `step~alt.id`.",
+        "output_data": "Output of the try; of a step that an alternative saved, which is COMPLETED"
+        " then, the output of the alternative.",
         "why": "Why a step was skipped, why its condition could not be evaluated, or why its"
         " recovery gave up.",
     },
