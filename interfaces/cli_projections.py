@@ -4,7 +4,8 @@
 """
 
 import asyncio
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from interfaces.cli_failures import CommandFailed, ExitCode
 from interfaces.cli_options import AsJson, Database, with_session
 from interfaces.cli_output import progress_bar, write_json, write_line, write_table
 from interfaces.cli_session import Session
+
+if TYPE_CHECKING:  # half a second of imports that --help does not need
+    from interfaces.bootstrap import Verdict
 
 projections_app = typer.Typer(no_args_is_help=True, help="Check or rebuild the SQL tables.")
 
@@ -47,32 +51,41 @@ def verify(
     tune_process()
     with start_failures(settings), progress_bar("verify", silent=as_json) as report:
         verdicts = asyncio.run(verify_projections(settings, name, report))
-    wrong = [verdict for verdict in verdicts if verdict.difference is not None]
     if as_json:
-        write_json(
-            [
-                {
-                    "projection": verdict.name,
-                    "position": verdict.position,
-                    "rows": verdict.rows,
-                    "difference": None if verdict.difference is None else str(verdict.difference),
-                }
-                for verdict in verdicts
-            ]
-        )
+        write_json([_verdict_body(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
-            seen = (
-                verdict.difference or f"equal, {verdict.rows} rows at position {verdict.position}"
-            )
-            write_line(f"{verdict.name}: {seen}")
+            write_line(f"{verdict.name}: {_seen(verdict)}")
+    wrong = [verdict.name for verdict in verdicts if verdict.difference is not None]
     if wrong:
-        names = ", ".join(verdict.name for verdict in wrong)
-        raise CommandFailed(
-            ExitCode.UNSUCCESSFUL,
-            f"Not what the log says: {names}.",
-            f"`flowledger projections rebuild {wrong[0].name}` makes it anew from the log.",
-        )
+        raise _not_equal(wrong)
+
+
+def _verdict_body(verdict: "Verdict") -> dict[str, Any]:
+    return {
+        "projection": verdict.name,
+        "position": verdict.position,
+        "lag_events": verdict.lag_events,
+        "rows": verdict.rows,
+        "difference": None if verdict.difference is None else str(verdict.difference),
+    }
+
+
+def _seen(verdict: "Verdict") -> str:
+    found = verdict.difference or f"equal, {verdict.rows} rows at position {verdict.position}"
+    waiting = verdict.lag_events
+    return f"{found}; {waiting} events are not in the table yet" if waiting else str(found)
+
+
+def _not_equal(names: Sequence[str]) -> CommandFailed:
+    """A table that was not changed may be all that still tells what the log said."""
+    rebuilds = ", ".join(f"`flowledger projections rebuild {name}`" for name in names)
+    return CommandFailed(
+        ExitCode.UNSUCCESSFUL,
+        f"Not what the log says: {', '.join(names)}. Either the table or the log was changed.",
+        "Compare both with a backup first: a rebuild removes what the table still tells of a log"
+        f" that was changed. If the log is sound, {rebuilds} makes the table anew from it.",
+    )
 
 
 @projections_app.command("rebuild")

@@ -15,7 +15,7 @@ from infrastructure.projections.folding import (
     States,
     Undecodable,
 )
-from infrastructure.projections.log_reading import LogReading
+from infrastructure.projections.log_reading import NO_LIMIT, LogReading
 from infrastructure.projections.sessions import ProjectionStore, Session
 
 EVENTS_PER_PAGE: Final = 2_000
@@ -54,12 +54,14 @@ class Difference:
 class Verdict:
     """What was compared.
 
-    `rows` of the table as of `position`. `difference` None says that they are equal.
+    `rows` of the table as of `position`, behind which the log has `lag_events` more. `difference`
+    None says that they are equal.
     """
 
     name: str
     version: int
     position: int
+    lag_events: int
     rows: int
     difference: Difference | None
 
@@ -94,27 +96,31 @@ def verify(
         standing = [(read_checkpoint(session, each).position, each) for each in projections]
         standing.sort(key=lambda entry: entry[0])
         verdicts = []
+        log = LogReading(session, codec)
+        events = log.count(NO_LIMIT)
         for position, group in groupby(standing, key=lambda entry: entry[0]):
             comparisons = [_Comparison(each) for _, each in group]
-            _compare(session, codec, comparisons, position, report)
-            verdicts += [_verdict(each, position) for each in comparisons]
+            waiting = events - log.count(position)
+            _compare(session, log, comparisons, position, report)
+            verdicts += [_verdict(each, position, waiting) for each in comparisons]
     order = [each.table.name for each in projections]
     return sorted(verdicts, key=lambda verdict: order.index(verdict.name))
 
 
-def _verdict(comparison: _Comparison, position: int) -> Verdict:
+def _verdict(comparison: _Comparison, position: int, waiting: int) -> Verdict:
     table = comparison.projection.table
-    return Verdict(table.name, table.version, position, comparison.rows, comparison.difference)
+    return Verdict(
+        table.name, table.version, position, waiting, comparison.rows, comparison.difference
+    )
 
 
 def _compare(
     session: Session,
-    codec: Codec,
+    log: LogReading,
     comparisons: Sequence[_Comparison],
     position: int,
     report: Report,
 ) -> None:
-    log = LogReading(session, codec)
     projections = [each.projection for each in comparisons]
     states = States(lambda streams: (), filling=projections, kept_max=2, keep_ended=True)
     done, total = 0, log.count(position)

@@ -342,23 +342,48 @@ def test_verify_names_a_difference_and_rebuild_mends_it(command: Command, tmp_pa
     equal = command("projections", "verify")
     assert equal.code == ExitCode.DONE
     assert "workflow_runs: equal, 1 rows" in equal.out
-    with closing(sqlite3.connect(tmp_path / "flowledger.db")) as database:
-        (table,) = database.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'workflow_runs_v%'"
-        ).fetchone()
-        database.execute(f"UPDATE {table} SET status = 'FAILED'")
-        database.commit()
-    wrong = command("projections", "verify", "workflow_runs")
+    assert "not in the table yet" not in equal.out
+    edit(tmp_path, "UPDATE workflow_runs_v1 SET status = 'FAILED'")
+    edit(tmp_path, "DELETE FROM step_executions_v1")
+    wrong = command("projections", "verify")
     assert wrong.code == ExitCode.UNSUCCESSFUL
     assert "expected 'COMPLETED', found 'FAILED'" in wrong.out
-    assert "flowledger projections rebuild workflow_runs" in wrong.err
+    assert "Either the table or the log was changed." in wrong.err
+    advice = wrong.err.partition("Compare both with a backup first")[2]
+    for name in ("workflow_runs", "step_executions"):
+        assert f"`flowledger projections rebuild {name}`" in advice
     assert command("projections", "verify", "--json").code == ExitCode.UNSUCCESSFUL
+    command("projections", "rebuild", "step_executions")
     rebuilt = command("projections", "rebuild", "workflow_runs", "--json")
     assert rebuilt.json["position"] >= view["position"]
     assert command("projections", "verify").code == ExitCode.DONE
     unknown = command("projections", "rebuild", "nothing")
     assert unknown.code == ExitCode.NOT_FOUND
     assert "there are workflow_runs" in unknown.err
+
+
+def test_verify_tells_how_much_of_the_log_a_table_does_not_hold(
+    command: Command, tmp_path: Path
+) -> None:
+    published(command, "greeting")
+    head = command("projections", "status", "--json").json["items"][0]["head"]
+    edit(tmp_path, "DELETE FROM workflow_definitions_v1")
+    edit(
+        tmp_path,
+        "UPDATE projection_checkpoints SET position = 0 WHERE name = 'workflow_definitions'",
+    )
+    behind = command("projections", "verify", "workflow_definitions")
+    assert behind.code == ExitCode.DONE
+    assert f"0 rows at position 0; {head} events are not in the table yet" in behind.out
+    (told,) = command("projections", "verify", "workflow_definitions", "--json").json
+    assert told["lag_events"] == head
+
+
+def edit(folder: Path, statement: str) -> None:
+    """Change the file by hand."""
+    with closing(sqlite3.connect(folder / "flowledger.db")) as database:
+        database.execute(statement)
+        database.commit()
 
 
 def begun(command: Command, execution: str) -> None:
