@@ -20,6 +20,7 @@ from domain.definition_reader import Mistake
 from domain.errors import Invalid, MomentNotFound, NotReady
 from domain.events import Recorded
 from domain.execution import ExecutionState, fold
+from domain.log_order import check_follows
 
 POLL_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 15.0
@@ -93,9 +94,12 @@ class History:
     async def events(
         self, workspace_id: str, execution_ref: str, *, after_version: int = 0, limit: int = 100
     ) -> Sequence[Recorded]:
-        """A page of its events."""
+        """A page of its events. Raises LogDamaged: the state may be remembered from before."""
         entry = await self._ledger.find(workspace_id, execution_ref)
-        return await self._ledger.read(entry.state.id, after_version, limit)
+        page = await self._ledger.read(entry.state.id, after_version, limit)
+        for version, recorded in enumerate(page, after_version):
+            check_follows(version, recorded.event)
+        return page
 
     async def all_events(
         self, workspace_id: str, *, after: int = 0, limit: int = 100

@@ -14,6 +14,7 @@ from domain.breaker import BreakerSettings
 from domain.errors import AgentExists
 from domain.events import AgentChanged, AgentDeleted, AgentRegistered, Event, Payload
 from domain.json_values import JsonObject
+from domain.log_order import check_follows
 from domain.workflow import NAMESPACE
 
 ACTIVE: Final = "active"
@@ -112,7 +113,8 @@ class AgentState(Struct, frozen=True):
 
 
 def evolve(state: AgentState | None, event: Event) -> AgentState:
-    """The state after one more event."""
+    """The state after one more event. Raises LogDamaged."""
+    check_follows(0 if state is None else state.version, event)
     data, meta = event.data, event.meta
     if isinstance(data, AgentRegistered):
         return AgentState(

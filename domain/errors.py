@@ -5,6 +5,7 @@ One root, a stable code each, facts as attributes, a message that names the next
 
 from collections.abc import Sequence
 from typing import ClassVar
+from uuid import UUID
 
 from domain.definition_reader import Mistake
 
@@ -153,6 +154,21 @@ class InvalidInput(Invalid):
     """The input does not fit the definition's input_schema."""
 
     code: ClassVar[str] = "invalid_input"
+
+
+class LogDamaged(FlowledgerError):
+    """An event is missing in the log, or there twice; nothing is answered from what is left."""
+
+    code: ClassVar[str] = "log_damaged"
+
+    def __init__(self, kind: str, stream: UUID, *, after: int, found: int) -> None:
+        super().__init__(
+            f"The log of {kind} {stream} is damaged: version {found} follows version {after}."
+            " Compare the log with a backup; `flowledger projections verify` names what is damaged."
+        )
+        self.stream = stream
+        self.after = after
+        self.found = found
 
 
 class NotReady(FlowledgerError):

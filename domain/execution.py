@@ -43,6 +43,7 @@ from domain.lifecycle import (
     RUNNING,
     SKIPPED,
 )
+from domain.log_order import check_follows
 from domain.recovery_config import config_of_json
 from domain.recovery_evolution import carried_episode, cut_off, with_dispatch
 
@@ -68,7 +69,10 @@ def fold(events: Iterable[ev.Event], state: ExecutionState | None = None) -> Exe
 
 
 def evolve(state: ExecutionState | None, event: ev.Event) -> ExecutionState:
-    """The state after one more event."""
+    """The state after one more event. Raises LogDamaged."""
+    before = 0 if state is None else state.version
+    if event.version != before + 1:  # spares the call, which would be felt in a long replay
+        check_follows(before, event)
     data, meta = event.data, event.meta
     if type(data) is ev.Requested:
         return _requested(event, data)

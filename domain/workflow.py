@@ -21,6 +21,7 @@ from domain.events import (
     WorkflowRetired,
 )
 from domain.json_values import JsonObject, sha256_of
+from domain.log_order import check_follows
 
 NAMESPACE: Final = UUID("7f2f2f0e-3a0a-5d8e-9a54-0d5c1d6f4e11")
 """Root of every computed id of this product (uuid5)."""
@@ -78,7 +79,8 @@ class WorkflowState(Struct, frozen=True):
 
 
 def evolve(state: WorkflowState | None, event: Event) -> WorkflowState:
-    """The state after one more event."""
+    """The state after one more event. Raises LogDamaged."""
+    check_follows(0 if state is None else state.version, event)
     data, meta = event.data, event.meta
     if isinstance(data, WorkflowPublished):
         version = Version(

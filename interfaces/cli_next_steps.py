@@ -18,6 +18,7 @@ _BY_CODE: Final = {
     "agent_exists": "`flowledger agents list` shows which there are; choose another name.",
     "diagram_too_large": "Ask for --format json, and draw a part of it.",
     "idempotency_key_reused": "Give another --key for another request.",
+    "log_damaged": "docs/how-to/back-up-and-restore.md says how to compare it and to restore it.",
     "no_encryption_key": "Write '${secret.NAME}' instead, or let the process that answers have "
     "FLOWLEDGER_ENCRYPTION_KEY (`flowledger make-key` prints one).",
     "workflow_inactive": "`flowledger workflow list` shows which are active.",

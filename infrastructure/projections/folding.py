@@ -50,13 +50,6 @@ _AGENT_PAYLOADS: Final = frozenset(AGENT_PAYLOADS)
 Record = TypeVar("Record", WorkflowState, AgentState)
 
 
-class OutOfOrder(Exception):
-    """An event does not follow the one before it in its stream.
-
-    The log has a hole or a reader is wrong.
-    """
-
-
 class Undecodable(NamedTuple):
     """A row of the log that this release cannot read."""
 
@@ -179,7 +172,6 @@ class _Records(Generic[Record]):
         event = recorded.event
         stream = event.execution_id.int
         before = self.states.get(stream)
-        _check_order(before.version if before else 0, event)
         after = self._evolve(before, event)
         self.states[stream] = after
         change = changes.get(stream)
@@ -284,7 +276,6 @@ class States:
         stream = event.execution_id.int
         entry = self._executions.get(stream)
         before = entry.state if entry is not None else None
-        _check_order(before.version if before else 0, event)
         after = execution.evolve(before, event)
         first = None
         if entry is None:
@@ -355,14 +346,6 @@ def _note_details(
     if before is not None and (entry.recoveries or type(event.data) is RecoveryStarted):
         for attempted in attempt_moves(entry.recoveries, before, event, after):
             change.recovers(attempted, position)
-
-
-def _check_order(version: int, event: Event) -> None:
-    if event.version != version + 1:
-        raise OutOfOrder(
-            f"event {event.version} of {event.execution_id} follows version {version};"
-            " verify the log before anything else"
-        )
 
 
 def _stay(

@@ -86,6 +86,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "internal_error": Kind(
         500, "Internal error", "Report the request_id; the log of the server has the cause."
     ),
+    "log_damaged": Kind(
+        500,
+        "Log damaged",
+        "Compare the log with a backup; `flowledger projections verify` names what is damaged.",
+    ),
     "diagram_not_rendered": Kind(
         503, "Diagram not rendered", "Ask for format=dot or mermaid, or try again."
     ),

@@ -1,7 +1,9 @@
 """What is told about one execution: now, then, and as it happens."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,7 +11,7 @@ import pytest
 
 from application import history
 from application.views import summarise
-from domain.errors import Invalid, NotFound, NotReady
+from domain.errors import Invalid, LogDamaged, NotFound, NotReady
 from domain.events import Recorded
 from domain.execution import fold
 from domain.json_values import JsonObject
@@ -55,6 +57,27 @@ async def test_a_version_that_never_was_is_refused(engine: Process, version: int
     await engine.ended(execution)
     with pytest.raises(Invalid):
         await engine.history.view("default", execution.id, as_of=version)
+
+
+async def test_nothing_is_told_over_a_gap_in_the_log(sqlite_ledger_url: str) -> None:
+    async with process(sqlite_ledger_url) as engine:
+        execution = await engine.run(chain(3))
+        await engine.ended(execution)
+        with closing(sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///"))) as other:
+            other.execute("DROP TRIGGER ledger_events_no_delete")
+            other.execute("DELETE FROM ledger_events WHERE originator_version = 4")
+            other.commit()
+
+        with pytest.raises(LogDamaged, match="version 5 follows version 3"):
+            await engine.history.events("default", execution.id)  # the state is remembered
+        with pytest.raises(LogDamaged):
+            await engine.history.events("default", execution.id, after_version=3)
+        assert await engine.history.events("default", execution.id, after_version=4)
+        async with process(sqlite_ledger_url) as another:
+            with pytest.raises(LogDamaged, match=execution.id):
+                await another.history.view("default", execution.id)
+            with pytest.raises(LogDamaged):
+                await another.requests.fork(CALLER, execution.id, "s1", None)
 
 
 async def test_times_never_go_back_within_an_execution(engine: Process) -> None:

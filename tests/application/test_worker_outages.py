@@ -131,14 +131,19 @@ async def test_too_many_requests_are_told_to_come_again(ledger_url: str) -> None
         assert (await engine.ended(await engine.run(chain(1)))).status == "COMPLETED"
 
 
-async def test_an_execution_that_cannot_be_read_blocks_no_other(sqlite_ledger_url: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "topic"), [(2, "execution.of_a_later_release.v1"), (3, "execution.requested.v1")]
+)
+async def test_an_execution_that_cannot_be_read_blocks_no_other(
+    sqlite_ledger_url: str, version: int, topic: str
+) -> None:
     async with process(sqlite_ledger_url, working=False) as api:
         execution = await api.run(chain(1))
         with closing(sqlite3.connect(sqlite_ledger_url.removeprefix("sqlite:///"))) as other:
             other.execute(
                 "INSERT INTO ledger_events (originator_id, originator_version, topic, state)"
-                " VALUES (?, 2, 'execution.of_a_later_release.v1', '{}')",
-                (execution.id.replace("-", ""),),
+                " SELECT originator_id, ?, ?, state FROM ledger_events WHERE originator_id = ?",
+                (version, topic, execution.id.replace("-", "")),
             )
             other.commit()
         async with process(sqlite_ledger_url, slots=1) as engine:

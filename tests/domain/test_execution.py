@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from domain import events as ev
+from domain.errors import LogDamaged
 from domain.execution import COMMANDS_KEPT, ExecutionState, evolve, fold
 from tests.builders import (
     EXECUTION_ID,
@@ -47,6 +48,20 @@ def test_a_first_event_must_be_a_request() -> None:
     with pytest.raises(TypeError, match=r"execution\.requested\.v1"):
         evolve(None, event)
     assert fold([]) is None
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5])
+def test_a_gap_in_the_log_is_told_and_not_passed_over(missing: int) -> None:
+    events = Run(linear(3)).succeed_all().events
+    told = rf"{EXECUTION_ID} is damaged: version {missing + 1} follows version {missing - 1}\."
+    with pytest.raises(LogDamaged, match=told):
+        fold(events[: missing - 1] + events[missing:])
+
+
+def test_an_event_that_is_there_twice_is_told() -> None:
+    events = Run(linear(1)).succeed_all().events
+    with pytest.raises(LogDamaged, match="version 2 follows version 2"):
+        fold([*events[:2], *events[1:]])
 
 
 def test_every_payload_of_an_execution_can_be_applied() -> None:

@@ -379,6 +379,18 @@ def test_verify_tells_how_much_of_the_log_a_table_does_not_hold(
     assert told["lag_events"] == head
 
 
+def test_a_gap_in_the_log_is_told_with_what_to_do(command: Command, tmp_path: Path) -> None:
+    published(command, "greeting")
+    view = command("execute", "greeting", "--input", '{"name": "A"}', "--watch", "--json").json
+    edit(tmp_path, "DROP TRIGGER ledger_events_no_delete")
+    edit(tmp_path, "DELETE FROM ledger_events WHERE originator_version = 4")
+    for refused in (command("history", view["id"]), command("explain", view["id"])):
+        assert refused.code == ExitCode.UNEXPECTED
+        assert f"{view['id']} is damaged: version 5 follows version 3." in refused.err
+        assert "back-up-and-restore" in refused.err
+        assert "defect" not in refused.err
+
+
 def edit(folder: Path, statement: str) -> None:
     """Change the file by hand."""
     with closing(sqlite3.connect(folder / "flowledger.db")) as database:
