@@ -42,7 +42,8 @@ def verify(
 ) -> None:
     """Compare tables with the log, row by row.
 
-    The exit code is 1 when there is a difference; the first one of each table is named.
+    The exit code is 1 when there is a difference, of which the first one of each table is named,
+    or when an event of the log is missing or damaged.
     """
     from interfaces.bootstrap import verify_projections
     from interfaces.garbage_collection import tune_process
@@ -51,11 +52,17 @@ def verify(
     tune_process()
     with start_failures(settings), progress_bar("verify", silent=as_json) as report:
         verdicts = asyncio.run(verify_projections(settings, name, report))
+    # Most tables come of the same streams.
+    damages = dict.fromkeys(str(each) for verdict in verdicts for each in verdict.damages)
     if as_json:
         write_json([_verdict_body(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
             write_line(f"{verdict.name}: {_seen(verdict)}")
+        for damage in damages:
+            write_line(f"log: {damage}")
+    if damages:
+        raise _damaged(len(damages))
     wrong = [verdict.name for verdict in verdicts if verdict.difference is not None]
     if wrong:
         raise _not_equal(wrong)
@@ -68,13 +75,29 @@ def _verdict_body(verdict: "Verdict") -> dict[str, Any]:
         "lag_events": verdict.lag_events,
         "rows": verdict.rows,
         "difference": None if verdict.difference is None else str(verdict.difference),
+        "compared": verdict.compared,
+        "damages": [str(each) for each in verdict.damages],
     }
 
 
 def _seen(verdict: "Verdict") -> str:
-    found = verdict.difference or f"equal, {verdict.rows} rows at position {verdict.position}"
+    if not verdict.compared:
+        return "not compared, as it sums up what is damaged in the log"
+    found = str(verdict.difference or f"equal, {verdict.rows} rows at position {verdict.position}")
+    if verdict.damages:
+        found += f", without {len(verdict.damages)} that are damaged in the log"
     waiting = verdict.lag_events
-    return f"{found}; {waiting} events are not in the table yet" if waiting else str(found)
+    return f"{found}; {waiting} events are not in the table yet" if waiting else found
+
+
+def _damaged(count: int) -> CommandFailed:
+    return CommandFailed(
+        ExitCode.UNSUCCESSFUL,
+        f"The log is damaged in {count} place{'s' if count > 1 else ''}; what the same execution,"
+        " workflow or agent has after it was not looked at.",
+        "Compare the log with a backup, and restore it from there:"
+        " docs/how-to/back-up-and-restore.md. Rebuild no table before that.",
+    )
 
 
 def _not_equal(names: Sequence[str]) -> CommandFailed:

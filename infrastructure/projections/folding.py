@@ -56,6 +56,7 @@ class Undecodable(NamedTuple):
     position: int
     topic: str
     stream: UUID
+    version: int
     error: Exception
 
 

@@ -98,4 +98,4 @@ class LogReading:
         try:
             return self._codec.recorded(position, stream, version, topic, state)
         except Exception as error:  # noqa: BLE001 - whoever needs the event raises it again
-            return Undecodable(position, topic, stream, error)
+            return Undecodable(position, topic, stream, version, error)

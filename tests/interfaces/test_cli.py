@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from infrastructure.projections import verification
 from interfaces.cli import run
 from interfaces.cli_failures import ExitCode
 
@@ -389,6 +390,35 @@ def test_a_gap_in_the_log_is_told_with_what_to_do(command: Command, tmp_path: Pa
         assert f"{view['id']} is damaged: version 5 follows version 3." in refused.err
         assert "back-up-and-restore" in refused.err
         assert "defect" not in refused.err
+
+
+@pytest.mark.parametrize("page", [1, 3, 2_000])
+def test_verify_names_what_is_damaged_in_the_log(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(verification, "EVENTS_PER_PAGE", page)
+    published(command, "greeting")
+    for name in ("A", "B", "C"):
+        command("execute", "greeting", "--input", json.dumps({"name": name}), "--watch")
+    whole, cut, emptied = (each["id"] for each in command("list", "--json").json["items"])
+    edit(tmp_path, "DROP TRIGGER ledger_events_no_delete")
+    edit(tmp_path, "DROP TRIGGER ledger_events_no_update")
+    at = "WHERE originator_version = 4 AND originator_id ="
+    edit(tmp_path, f"DELETE FROM ledger_events {at} '{cut.replace('-', '')}'")
+    edit(tmp_path, f"UPDATE ledger_events SET state = '{{}}' {at} '{emptied.replace('-', '')}'")
+    found = command("projections", "verify")
+    assert found.code == ExitCode.UNSUCCESSFUL
+    assert "workflow_runs: equal, 1 rows" in found.out
+    assert "without 2 that are damaged in the log" in found.out
+    assert "workflow_statistics: not compared" in found.out
+    assert f"log: execution {cut}, version 5 (execution." in found.out
+    assert f"log: execution {emptied}, version 4 (execution." in found.out
+    assert found.out.count("log: ") == 2
+    assert whole not in found.out
+    assert "backup" in found.err
+    assert command("projections", "verify", "workflow_definitions").code == ExitCode.DONE
+    (told,) = command("projections", "verify", "workflow_runs", "--json").json
+    assert len(told["damages"]) == 2
 
 
 def edit(folder: Path, statement: str) -> None:
