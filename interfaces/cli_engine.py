@@ -22,6 +22,7 @@ _REFUSALS: Final = {
     "UnsafeStore": ExitCode.NOT_READY,
     "UnknownProjection": ExitCode.NOT_FOUND,
     "RebuildTakenOver": ExitCode.CONFLICT,
+    "LogDamaged": ExitCode.UNEXPECTED,
 }
 
 

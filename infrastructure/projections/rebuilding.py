@@ -3,9 +3,10 @@ be running.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
+from application.ports import StoreUnavailable, UnknownOutcome
 from infrastructure.event_store.codec import Codec
 from infrastructure.projections.batches import Batches, Rows
 from infrastructure.projections.checkpoints import Checkpoint, create_missing, read_checkpoint
@@ -45,16 +46,36 @@ class Rebuild:
         """Rebuild, switch, and return the position the new table stands at.
 
         A paused projection runs again afterwards. Raises RebuildTakenOver, StoreUnavailable, or
-        what an event did to the fold.
+        what an event did to the fold; then the live table and its checkpoint are as they were.
         """
         self._store.restructure(self._begin)
+        try:
+            position = self._fill(report)
+        except Exception:
+            self._give_up()
+            raise
+        report(position, position)
+        return position
+
+    def _fill(self, report: Report) -> int:
         self._catch_up(report)
         if self._store.dialect == "postgresql":
             self._store.restructure(self._finish_indexes)
             self._catch_up(report)
-        position = self._store.restructure(self._switch)
-        report(position, position)
-        return position
+        return self._store.restructure(self._switch)
+
+    def _give_up(self) -> None:
+        """Nobody goes on with it, so it must not be shown as running."""
+
+        def work(session: Session) -> None:
+            self._owned(session)
+            session.execute(f"DROP TABLE {self._projection.table.stored}{REBUILT}")
+            self._set_progress(session, None)
+
+        # Another one has begun, or the next one clears up once the store is back: either way what
+        # ended this one is what the caller must hear.
+        with suppress(RebuildTakenOver, StoreUnavailable, UnknownOutcome):
+            self._store.restructure(work)
 
     def _catch_up(self, report: Report) -> None:
         """To the present end of the log."""
@@ -135,7 +156,7 @@ class Rebuild:
             )
         return checkpoint
 
-    def _set_progress(self, session: Session, position: int) -> None:
+    def _set_progress(self, session: Session, position: int | None) -> None:
         table = self._projection.table
         session.execute(
             "UPDATE projection_checkpoints SET rebuild_position = ? WHERE name = ? AND version = ?",

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
+from uuid import UUID
 
 import pytest
 
 from application.reads import ExecutionQuery
 from application.step_history import step_history
 from application.views import summarise
+from domain.errors import LogDamaged
 from domain.events import Recorded
 from domain.execution import fold
 from infrastructure.database import Store
 from infrastructure.projections.catalogue import PROJECTIONS, chosen
 from infrastructure.projections.checkpoints import CheckpointMoved, read_checkpoint
+from infrastructure.projections.folding import Batch, States
 from infrastructure.projections.reads import ProjectionReads
 from infrastructure.projections.rebuilding import Rebuild, RebuildTakenOver
 from infrastructure.projections.sessions import ProjectionStore, Session
@@ -437,3 +440,28 @@ async def test_of_two_rebuilds_the_later_one_goes_on(
 
     other.close()
     assert verify(tables, [runs])[0].difference is None
+
+
+async def test_a_rebuild_that_fails_leaves_the_table_as_it_was(
+    store: Store, tables: ProjectionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await told.append_mixed(store, told.stories())
+    told.catch_up(tables)
+    (runs,) = chosen("workflow_runs")
+    before = told.dump(tables, runs)
+    with tables.reading() as session:
+        checkpoint = read_checkpoint(session, runs)
+
+    def damaged(states: States, events: object) -> Batch:
+        raise LogDamaged("execution", UUID(int=1), after=1, found=3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(States, "apply", damaged)
+        with pytest.raises(LogDamaged):
+            Rebuild(tables, runs).run()
+
+    with tables.reading() as session:
+        assert read_checkpoint(session, runs) == checkpoint
+    assert told.dump(tables, runs) == before
+    Rebuild(tables, runs).run()
+    assert told.dump(tables, runs) == before

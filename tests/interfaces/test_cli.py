@@ -390,6 +390,10 @@ def test_a_gap_in_the_log_is_told_with_what_to_do(command: Command, tmp_path: Pa
         assert f"{view['id']} is damaged: version 5 follows version 3." in refused.err
         assert "back-up-and-restore" in refused.err
         assert "defect" not in refused.err
+    rebuilt = command("projections", "rebuild", "workflow_runs")
+    assert f"{view['id']} is damaged: version 5 follows version 3." in rebuilt.err
+    states = {each["state"] for each in command("projections", "status", "--json").json["items"]}
+    assert "rebuilding" not in states
 
 
 @pytest.mark.parametrize("page", [1, 3, 2_000])
