@@ -75,6 +75,13 @@ LIMITS: Final[dict[str, tuple[Limit, ...]]] = {
             "429 `too_many_streams`",
         ),
         Limit(
+            "application.history",
+            "FOLLOWERS_READING_MAX",
+            "Of them, those that look at the log at a time",
+            "",
+            "the others wait for their turn",
+        ),
+        Limit(
             "interfaces.http.stream",
             "SEND_SECONDS_MAX",
             "Time a stream's reader may take for one message",
