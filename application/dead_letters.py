@@ -155,7 +155,7 @@ class DeadLetterOffice:
         letter, claim = await self._claimed(letter_id, REPLAY)
         try:
             await self._send(letter)
-        except NotReady:
+        except (NotReady, StateConflict):
             await self._release(letter_id, claim)
             raise
         await self._store.settle(letter_id, claim, REPLAYED, self._clock.now())
@@ -199,8 +199,15 @@ class DeadLetterOffice:
                 f"Kafka has not taken it within {REPLAY_SECONDS_MAX:g} s, and may still; look at "
                 "its consumer before you send it again."
             ) from error
-        except (BrokerAway, Undeliverable) as error:
+        except BrokerAway as error:
             raise NotReady(f"It was not sent: {error}") from error
+        except Undeliverable as error:  # the same again would be refused again
+            raise StateConflict(
+                f"Kafka refuses it ({error}). Change that first, as max.message.bytes of the "
+                f"topic {letter.message.topic} for one that is too large, or discard it.",
+                current_status=letter.status,
+                allowed_actions=(REPLAY, DISCARD),
+            ) from error
 
     async def _claimed(self, letter_id: str, action: str) -> tuple[DeadLetter, datetime]:
         """The letter and the claim to it, when it is OPEN and nobody else has it just now."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from application.dead_letters import CLAIM_SECONDS, DeadLetterOffice, DeadLetterView
-from application.messages import Message, Place, TransportHealth
+from application.messages import Message, Place, TransportHealth, Undeliverable
 from domain.errors import NotFound, NotReady, StateConflict
 from infrastructure.clock import DatabaseClock
 from infrastructure.database import Store
@@ -28,6 +28,7 @@ class Outbox:
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.answers = True
+        self.bytes_max = 1_000
         self.asked = asyncio.Event()
         self.takes = asyncio.Event()
         self.takes.set()
@@ -35,6 +36,9 @@ class Outbox:
     async def publish(self, messages: Sequence[Message]) -> None:
         self.asked.set()
         await self.takes.wait()
+        for each in messages:
+            if len(each.value) > self.bytes_max:
+                raise Undeliverable(each, "the message is too large")
         self.sent.extend(messages)
 
     def health(self) -> TransportHealth:
@@ -132,6 +136,18 @@ async def test_a_replay_sends_the_message_as_it_was_and_marks_it(
         await office.replay(letter.id)
     assert refused.value.current_status == "REPLAYED"
     assert len(outbox.sent) == 1
+
+
+async def test_one_that_kafka_will_never_take_is_not_to_be_sent_again_and_again(
+    office: DeadLetterOffice, outbox: Outbox
+) -> None:
+    await office.add(message(3, b"x" * 2_000), "why")
+    (letter,) = await listed(office)
+    with pytest.raises(StateConflict, match=r"max\.message\.bytes") as refused:
+        await office.replay(letter.id)
+    assert refused.value.allowed_actions == ("replay", "discard")
+    outbox.bytes_max = 5_000
+    assert (await office.replay(letter.id)).status == "REPLAYED"
 
 
 async def test_one_that_is_being_sent_is_not_sent_beside_it(
