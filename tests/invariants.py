@@ -14,6 +14,7 @@ from uuid import UUID
 from application.views import summarise
 from domain import events as ev
 from domain.compensation import COMPENSATION_FAILED, UNDOING
+from domain.errors import LogDamaged
 from domain.events import Event, Recorded
 from domain.execution import ExecutionState, evolve
 from domain.lifecycle import (
@@ -230,11 +231,14 @@ def check_versions(events: Sequence[Event]) -> Iterator[Violation]:
 
 
 def check_fold(events: Iterable[Event]) -> Iterator[Violation]:
-    """I4: every fact is about something that exists."""
+    """I4: every fact is about something that exists. I3: none is missing before it."""
     state: ExecutionState | None = None
     for event in events:
         try:
             state = evolve(state, event)
+        except LogDamaged as error:
+            yield Violation("I3", _where(event), str(error))
+            return
         except (LookupError, TypeError) as error:
             yield Violation("I4", _where(event), f"cannot be folded: {error!r}")
             return

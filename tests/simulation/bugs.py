@@ -91,8 +91,8 @@ BUGS: Final = (
         changes=(
             Change(
                 "domain.reopening",
-                "if path in reset or not is_unfinished(path, step, state.steps, finished):",
-                "if path in reset:",
+                "if is_unfinished(path, step, others, finished):",
+                "if True:",
             ),
         ),
     ),
