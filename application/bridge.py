@@ -5,7 +5,6 @@ comes again; its agent knows it by the idempotency key, and its second result is
 """
 
 import asyncio
-from collections.abc import Callable
 from itertools import count
 from typing import Final, Protocol
 
@@ -20,13 +19,11 @@ from application.messages import (
     Spelling,
     Undeliverable,
 )
-from application.ports import Clock, StoreUnavailable
+from application.ports import Clock, Report, StoreUnavailable
 from application.steps import Failed, StepOutcome, Succeeded
 
 RETRY_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 NOT_LOOKED_UP: Final = "registry_unavailable"
-
-Report = Callable[[str, dict[str, object]], None]
 
 
 class TaskCaller(Protocol):
@@ -96,7 +93,7 @@ class Bridge:
                 raise StoreUnavailable(outcome.message)
             if not outcome.retryable or tries >= self._retries:
                 return outcome
-            await self._clock.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+            await self._pause(tries)
             tries += 1
 
     async def _send(self, task: AgentTask, outcome: StepOutcome) -> None:
@@ -110,9 +107,12 @@ class Bridge:
             except BrokerAway as error:
                 if not tries:
                     self._report("result_waits", {"task_id": task.task_id, "cause": str(error)})
-                await self._clock.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                await self._pause(tries)
             else:
                 return
+
+    async def _pause(self, tries: int) -> None:
+        await self._clock.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
 
     def _result(self, task: AgentTask, outcome: StepOutcome) -> AgentResult:
         result = AgentResult(

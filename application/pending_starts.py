@@ -6,14 +6,13 @@ made ready once a minute.
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
 from application.callers import DEFAULT_WORKSPACE
 from application.messages import NOT_NOW
-from application.ports import Claim, Clock, NamedStarts
+from application.ports import Claim, Clock, NamedStarts, Report
 from application.reads import ExecutionQuery, Page
 from application.views import ExecutionView
 from domain.lifecycle import PENDING
@@ -22,8 +21,6 @@ SWEEP_SECONDS: Final = 60.0
 WAITING_MAX: Final = timedelta(seconds=30)
 """How long an execution waits for its request before it is looked for."""
 PAGE: Final = 100
-
-Report = Callable[[str, dict[str, object]], None]
 
 
 class Starter(Protocol):

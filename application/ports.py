@@ -14,6 +14,9 @@ from msgspec import Struct
 
 from domain.events import Event, Recorded
 
+Report = Callable[[str, dict[str, object]], None]
+"""Tell an operator of an event, by its name and facts."""
+
 
 class Clock(Protocol):
     """Database time, carried on by the monotonic clock between two looks at the database."""

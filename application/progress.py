@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from application.ledger import Entry, Ledger
-from application.ports import Clock, StaleLease, VersionConflict
+from application.ports import Clock, Report, StaleLease, VersionConflict
 from application.run import Host, Run, Try, effects_of, queue_write
 from application.steps import PROGRESS_BYTES_MAX
 from domain import decisions
@@ -22,7 +22,7 @@ class ProgressNotes:
         ledger: Ledger,
         clock: Clock,
         host: Host,
-        report: Callable[[str, dict[str, object]], None],
+        report: Report,
         refresh: Callable[[Run], Coroutine[Any, Any, None]],
     ) -> None:
         """`refresh` looks at the log when somebody else wrote."""

@@ -7,7 +7,7 @@ sent since the last move is sent again. While the broker is away it keeps its pl
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Protocol
@@ -27,7 +27,7 @@ from application.messages import (
     Spelling,
     Undeliverable,
 )
-from application.ports import Clock
+from application.ports import Clock, Report
 from application.relay_facts import Earlier, Telling, starts_by_request
 from domain.events import Recorded
 
@@ -39,8 +39,6 @@ MOVE_SECONDS: Final = 0.1
 wait for the move past the one before.
 """
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-
-Report = Callable[[str, dict[str, object]], None]
 
 
 class CheckpointMoved(Exception):

@@ -18,7 +18,7 @@ from uuid import UUID
 from application.children import Children
 from application.driver import BACK_OFF_SECONDS, Driver, WorkerFigures
 from application.ledger import Entry, Ledger
-from application.ports import ChangeFeed, Claim, Clock, StoreUnavailable, WorkQueue
+from application.ports import ChangeFeed, Claim, Clock, Report, StoreUnavailable, WorkQueue
 from application.requests import InputSchemas
 from application.run import Run
 from application.steps import Actions
@@ -60,7 +60,7 @@ class Worker:
         workflows: Workflows,
         actions: Actions,
         options: WorkerOptions,
-        report: Callable[[str, dict[str, object]], None],
+        report: Report,
         rules: RecoveryRules = DEFAULT_RULES,
         schemas: InputSchemas | None = None,
     ) -> None:

@@ -113,6 +113,12 @@ def canonical_bytes(value: Json) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
+def plain_text(text: str, characters_max: int) -> str:
+    """Text of others that can be stored: no NUL, no lone surrogate, cut."""
+    cut = text if len(text) <= characters_max else text[: characters_max - 1] + "…"
+    return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def sha256_of(value: Json) -> str:
     """SHA-256 of `canonical_bytes`, as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(canonical_bytes(value)).hexdigest()

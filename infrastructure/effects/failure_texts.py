@@ -2,10 +2,11 @@
 
 from typing import Final
 
+from domain.json_values import plain_text
+
 MESSAGE_LENGTH_MAX: Final = 2_000
 
 
 def plain_message(text: str) -> str:
     """Text that can be stored: no NUL, no lone surrogate, bounded."""
-    cut = text if len(text) <= MESSAGE_LENGTH_MAX else text[: MESSAGE_LENGTH_MAX - 1] + "…"
-    return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return plain_text(text, MESSAGE_LENGTH_MAX)

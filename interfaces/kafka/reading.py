@@ -25,6 +25,7 @@ from domain.json_values import (
     NotStorable,
     check_storable,
     parse_json,
+    plain_text,
     pointer_join,
 )
 from interfaces.kafka.shapes import (
@@ -185,11 +186,7 @@ class _Body:
     def plain_text(self, name: str) -> str | None:
         """A text that is only told on, so that what cannot be stored of it is left out."""
         found = self._text_or_none(name)
-        if found is None:
-            return None
-        if len(found) > TEXT_CHARACTERS_MAX:
-            found = found[: TEXT_CHARACTERS_MAX - 1] + "…"
-        return found.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+        return None if found is None else plain_text(found, TEXT_CHARACTERS_MAX)
 
     def _text_or_none(self, name: str) -> str | None:
         found = self.members.get(name)
